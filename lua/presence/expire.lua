@@ -1,0 +1,45 @@
+-- Takes offline the users whose grace is over, at most a batch of them, and announces them.
+--
+-- KEYS[1]  zset    users about to go offline, scored by when (ms)
+-- KEYS[2]  set     online users of the partition
+-- KEYS[3]  string  number of the last transition
+-- KEYS[4]  string  name of this life of the data
+-- ARGV[1]  int     most users to take offline in this call
+-- ARGV[2]  string  presence channel (same hash tag as the keys)
+--
+-- RETURNS   { users taken offline, ms until the next one is due or -1 }
+-- PUBLISHES { epoch, rev, online = [], offline = [users] } when there are any
+-- REPEAT    safe: whoever was taken offline is no longer in the zset
+
+local leaving, online    = KEYS[1], KEYS[2]
+local rev_key, epoch_key = KEYS[3], KEYS[4]
+local batch_max          = tonumber(ARGV[1])
+local channel            = ARGV[2]
+
+local time   = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- register.lua takes a user who is back out of the zset, so everybody found here has no connection.
+local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', string.format('%.0f', now_ms),
+  'LIMIT', 0, batch_max)
+local offline = {}
+for _, user in ipairs(due) do
+  redis.call('ZREM', leaving, user)
+  if redis.call('SREM', online, user) == 1 then
+    offline[#offline + 1] = user
+  end
+end
+
+if #offline > 0 then
+  redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
+  local epoch = redis.call('GET', epoch_key)
+  local rev   = redis.call('INCR', rev_key)
+  redis.call('SPUBLISH', channel, string.format(
+    '{"epoch":"%s","rev":%.0f,"online":[],"offline":[%s]}', epoch, rev, table.concat(offline, ',')))
+end
+
+local next_one = redis.call('ZRANGE', leaving, 0, 0, 'WITHSCORES')
+if #next_one == 0 then
+  return { #offline, -1 }
+end
+return { #offline, math.max(0, tonumber(next_one[2]) - now_ms) }

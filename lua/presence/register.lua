@@ -1,0 +1,60 @@
+-- Registers one connection of a user; announces the user if nobody had.
+--
+-- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
+-- KEYS[2]  set     what the owning node owes: "<user>/<connection>"
+-- KEYS[3]  set     incarnations that have registered anything in this partition
+-- KEYS[4]  set     online users of the partition
+-- KEYS[5]  zset    users about to go offline, scored by when (ms)
+-- KEYS[6]  string  number of the last transition
+-- KEYS[7]  string  name of this life of the data
+-- KEYS[8]  hash    last updates of the user; the field "deleted" marks a deleted account
+-- ARGV[1]  int     user id
+-- ARGV[2]  string  incarnation of the owning node
+-- ARGV[3]  int     connection on that node
+-- ARGV[4]  int     most connections a user may have
+-- ARGV[5]  string  presence channel (same hash tag as the keys)
+--
+-- RETURNS   { 'ok', refcount, revision of the last transition },
+--           { 'deleted' } for a deleted account, { 'full' } at the limit: nothing is changed
+-- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user was offline
+-- REPEAT    safe: the same connection counts once and announces nothing
+
+local connections, owed, nodes = KEYS[1], KEYS[2], KEYS[3]
+local online, leaving          = KEYS[4], KEYS[5]
+local rev_key, epoch_key       = KEYS[6], KEYS[7]
+local profile                  = KEYS[8]
+local user, incarnation        = ARGV[1], ARGV[2]
+local connection               = ARGV[3]
+local connections_max          = tonumber(ARGV[4])
+local channel                  = ARGV[5]
+
+if redis.call('HEXISTS', profile, 'deleted') == 1 then
+  return { 'deleted' }
+end
+
+local field = incarnation .. '/' .. connection
+if redis.call('HLEN', connections) >= connections_max
+    and redis.call('HEXISTS', connections, field) == 0 then
+  return { 'full' }
+end
+
+-- Times written by many nodes are read off one clock: the server's.
+local time   = redis.call('TIME')
+local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+
+redis.call('HSETNX', connections, field, now_ms)
+redis.call('SADD', owed, user .. '/' .. connection)
+redis.call('SADD', nodes, incarnation)
+redis.call('ZREM', leaving, user)
+local refcount = redis.call('HLEN', connections)
+if redis.call('SADD', online, user) == 0 then
+  return { 'ok', refcount, tonumber(redis.call('GET', rev_key) or 0) }
+end
+
+-- The microsecond at which a life of the data begins names it: no other life began then.
+redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
+local epoch = redis.call('GET', epoch_key)
+local rev   = redis.call('INCR', rev_key)
+redis.call('SPUBLISH', channel, string.format(
+  '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[]}', epoch, rev, user))
+return { 'ok', refcount, rev }

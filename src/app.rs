@@ -1,0 +1,261 @@
+//! One node, put together: engine, then domain, then transport; taken apart in reverse.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::domain::lease::LeaseOptions;
+use crate::domain::presence::{self, PresenceOptions};
+use crate::domain::token::{TokenSetupError, TokenVerifier};
+use crate::domain::{self, Hub, Running};
+use crate::engine::memory::Memory;
+use crate::engine::redis::{self, Redis};
+use crate::engine::{Engine, EngineError, Messages, OpenError};
+use crate::ids::{Incarnation, random_name};
+use crate::settings::{Audience, EngineKind, Settings};
+use crate::telemetry::Metrics;
+use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal};
+use crate::transport::listener::{Listener, Peer};
+use crate::transport::socket::{Limits, SocketServer};
+
+/// A running node.
+pub struct App {
+    hub: Hub,
+    sockets: SocketServer,
+    node_id: String,
+    public_address: SocketAddr,
+    internal_address: SocketAddr,
+    drain: Duration,
+    running: Running,
+    servers: JoinSet<io::Result<()>>,
+    stop_accepting: watch::Sender<bool>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The engine could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The engine was lost while the node started.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Tokens cannot be checked.
+    #[error(transparent)]
+    Tokens(#[from] TokenSetupError),
+    /// An address cannot be listened on.
+    #[error("{key} = {address} cannot be listened on ({cause}); free it, or choose another")]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What went wrong.
+        cause: io::Error,
+    },
+    /// Back ends could not be told from anybody else.
+    #[error("internal.api_key is not set; set it (VIGIE_INTERNAL__API_KEY)")]
+    ApiKey,
+    /// An allowed origin is none.
+    #[error("http.allowed_origins: {0:?} is no origin; write https://example.com, or *")]
+    Origin(String),
+}
+
+impl App {
+    /// Starts a node. On return it is listening.
+    ///
+    /// # Errors
+    /// When an address is taken, the engine cannot be reached, or a setting cannot be used.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let api_key = settings
+            .internal
+            .api_key
+            .clone()
+            .ok_or(StartError::ApiKey)?;
+        let tokens = TokenVerifier::new(&settings.auth)?;
+        let origins = allowed_origins(&settings.http.allowed_origins)?;
+        let public = listen("http.listen", settings.http.listen).await?;
+        let internal = listen("internal.listen", settings.internal.listen).await?;
+
+        let metrics = Arc::new(Metrics::new());
+        let node_id = settings.node.id.clone().unwrap_or_else(random_name);
+        let (engine, messages) = open_engine(&settings, Incarnation::new(&node_id)).await?;
+        let (hub, running, deliveries) =
+            Hub::start(engine, messages, metrics.clone(), domain_options(&settings)).await?;
+        let sockets = SocketServer::new(
+            hub.clone(),
+            tokens,
+            metrics.clone(),
+            socket_limits(&settings),
+        );
+
+        let (stop_accepting, stopping) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        let delivering = sockets.deliver(deliveries);
+        servers.spawn(async move {
+            delivering.await;
+            Ok(())
+        });
+        let (public, public_address) = public;
+        let routes = http::public(hub.clone(), sockets.layer(), origins);
+        servers.spawn(serve(public, routes, stopping.clone()));
+        let (internal, internal_address) = internal;
+        let routes = http::internal(Internal {
+            hub: hub.clone(),
+            metrics,
+            key: ApiKeyCheck::new(api_key.expose()),
+            body_max: settings.limits.http_body,
+        });
+        servers.spawn(serve(internal, routes, stopping));
+
+        Ok(Self {
+            hub,
+            sockets,
+            node_id,
+            public_address,
+            internal_address,
+            drain: settings.node.drain,
+            running,
+            servers,
+            stop_accepting,
+        })
+    }
+
+    /// The hub, for a back end in the same process.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The node's name.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
+    }
+
+    /// Where browsers connect.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where back ends and operators connect.
+    pub fn internal_address(&self) -> SocketAddr {
+        self.internal_address
+    }
+
+    /// Runs until `stop` resolves, then says goodbye: admits nobody, closes every connection at the transport
+    /// so that clients go elsewhere by themselves, and gives back what the node owes.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
+        stop.await;
+        self.hub.drain();
+        // Nobody is left to hear it when both servers have ended.
+        let _ = self.stop_accepting.send(true);
+        if tokio::time::timeout(self.drain, self.sockets.close_all())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections did not close in time");
+        }
+        self.hub.resign().await;
+        self.running.stop().await;
+        let mut servers = self.servers;
+        servers.shutdown().await;
+    }
+}
+
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let failed = |cause| StartError::Listen {
+        key,
+        address,
+        cause,
+    };
+    let listener = Listener::bind(address).await.map_err(failed)?;
+    let bound = listener.address().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn serve(
+    listener: Listener,
+    routes: Router,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let service = routes.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(async move {
+            // An error means that the node is gone, which is a reason to stop too.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        })
+        .await
+}
+
+async fn open_engine(
+    settings: &Settings,
+    incarnation: Incarnation,
+) -> Result<(Engine, Messages), OpenError> {
+    match settings.engine {
+        EngineKind::Memory => {
+            let (memory, messages) = Memory::open(incarnation, settings.redis.profile_ttl);
+            Ok((Engine::Memory(memory), messages))
+        }
+        EngineKind::Redis => {
+            let options = redis::Options {
+                url: settings.redis.url.expose().to_owned(),
+                prefix: settings.redis.prefix.clone(),
+                partitions: settings.redis.partitions,
+                profile_ttl: settings.redis.profile_ttl,
+                command_timeout: settings.redis.command_timeout,
+            };
+            let (redis, messages) = Redis::open(incarnation, &options).await?;
+            Ok((Engine::Redis(redis), messages))
+        }
+    }
+}
+
+fn domain_options(settings: &Settings) -> domain::Options {
+    domain::Options {
+        presence: PresenceOptions {
+            connections_per_user: settings.limits.connections_per_user as u64,
+            offline_grace: settings.presence.offline_grace,
+            audience: match settings.presence.audience {
+                Audience::Everyone => presence::Audience::Everyone,
+                Audience::Watchers => presence::Audience::Watchers,
+            },
+        },
+        lease: LeaseOptions {
+            lease: settings.node.lease,
+            heartbeat: settings.node.heartbeat,
+        },
+        watches: settings.limits.watches,
+        public_fields: settings.visibility.public_fields.clone(),
+    }
+}
+
+fn socket_limits(settings: &Settings) -> Limits {
+    Limits {
+        events_per_second: settings.limits.events_per_second,
+        events_burst: settings.limits.events_burst,
+        message: settings.limits.message,
+        outbound_queue: settings.limits.outbound_queue,
+    }
+}
+
+fn allowed_origins(origins: &[String]) -> Result<AllowedOrigins, StartError> {
+    if origins.iter().any(|origin| origin == "*") {
+        return Ok(AllowedOrigins::Any);
+    }
+    let origin = |origin: &String| {
+        HeaderValue::from_str(origin).map_err(|_| StartError::Origin(origin.clone()))
+    };
+    origins
+        .iter()
+        .map(origin)
+        .collect::<Result<_, _>>()
+        .map(AllowedOrigins::Only)
+}

@@ -1,0 +1,208 @@
+//! The command line: which command runs, with which settings, and what the exit code says.
+
+mod check_config;
+mod serve;
+mod token;
+mod types;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use vigie::settings::{Settings, SettingsError};
+
+/// The configuration, or the command line, is at fault.
+const EXIT_CONFIG: u8 = 2;
+
+/// A Redis-backed, horizontally scalable Socket.IO hub.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a node until SIGTERM or SIGINT (also what happens without a command)
+    Serve,
+    /// Checks the configuration and shows what is in effect, secrets hidden
+    CheckConfig,
+    /// Prints a token of a user, signed with auth.secret
+    Token(token::TokenArgs),
+    /// Prints TypeScript for the events of the socket
+    Types,
+}
+
+/// Flags that override the environment, and the file to read.
+#[derive(Args)]
+#[command(next_help_heading = "Settings (override the environment)")]
+struct Overrides {
+    /// Settings file to read instead of config/vigie.toml
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Where presence, profiles and topics live
+    #[arg(long, value_parser = ["memory", "redis"], global = true)]
+    engine: Option<String>,
+    /// Address and port for browsers
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    http_listen: Option<SocketAddr>,
+    /// Address and port for back ends and operators
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    internal_listen: Option<SocketAddr>,
+    /// Where Redis is; a password in it shows in the process list
+    #[arg(long, value_name = "URL", global = true)]
+    redis_url: Option<String>,
+    /// Name of this node
+    #[arg(long, value_name = "NAME", global = true)]
+    node_id: Option<String>,
+    /// off, error, warn, info, debug or trace; or several per target
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+    /// For people or for programs
+    #[arg(long, value_parser = ["pretty", "json"], global = true)]
+    log_format: Option<String>,
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let overrides = &cli.overrides;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => with_settings(overrides, serve::run),
+        Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
+        Command::Token(args) => with_settings(overrides, |settings| token::run(&settings, &args)),
+        Command::Types => types::run(),
+    }
+}
+
+fn with_settings(overrides: &Overrides, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    match load(overrides) {
+        Ok(settings) => command(settings),
+        Err(error) => fail(EXIT_CONFIG, error),
+    }
+}
+
+fn load(overrides: &Overrides) -> Result<Settings, SettingsError> {
+    let mut environment = environment(std::env::vars_os());
+    overrides.lay_over(&mut environment);
+    Settings::load(overrides.config.as_deref(), environment)
+}
+
+/// The variables as text. One that is not UTF-8 keeps what can be read of it, so that it is not
+/// taken for unset.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> HashMap<String, String> {
+    let text = |name: OsString| name.to_string_lossy().into_owned();
+    variables
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+impl Overrides {
+    /// Sets the variables that the flags override.
+    fn lay_over(&self, environment: &mut HashMap<String, String>) {
+        let flags = [
+            ("VIGIE_ENGINE", self.engine.clone()),
+            (
+                "VIGIE_HTTP__LISTEN",
+                self.http_listen.map(|address| address.to_string()),
+            ),
+            (
+                "VIGIE_INTERNAL__LISTEN",
+                self.internal_listen.map(|address| address.to_string()),
+            ),
+            ("VIGIE_REDIS__URL", self.redis_url.clone()),
+            ("VIGIE_NODE__ID", self.node_id.clone()),
+            ("VIGIE_LOG__LEVEL", self.log_level.clone()),
+            ("VIGIE_LOG__FORMAT", self.log_format.clone()),
+        ];
+        if self.redis_url.is_some() {
+            environment.remove("VIGIE_REDIS__URL_FILE");
+        }
+        for (variable, value) in flags {
+            if let Some(value) = value {
+                environment.insert(variable.to_owned(), value);
+            }
+        }
+    }
+}
+
+/// Says on one line of stderr what failed and what to do.
+fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
+    // Nobody is left to tell where stderr is closed.
+    let _ = writeln!(io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}
+
+/// Says on stderr what works but should not stay so.
+fn warn(warning: &str) {
+    let _ = writeln!(io::stderr(), "warning: {warning}");
+}
+
+/// Prints to stdout. A reader that has enough (`vigie types | head -1`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(1, format_args!("cannot write to stdout: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        assert!(parse("vigie").command.is_none());
+        assert!(matches!(parse("vigie serve").command, Some(Command::Serve)));
+    }
+
+    #[test]
+    fn flags_override_the_environment_before_and_after_the_command() {
+        for line in [
+            "vigie --engine redis --node-id b",
+            "vigie --engine redis serve --node-id b",
+        ] {
+            let mut environment = HashMap::from([("VIGIE_ENGINE".to_owned(), "memory".to_owned())]);
+            parse(line).overrides.lay_over(&mut environment);
+            assert_eq!(environment["VIGIE_ENGINE"], "redis");
+            assert_eq!(environment["VIGIE_NODE__ID"], "b");
+        }
+    }
+
+    #[test]
+    fn a_redis_url_on_the_command_line_beats_a_file_of_the_environment() {
+        let file = ("VIGIE_REDIS__URL_FILE".to_owned(), "/run/url".to_owned());
+        let mut environment = HashMap::from([file]);
+        parse("vigie --redis-url redis://db")
+            .overrides
+            .lay_over(&mut environment);
+        assert_eq!(
+            environment,
+            HashMap::from([("VIGIE_REDIS__URL".to_owned(), "redis://db".to_owned())])
+        );
+    }
+}

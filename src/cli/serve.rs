@@ -1,0 +1,205 @@
+//! `vigie serve`: runs one node from start to the end of its drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use vigie::app::App;
+use vigie::settings::{EngineKind, Settings};
+use vigie::telemetry;
+
+use super::{EXIT_CONFIG, fail, print};
+
+/// How long blocking work may go on after the node is done; none of it holds anything back.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs a node until a signal ends it.
+pub(super) fn run(settings: Settings) -> ExitCode {
+    if let Err(error) = telemetry::init_logs(&settings.log) {
+        return fail(EXIT_CONFIG, error);
+    }
+    for warning in settings.warnings() {
+        warn!("{warning}");
+    }
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("cannot start the runtime: {error}")),
+    };
+    let code = serve(&runtime, settings);
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    code
+}
+
+fn serve(runtime: &Runtime, settings: Settings) -> ExitCode {
+    runtime.block_on(async {
+        match Signals::listen() {
+            Ok(signals) => run_node(settings, signals).await,
+            Err(error) => fail(1, format_args!("cannot listen for signals: {error}")),
+        }
+    })
+}
+
+async fn run_node(settings: Settings, mut signals: Signals) -> ExitCode {
+    let hints = Hints::of(&settings);
+    let started = tokio::select! {
+        started = App::start(settings) => started,
+        code = signals.next() => return ExitCode::from(code),
+    };
+    let app = match started {
+        Ok(app) => app,
+        Err(error) => return fail(1, error),
+    };
+    let (public, internal) = (app.public_address(), app.internal_address());
+    // Whoever closed stdout wants the node, not the greeting.
+    print(&ready_line(public, internal, app.node_id(), hints.engine));
+    print(&hints.text(public, internal));
+    app.run_until(first_of(signals)).await;
+    ExitCode::SUCCESS
+}
+
+/// Ends with the first signal; the second ends the process.
+async fn first_of(mut signals: Signals) {
+    signals.next().await;
+    info!("stopping; a second signal exits at once");
+    tokio::spawn(async move {
+        let code = signals.next().await;
+        std::process::exit(code.into());
+    });
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one; returns the exit code that stands for it, 128 and its number.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
+        }
+    }
+}
+
+/// What programs wait for. The first line on stdout, and the only one outside development mode.
+fn ready_line(public: SocketAddr, internal: SocketAddr, node: &str, engine: EngineKind) -> String {
+    format!(
+        "vigie listening public=http://{public} internal=http://{internal} node={node} engine={engine}\n"
+    )
+}
+
+/// What to tell about the settings once the node runs; the settings themselves are the app's.
+struct Hints {
+    engine: EngineKind,
+    development: bool,
+    /// How a shell writes the API key: never a real one in clear.
+    api_key: &'static str,
+    can_sign: bool,
+}
+
+impl Hints {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            engine: settings.engine,
+            development: settings.development(),
+            api_key: match settings.uses_development_api_key() {
+                true => vigie::settings::DEVELOPMENT_API_KEY,
+                false => "$VIGIE_INTERNAL__API_KEY",
+            },
+            can_sign: settings.auth.secret.is_some(),
+        }
+    }
+
+    /// What to try next; empty outside development mode.
+    fn text(&self, public: SocketAddr, internal: SocketAddr) -> String {
+        if !self.development {
+            return String::new();
+        }
+        let key = self.api_key;
+        let token = match self.can_sign {
+            true => format!("{} token --user 42", program()),
+            false => "(from whoever holds the private key)".to_owned(),
+        };
+        format!(
+            r#"
+Development mode: at least one key in use is published in the source. Never in production:
+set VIGIE_AUTH__SECRET and VIGIE_INTERNAL__API_KEY there.
+
+Try it:
+  a token of user 42    {token}
+  a browser or Node     import {{ io }} from "socket.io-client";
+                        const socket = io("http://{public}", {{ auth: {{ token }} }});
+                        socket.emit("watch-profile", {{ userId: 42 }}, console.log);
+                        socket.on("profile-update", console.log);
+  a profile changed     curl http://{internal}/api/v1/users/42/profile-update \
+                          -H "X-API-Key: {key}" -H "Content-Type: application/json" \
+                          -d '{{ "user": {{ "userID": 42, "username": "ada" }} }}'
+  who is online         curl http://{internal}/api/v1/presence -H "X-API-Key: {key}"
+"#
+        )
+    }
+}
+
+/// This program as it was called, so that the command shown works where it is read.
+fn program() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "vigie".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> (SocketAddr, SocketAddr) {
+        (([127, 0, 0, 1], 8181).into(), ([127, 0, 0, 1], 8182).into())
+    }
+
+    fn hints(environment: &[(&str, &str)]) -> String {
+        let environment = environment
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()));
+        let (public, internal) = addresses();
+        Hints::of(&Settings::load(None, environment).unwrap()).text(public, internal)
+    }
+
+    #[test]
+    fn the_ready_line_is_one_line() {
+        let (public, internal) = addresses();
+        assert_eq!(
+            ready_line(public, internal, "a-1", EngineKind::Memory),
+            "vigie listening public=http://127.0.0.1:8181 internal=http://127.0.0.1:8182 node=a-1 engine=memory\n",
+        );
+    }
+
+    #[test]
+    fn only_development_keys_are_shown() {
+        assert!(hints(&[]).contains("X-API-Key: vigie-development-key"));
+
+        let own_key = hints(&[("VIGIE_INTERNAL__API_KEY", "s3cr3t")]);
+        assert!(
+            own_key.contains("X-API-Key: $VIGIE_INTERNAL__API_KEY"),
+            "{own_key}"
+        );
+        assert!(!own_key.contains("s3cr3t"), "{own_key}");
+
+        let keys = [
+            ("VIGIE_AUTH__SECRET", "s3cr3t"),
+            ("VIGIE_INTERNAL__API_KEY", "k3y"),
+        ];
+        assert_eq!(hints(&keys), "");
+    }
+}

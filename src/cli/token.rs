@@ -1,0 +1,30 @@
+//! `vigie token`: a token to try things with.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use vigie::domain::token;
+use vigie::ids::UserId;
+use vigie::settings::Settings;
+
+use super::{EXIT_CONFIG, fail, print};
+
+/// Whose token, and for how long.
+#[derive(Args)]
+pub(super) struct TokenArgs {
+    /// Account that the token speaks for
+    #[arg(long, value_name = "ID")]
+    user: UserId,
+    /// How long it is valid: 30s, 1h, 7days
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+/// Prints the token and nothing else, so that `TOKEN=$(vigie token --user 42)` works.
+pub(super) fn run(settings: &Settings, args: &TokenArgs) -> ExitCode {
+    match token::issue(&settings.auth, args.user, args.ttl) {
+        Ok(token) => print(&format!("{token}\n")),
+        Err(error) => fail(EXIT_CONFIG, error),
+    }
+}

@@ -1,0 +1,12 @@
+//! `vigie types`: TypeScript for front ends.
+
+use std::process::ExitCode;
+
+use vigie::transport::protocol;
+
+use super::print;
+
+/// Prints the types of all events.
+pub(super) fn run() -> ExitCode {
+    print(&protocol::typescript())
+}

@@ -1,0 +1,461 @@
+//! What the hub does, without sockets and without Redis: presence, watching, updates.
+//!
+//! [`Hub`] is the face of it. Calls come from the transport or from a back end in Rust; what is to be told to
+//! this node's connections leaves as one stream of [`delivery::Delivery`].
+
+pub mod connection;
+pub mod delivery;
+pub mod health;
+pub mod lease;
+pub mod presence;
+pub mod profile;
+pub mod replica;
+pub mod token;
+mod topic;
+pub mod visibility;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::task::{AbortHandle, JoinSet};
+
+use self::delivery::{Deliveries, DeliveryStream};
+use self::health::{Canaries, Check};
+use self::lease::LeaseOptions;
+use self::presence::{Presence, PresenceOptions};
+use self::profile::Notification;
+use self::topic::Topics;
+use self::visibility::Visibility;
+use crate::engine::{
+    Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
+    RegisteredConnection,
+};
+use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::{ConnectionKind, Metrics};
+
+/// How long a starting node waits until it knows who is online.
+const REPLICA_WITHIN: Duration = Duration::from_secs(5);
+
+/// The rules of the domain, as configured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who is counted how, and who is told.
+    pub presence: PresenceOptions,
+    /// How long a node counts as alive.
+    pub lease: LeaseOptions,
+    /// Most profiles one connection may watch.
+    pub watches: usize,
+    /// Fields of a user that everybody may see.
+    pub public_fields: Vec<String>,
+}
+
+/// One node's hub. Cloning is cheap: clones share everything.
+///
+/// A back end in Rust tells everybody about a changed profile in one line, on any node:
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use vigie::{App, Settings, UserId};
+///
+/// #[derive(serde::Serialize)]
+/// struct Profile<'a> {
+///     #[serde(rename = "userID")]
+///     user_id: u64,
+///     username: &'a str,
+///     avatar: &'a str,
+/// }
+///
+/// let app = App::start(Settings::load(None, std::env::vars())?).await?;
+/// let ada = UserId::try_from(42)?;
+/// let profile = Profile { user_id: 42, username: "ada", avatar: "/a/42.png" };
+/// app.hub().notify_profile_update(ada, &profile).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    topics: Arc<Topics>,
+    presence: Presence,
+    visibility: Visibility,
+    canaries: Canaries,
+    metrics: Arc<Metrics>,
+    options: Options,
+    started_at_ms: u64,
+    draining: AtomicBool,
+}
+
+/// The hub's own tasks. They end when this is dropped.
+pub struct Running {
+    tasks: JoinSet<()>,
+}
+
+/// What a caller can do about an update that was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// The update cannot be written as JSON.
+    #[error("the update cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The account was deleted.
+    #[error("the account was deleted")]
+    AccountDeleted,
+    /// The engine cannot be reached: nothing was stored or published, or nobody knows.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A published update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notified {
+    /// The revision that is stored now.
+    pub revision: u64,
+    /// How many nodes were listening.
+    pub nodes: u64,
+    /// The update was not newer than what is stored, and changed nothing.
+    pub stale: bool,
+}
+
+impl Hub {
+    /// Starts the hub on an engine. Returns it with its tasks and the stream of what to tell this node's
+    /// connections, once this node knows who is online.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn start(
+        engine: Engine,
+        messages: Messages,
+        metrics: Arc<Metrics>,
+        options: Options,
+    ) -> Result<(Self, Running, DeliveryStream), EngineError> {
+        let (deliveries, stream) = Deliveries::new();
+        let topics = Topics::new(engine.clone(), deliveries.clone(), metrics.clone());
+        let presence = Presence::new(
+            engine.clone(),
+            topics.clone(),
+            deliveries,
+            metrics.clone(),
+            options.presence,
+        );
+        let hub = Self(Arc::new(Inner {
+            visibility: Visibility::new(&options.public_fields),
+            engine,
+            topics,
+            presence,
+            canaries: Canaries::default(),
+            metrics,
+            options,
+            started_at_ms: now_ms(),
+            draining: AtomicBool::new(false),
+        }));
+        hub.0.engine.subscribe_base().await?;
+        hub.0
+            .engine
+            .renew(&hub.node_info(), hub.0.options.lease.lease)
+            .await?;
+        let running = hub.spawn(messages);
+        hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
+        Ok((hub, running, stream))
+    }
+
+    fn spawn(&self, messages: Messages) -> Running {
+        let mut tasks = JoinSet::new();
+        let mut run =
+            |task: fn(Hub) -> futures_util::future::BoxFuture<'static, ()>| -> AbortHandle {
+                tasks.spawn(task(self.clone()))
+            };
+        run(|hub| Box::pin(async move { hub.0.topics.keep_subscribed().await }));
+        run(|hub| Box::pin(async move { hub.0.presence.keep_replica().await }));
+        run(|hub| Box::pin(async move { hub.0.presence.sweep().await }));
+        run(|hub| {
+            Box::pin(async move {
+                lease::keep(&hub.0.engine, hub.0.options.lease, || hub.node_info()).await;
+            })
+        });
+        tasks.spawn(self.clone().read(messages));
+        Running { tasks }
+    }
+
+    /// Hands every message to whom it concerns, one after the other: their order is the order of events.
+    async fn read(self, mut messages: Messages) {
+        while let Some(message) = messages.recv().await {
+            match message {
+                Message::Presence {
+                    partition,
+                    transition,
+                } => {
+                    self.0.presence.receive(partition, transition).await;
+                }
+                Message::Topic { user, message } => self.0.topics.receive(user, message).await,
+                Message::Canary { nonce } => self.0.canaries.landed(nonce),
+                Message::Interrupted => {
+                    tracing::info!("messages may have been missed; subscribing and reading anew");
+                    self.0.presence.interrupted();
+                    self.0.topics.interrupted();
+                }
+            }
+        }
+    }
+
+    /// Tells every watcher of `user` on every node, and the user's own connections, about a changed profile.
+    /// Watchers who are neither friends nor the user get its public fields only.
+    ///
+    /// # Errors
+    /// When the profile cannot be written as JSON, the account was deleted, or the engine cannot be reached.
+    pub async fn notify_profile_update<T: Serialize + ?Sized>(
+        &self,
+        user: UserId,
+        profile: &T,
+    ) -> Result<Notified, NotifyError> {
+        self.notify_one(user, Kind::Profile, profile).await
+    }
+
+    /// The same for game statistics.
+    ///
+    /// # Errors
+    /// As for [`Self::notify_profile_update`].
+    pub async fn notify_game_stats_update<T: Serialize + ?Sized>(
+        &self,
+        user: UserId,
+        stats: &T,
+    ) -> Result<Notified, NotifyError> {
+        self.notify_one(user, Kind::Stats, stats).await
+    }
+
+    /// The same for the friend list, which only friends and the user see.
+    ///
+    /// # Errors
+    /// As for [`Self::notify_profile_update`].
+    pub async fn notify_friend_list_update<T: Serialize + ?Sized>(
+        &self,
+        user: UserId,
+        friends: &T,
+    ) -> Result<Notified, NotifyError> {
+        self.notify_one(user, Kind::Friends, friends).await
+    }
+
+    /// The same for the match history, which only friends and the user see.
+    ///
+    /// # Errors
+    /// As for [`Self::notify_profile_update`].
+    pub async fn notify_match_history_update<T: Serialize + ?Sized>(
+        &self,
+        user: UserId,
+        matches: &T,
+    ) -> Result<Notified, NotifyError> {
+        self.notify_one(user, Kind::Matches, matches).await
+    }
+
+    async fn notify_one<T: Serialize + ?Sized>(
+        &self,
+        user: UserId,
+        kind: Kind,
+        content: &T,
+    ) -> Result<Notified, NotifyError> {
+        let content = serde_json::value::to_raw_value(content)?.into();
+        let notification = Notification {
+            user,
+            kind,
+            content,
+            revision: None,
+        };
+        let mut outcomes = self.notify(vec![notification]).await;
+        outcomes
+            .pop()
+            .unwrap_or_else(|| Err(EngineError::Answer("no outcome".to_owned()).into()))
+    }
+
+    /// Publishes updates in order, in one round trip to the engine; one result for each.
+    pub async fn notify(
+        &self,
+        notifications: Vec<Notification>,
+    ) -> Vec<Result<Notified, NotifyError>> {
+        let outcomes = profile::notify(&self.0.engine, &self.0.visibility, notifications).await;
+        outcomes.into_iter().map(notified).collect()
+    }
+
+    /// Sends an event to the user's own connections on every node. Returns how many nodes were listening.
+    ///
+    /// # Errors
+    /// When the account was deleted or the engine cannot be reached.
+    pub async fn send_event(
+        &self,
+        user: UserId,
+        event: &str,
+        data: Arc<RawValue>,
+    ) -> Result<u64, NotifyError> {
+        let nodes = self.0.engine.send_event(user, event, data).await?;
+        nodes.ok_or(NotifyError::AccountDeleted)
+    }
+
+    /// Closes every connection of the user, on every node. Returns how many nodes were listening.
+    ///
+    /// # Errors
+    /// When the account was deleted or the engine cannot be reached.
+    pub async fn disconnect_user(&self, user: UserId) -> Result<u64, NotifyError> {
+        let nodes = self.0.engine.disconnect(user).await?;
+        nodes.ok_or(NotifyError::AccountDeleted)
+    }
+
+    /// Says that the account is gone: its connections are closed, its watchers are told, its tokens and late
+    /// updates about it are refused from now on. Returns how many nodes were listening.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
+        self.0.engine.delete_account(user).await
+    }
+
+    /// How many users are online.
+    pub fn online_count(&self) -> usize {
+        self.0.presence.online_count()
+    }
+
+    /// At most `limit` online users above `after`, ascending, and how many are online in all.
+    pub fn online_page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
+        self.0.presence.page(after, limit)
+    }
+
+    /// Whether `user` is online, and the user's connections on all nodes.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn presence_of(
+        &self,
+        user: UserId,
+    ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
+        self.0.engine.connections_of(user).await
+    }
+
+    /// Every node that is alive. This node's own figures are from its last heartbeat, like the others'.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        self.0.engine.nodes().await
+    }
+
+    /// Whether this node can do its work; every check is named.
+    pub async fn readiness(&self) -> Vec<Check> {
+        let draining = self.0.draining.load(Ordering::Relaxed);
+        let complete = self.0.presence.is_complete();
+        let [engine, canary] = self.0.canaries.check(&self.0.engine).await;
+        vec![
+            engine,
+            canary,
+            Check {
+                name: "replica",
+                failure: (!complete).then(|| "is being read anew".to_owned()),
+            },
+            Check {
+                name: "draining",
+                failure: draining.then(|| "the node is stopping".to_owned()),
+            },
+        ]
+    }
+
+    /// From now on the node is not ready and admits nobody.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says goodbye once every connection is closed: takes offline whoever is due, gives the lease back.
+    pub async fn resign(&self) {
+        self.0.presence.expire_all().await;
+        if let Err(error) = self.0.engine.resign().await {
+            tracing::warn!(%error, "could not give the lease back; it ends by itself");
+        }
+    }
+
+    /// Brings the gauges up to date before they are read.
+    pub fn refresh_metrics(&self) {
+        self.0.metrics.online_users.set(count(self.online_count()));
+        self.0.metrics.topics.set(count(self.0.topics.len()));
+        self.0.metrics.users.set(count(self.0.topics.users()));
+    }
+
+    fn node_info(&self) -> NodeInfo {
+        let incarnation = self.0.engine.incarnation();
+        let guests = self.0.metrics.connections(ConnectionKind::Guest);
+        NodeInfo {
+            id: incarnation.node_id().to_owned(),
+            incarnation: incarnation.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.0.started_at_ms,
+            connections: guests + self.0.metrics.connections(ConnectionKind::User),
+            guests,
+            users: self.0.topics.users() as u64,
+            topics: self.0.topics.len() as u64,
+        }
+    }
+
+    fn topics(&self) -> &Arc<Topics> {
+        &self.0.topics
+    }
+
+    fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    fn visibility(&self) -> &Visibility {
+        &self.0.visibility
+    }
+
+    fn watches_max(&self) -> usize {
+        self.0.options.watches
+    }
+
+    fn count_connection(&self, user: Option<UserId>, change: i64) {
+        let kind = match user {
+            Some(_) => ConnectionKind::User,
+            None => ConnectionKind::Guest,
+        };
+        self.0.metrics.count_connection(kind, change);
+    }
+
+    fn release_later(&self, user: UserId, connection: ConnectionId) {
+        let hub = self.clone();
+        tokio::spawn(async move { hub.presence().release(user, connection).await });
+    }
+}
+
+impl Running {
+    /// Ends the hub's tasks.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+fn notified(outcome: Result<Published, EngineError>) -> Result<Notified, NotifyError> {
+    let (revision, nodes, stale) = match outcome? {
+        Published::Stored { revision, nodes } => (revision, nodes, false),
+        Published::Stale { revision } => (revision, 0, true),
+        Published::AccountDeleted => return Err(NotifyError::AccountDeleted),
+    };
+    Ok(Notified {
+        revision: revision.0,
+        nodes,
+        stale,
+    })
+}
+
+fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+fn now_ms() -> u64 {
+    // A clock before 1970 is a broken clock; zero keeps the hub running.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}

@@ -1,0 +1,144 @@
+//! One connection of this node, from its admission to its end.
+
+use std::collections::HashSet;
+
+use super::Hub;
+use super::visibility::View;
+use crate::engine::{EngineError, Registration};
+use crate::ids::{ConnectionId, UserId};
+
+/// Why a connection is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The account was deleted.
+    #[error("the account was deleted")]
+    AccountDeleted,
+    /// The user has as many connections as allowed.
+    #[error("the user has too many connections")]
+    TooManyConnections,
+    /// The engine cannot be reached.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Why a profile is not watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The connection watches as many as allowed.
+    #[error("a connection may watch at most {0} profiles; unwatch one first")]
+    TooMany(usize),
+    /// The engine cannot be reached.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// An admitted connection. Whoever holds it calls [`Connection::close`] at its end.
+pub struct Connection {
+    hub: Hub,
+    id: ConnectionId,
+    user: Option<UserId>,
+    watched: HashSet<UserId>,
+}
+
+impl Hub {
+    /// Admits a connection of `user`, or of a guest. On return the user is counted, and updates about the
+    /// user reach the connection.
+    ///
+    /// # Errors
+    /// When the account was deleted, the user has too many connections, or the engine cannot be reached.
+    pub async fn connect(
+        &self,
+        id: ConnectionId,
+        user: Option<UserId>,
+    ) -> Result<Connection, Refused> {
+        if let Some(user) = user {
+            self.admit(id, user).await?;
+        }
+        self.count_connection(user, 1);
+        Ok(Connection {
+            hub: self.clone(),
+            id,
+            user,
+            watched: HashSet::new(),
+        })
+    }
+
+    async fn admit(&self, id: ConnectionId, user: UserId) -> Result<(), Refused> {
+        let mut hold = self.topics().hold(user);
+        let (registration, confirmed) =
+            tokio::join!(self.presence().register(user, id), hold.confirmed());
+        match (registration, confirmed) {
+            (Ok(Registration::AccountDeleted), _) => Err(Refused::AccountDeleted),
+            (Ok(Registration::TooManyConnections), _) => Err(Refused::TooManyConnections),
+            (Ok(Registration::Registered { .. }), Ok(())) => {
+                hold.enter_own(id);
+                Ok(())
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                // A lost answer does not mean a lost command: take back what may have been done.
+                self.release_later(user, id);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The connection's number on this node.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The account; none for a guest.
+    pub fn user(&self) -> Option<UserId> {
+        self.user
+    }
+
+    /// Has the question "who is online" answered through the stream of deliveries.
+    pub async fn answer_online_users(&self) {
+        self.hub.presence().answer_online_users(self.id).await;
+    }
+
+    /// Watches `target`. The answer comes through the stream of deliveries once its topic is received.
+    ///
+    /// # Errors
+    /// When the connection watches too many, or the engine cannot be reached; then nothing has changed.
+    pub async fn watch(&mut self, target: UserId) -> Result<(), WatchError> {
+        let watches_max = self.hub.watches_max();
+        let watched_before = self.watched.contains(&target);
+        if !watched_before && self.watched.len() >= watches_max {
+            return Err(WatchError::TooMany(watches_max));
+        }
+        let mut hold = self.hub.topics().hold(target);
+        hold.confirmed().await?;
+        let view = self.hub.visibility().view_of(target, self.user);
+        hold.enter_watcher(self.id, view, watched_before || self.user == Some(target))
+            .await?;
+        self.watched.insert(target);
+        Ok(())
+    }
+
+    /// Stops watching `target`, if it did.
+    pub fn unwatch(&mut self, target: UserId) {
+        if self.watched.remove(&target) {
+            self.hub.topics().unwatch(target, self.id);
+        }
+    }
+
+    /// How much of `target` the connection may see.
+    pub fn view_of(&self, target: UserId) -> View {
+        self.hub.visibility().view_of(target, self.user)
+    }
+
+    /// Forgets the connection: watches nobody, is no longer counted.
+    pub async fn close(self) {
+        for target in &self.watched {
+            self.hub.topics().unwatch(*target, self.id);
+        }
+        self.hub.count_connection(self.user, -1);
+        if let Some(user) = self.user {
+            self.hub.topics().leave(user, self.id);
+            self.hub.presence().release(user, self.id).await;
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What is to be told to connections of this node, in the order in which it has to reach them.
+//!
+//! One bounded stream carries everything whose order matters: whoever changes what a connection knows (who
+//! is online, the last update about a user) puts the delivery into the stream while still holding the lock
+//! on that state. So an answer never contradicts the events before and after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::visibility::View;
+use crate::engine::{Kind, Views};
+use crate::ids::{ConnectionId, UserId};
+
+/// Deliveries waiting to be written. When it is full, whoever produces waits, up to the reader of the
+/// engine's messages, whose buffer then begins to fill.
+const DELIVERIES_MAX: usize = 1024;
+
+/// Connections, as they were when the delivery was made.
+pub type Recipients = Arc<Vec<ConnectionId>>;
+
+/// The last update of each kind.
+pub type LastUpdates = BTreeMap<Kind, Views>;
+
+/// One thing to tell.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Users came online or went offline.
+    StatusChanges(Vec<StatusChange>),
+    /// A user was updated.
+    Update {
+        /// Whom it is about.
+        user: UserId,
+        /// What it is about.
+        kind: Kind,
+        /// Both views.
+        views: Views,
+        /// The user's own connections.
+        own: Recipients,
+        /// Connections that watch the user and are not the user's own.
+        watchers: Recipients,
+    },
+    /// An event that a back end sends to the user's own connections.
+    Event {
+        /// The event's name.
+        event: String,
+        /// Its payload.
+        data: Arc<RawValue>,
+        /// The user's own connections.
+        own: Recipients,
+    },
+    /// A back end wants the user's connections closed.
+    Disconnect {
+        /// The user's own connections.
+        own: Recipients,
+    },
+    /// An account is gone.
+    AccountDeleted {
+        /// Whose.
+        user: UserId,
+        /// The user's own connections.
+        own: Recipients,
+        /// Connections that watch the user and are not the user's own.
+        watchers: Recipients,
+    },
+    /// Answers the oldest open question of `to`: who is online, as a JSON array.
+    OnlineUsers {
+        /// Who asked.
+        to: ConnectionId,
+        /// The ids, ascending.
+        users: Arc<RawValue>,
+    },
+    /// Answers the oldest open question of `to`: it watches the user from here on.
+    Watching {
+        /// Who asked.
+        to: ConnectionId,
+        /// How much of the user it may see.
+        view: View,
+        /// What is known about the user.
+        last: LastUpdates,
+    },
+}
+
+/// A user came online or went offline.
+#[derive(Debug)]
+pub struct StatusChange {
+    /// Who.
+    pub user: UserId,
+    /// Whether the user is online now.
+    pub online: bool,
+    /// Whom to tell; everybody where absent.
+    pub only_to: Option<Recipients>,
+}
+
+/// The stream, for the one reader it has.
+pub type DeliveryStream = mpsc::Receiver<Delivery>;
+
+/// Puts deliveries into the stream.
+#[derive(Clone)]
+pub(crate) struct Deliveries(mpsc::Sender<Delivery>);
+
+/// A place in the stream, taken before the state is locked.
+pub(crate) struct Place<'a>(Option<mpsc::Permit<'a, Delivery>>);
+
+impl Deliveries {
+    pub(crate) fn new() -> (Self, DeliveryStream) {
+        let (sender, stream) = mpsc::channel(DELIVERIES_MAX);
+        (Self(sender), stream)
+    }
+
+    /// Waits for a place in the stream.
+    pub(crate) async fn place(&self) -> Place<'_> {
+        // Nobody reads any more once the node has stopped; then there is nobody to tell either.
+        Place(self.0.reserve().await.ok())
+    }
+}
+
+impl Place<'_> {
+    pub(crate) fn put(self, delivery: Delivery) {
+        if let Some(permit) = self.0 {
+            permit.send(delivery);
+        }
+    }
+}

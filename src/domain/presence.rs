@@ -1,0 +1,262 @@
+//! Who is online: counts connections with the engine, keeps the replica, says who comes and goes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::delivery::{Deliveries, Delivery, StatusChange};
+use super::replica::{Applied, Change, Replica};
+use super::topic::Topics;
+use crate::engine::{Engine, EngineError, Registration, Transition};
+use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::Metrics;
+
+/// Users taken offline by one call of the script: few enough that Redis stays responsive.
+const EXPIRE_BATCH_MAX: u32 = 500;
+
+/// How often every node looks for users whose grace is over, in case the node that saw them leave is gone.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause before a snapshot or a release that failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// How long a new connection waits to be part of the replica. It is counted either way.
+const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Who is told that somebody came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every connection.
+    Everyone,
+    /// Connections that watch the user.
+    Watchers,
+}
+
+/// The rules, as configured.
+#[derive(Clone, Copy, Debug)]
+pub struct PresenceOptions {
+    /// Most connections of one user on all nodes.
+    pub connections_per_user: u64,
+    /// How long a user without connections stays online.
+    pub offline_grace: Duration,
+    /// Who is told.
+    pub audience: Audience,
+}
+
+/// Presence on this node.
+pub(crate) struct Presence {
+    engine: Engine,
+    topics: Arc<Topics>,
+    deliveries: Deliveries,
+    metrics: Arc<Metrics>,
+    options: PresenceOptions,
+    replica: Mutex<Replica>,
+    snapshot_needed: Notify,
+    somebody_left: Notify,
+}
+
+impl Presence {
+    pub(crate) fn new(
+        engine: Engine,
+        topics: Arc<Topics>,
+        deliveries: Deliveries,
+        metrics: Arc<Metrics>,
+        options: PresenceOptions,
+    ) -> Self {
+        let replica = Replica::new(engine.partitions());
+        Self {
+            engine,
+            topics,
+            deliveries,
+            metrics,
+            options,
+            replica: Mutex::new(replica),
+            snapshot_needed: Notify::new(),
+            somebody_left: Notify::new(),
+        }
+    }
+
+    /// No call leaves the replica half changed, so a poisoned lock is as good as any.
+    fn replica(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection. Once it is registered, this node shows the user as online.
+    pub(crate) async fn register(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+    ) -> Result<Registration, EngineError> {
+        let limit = self.options.connections_per_user;
+        let registration = self.engine.register(user, connection, limit).await?;
+        if let Registration::Registered { revision, .. } = registration {
+            self.wait_until_shown(user, revision).await;
+        }
+        Ok(registration)
+    }
+
+    async fn wait_until_shown(&self, user: UserId, revision: u64) {
+        let partition = self.engine.partition_of(user);
+        let shown = self.replica().wait_for(partition, revision);
+        if let Some(shown) = shown
+            && tokio::time::timeout(SHOWN_WITHIN, shown).await.is_err()
+        {
+            tracing::debug!(%user, "not shown as online in time; transitions are late");
+        }
+    }
+
+    /// Stops counting a connection; tries until the engine has done it.
+    pub(crate) async fn release(&self, user: UserId, connection: ConnectionId) {
+        while let Err(error) = self
+            .engine
+            .release(user, connection, self.options.offline_grace)
+            .await
+        {
+            tracing::debug!(%user, %connection, %error, "could not release; trying again");
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+        self.somebody_left.notify_one();
+    }
+
+    /// Answers the oldest open question of `connection`.
+    pub(crate) async fn answer_online_users(&self, connection: ConnectionId) {
+        let place = self.deliveries.place().await;
+        let mut replica = self.replica();
+        place.put(Delivery::OnlineUsers {
+            to: connection,
+            users: replica.encoded(),
+        });
+    }
+
+    /// How many users are online.
+    pub(crate) fn online_count(&self) -> usize {
+        self.replica().len()
+    }
+
+    /// At most `limit` online users above `after`, ascending, and how many are online in all.
+    pub(crate) fn page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
+        let replica = self.replica();
+        (replica.page(after, limit), replica.len())
+    }
+
+    /// Whether the replica follows the transitions of every partition.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.replica().is_complete()
+    }
+
+    /// Takes in what the engine announced.
+    pub(crate) async fn receive(&self, partition: u32, transition: Transition) {
+        self.metrics.presence_messages.inc();
+        let place = self.deliveries.place().await;
+        let mut replica = self.replica();
+        match replica.apply(partition, transition) {
+            Applied::Changed(change) => place.put(self.tell(change)),
+            Applied::Waiting => {}
+            Applied::Gap => {
+                self.metrics.presence_gaps.inc();
+                self.snapshot_needed.notify_one();
+            }
+        }
+    }
+
+    /// Messages may have been missed: begins the replica anew.
+    pub(crate) fn interrupted(&self) {
+        self.replica().expect_snapshots();
+        self.snapshot_needed.notify_one();
+    }
+
+    fn tell(&self, change: Change) -> Delivery {
+        let status_change = |online: bool| {
+            move |user: UserId| StatusChange {
+                user,
+                online,
+                only_to: match self.options.audience {
+                    Audience::Everyone => None,
+                    Audience::Watchers => Some(self.topics.watchers_of(user)),
+                },
+            }
+        };
+        let offline = change.offline.into_iter().map(status_change(false));
+        let online = change.online.into_iter().map(status_change(true));
+        Delivery::StatusChanges(offline.chain(online).collect())
+    }
+
+    /// Returns once the first snapshot of every partition is part of the replica, or `within` is over.
+    pub(crate) async fn wait_until_complete(&self, within: Duration) {
+        for partition in 0..self.engine.partitions() {
+            let restored = self.replica().wait_for(partition, 0);
+            if let Some(restored) = restored
+                && tokio::time::timeout(within, restored).await.is_err()
+            {
+                return tracing::warn!("still reading who is online; starting without");
+            }
+        }
+    }
+
+    /// Reads a snapshot whenever one is needed, for ever; the first one at once.
+    pub(crate) async fn keep_replica(&self) {
+        loop {
+            let expected = self.replica().expected_snapshots();
+            if expected.is_empty() {
+                self.snapshot_needed.notified().await;
+                continue;
+            }
+            for (partition, round) in expected {
+                if let Err(error) = self.restore(partition, round).await {
+                    tracing::warn!(%error, "could not read who is online; trying again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+
+    /// Subscribes first, notes the revision, then reads: what happens meanwhile arrives as transitions.
+    async fn restore(&self, partition: u32, round: u64) -> Result<(), EngineError> {
+        self.engine.subscribe_base().await?;
+        let position = self.engine.position(partition).await?;
+        let snapshot = self.engine.online(partition).await?;
+        let place = self.deliveries.place().await;
+        let mut replica = self.replica();
+        if let Some(change) = replica.restore(partition, round, position, snapshot)
+            && !change.is_empty()
+        {
+            place.put(self.tell(change));
+        }
+        Ok(())
+    }
+
+    /// Takes users offline when their grace is over, for ever.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            let next_due = self.expire_all().await;
+            let pause = next_due.map_or(SWEEP_INTERVAL, |due| due.min(SWEEP_INTERVAL));
+            // Whoever leaves now is due later than everybody already waiting; an early look costs little.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.somebody_left.notified() => {}
+            }
+        }
+    }
+
+    /// Returns when the next user is due.
+    pub(crate) async fn expire_all(&self) -> Option<Duration> {
+        let mut next_due = None;
+        for partition in 0..self.engine.partitions() {
+            match self.expire(partition).await {
+                Ok(due) => next_due = next_due.into_iter().chain(due).min(),
+                Err(error) => tracing::debug!(%error, "could not take users offline; trying again"),
+            }
+        }
+        next_due
+    }
+
+    async fn expire(&self, partition: u32) -> Result<Option<Duration>, EngineError> {
+        loop {
+            let expired = self.engine.expire(partition, EXPIRE_BATCH_MAX).await?;
+            if expired.count < u64::from(EXPIRE_BATCH_MAX) {
+                return Ok(expired.next_due);
+            }
+        }
+    }
+}

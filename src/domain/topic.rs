@@ -1,0 +1,422 @@
+//! Which topics this node needs, who on this node cares about each, and what was last delivered.
+//!
+//! A topic is in the table while somebody cares. One task brings the engine's subscriptions in line with the
+//! table, so that a subscription that comes, goes and comes again ends as it should.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::delivery::{Deliveries, Delivery, LastUpdates, Recipients};
+use super::visibility::View;
+use crate::engine::{Engine, EngineError, Kind, TopicMessage, Views};
+use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::Metrics;
+
+/// Topics subscribed in one go.
+const BATCH_MAX: usize = 512;
+
+/// Pause before a subscription that failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// The topics of this node.
+pub(crate) struct Topics {
+    engine: Engine,
+    deliveries: Deliveries,
+    metrics: Arc<Metrics>,
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    topics: HashMap<UserId, Topic>,
+    /// Topics whose subscription may be out of line.
+    changed: Vec<UserId>,
+    /// How often messages may have been missed. Whatever was found out before the last time is void.
+    interruptions: u64,
+}
+
+/// Topics to bring in line.
+struct Batch {
+    wanted: Vec<UserId>,
+    unwanted: Vec<UserId>,
+    /// The table's count when the batch was taken.
+    interruptions: u64,
+}
+
+#[derive(Default)]
+struct Topic {
+    confirmed: bool,
+    /// What the engine has stored is known, so whoever watches next need not ask it.
+    loaded: bool,
+    /// Calls that wait for the topic and have not entered a connection yet.
+    holds: usize,
+    own: Recipients,
+    watchers: Recipients,
+    waiting: Vec<oneshot::Sender<Result<(), EngineError>>>,
+    last: LastUpdates,
+}
+
+/// Keeps a topic in the table while a call waits for it.
+pub(crate) struct Hold {
+    topics: Arc<Topics>,
+    user: UserId,
+    confirmed: Option<oneshot::Receiver<Result<(), EngineError>>>,
+}
+
+impl Topics {
+    pub(crate) fn new(engine: Engine, deliveries: Deliveries, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            deliveries,
+            metrics,
+            table: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// No call leaves the table half changed, so a poisoned lock is as good as any.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many topics somebody cares about.
+    pub(crate) fn len(&self) -> usize {
+        self.table().topics.len()
+    }
+
+    /// How many users have a connection of their own here.
+    pub(crate) fn users(&self) -> usize {
+        self.table()
+            .topics
+            .values()
+            .filter(|topic| !topic.own.is_empty())
+            .count()
+    }
+
+    /// The connections that watch `user`.
+    pub(crate) fn watchers_of(&self, user: UserId) -> Recipients {
+        self.table()
+            .topics
+            .get(&user)
+            .map(|topic| topic.watchers.clone())
+            .unwrap_or_default()
+    }
+
+    /// Wants the topic of `user` for as long as the hold, or what comes of it, lives.
+    pub(crate) fn hold(self: &Arc<Self>, user: UserId) -> Hold {
+        let mut table = self.table();
+        let topic = table.topics.entry(user).or_default();
+        topic.holds += 1;
+        let confirmed = (!topic.confirmed).then(|| {
+            let (sender, receiver) = oneshot::channel();
+            topic.waiting.push(sender);
+            receiver
+        });
+        if confirmed.is_some() {
+            table.changed.push(user);
+            self.changed.notify_one();
+        }
+        Hold {
+            topics: Arc::clone(self),
+            user,
+            confirmed,
+        }
+    }
+
+    /// Takes a connection of the user's own out of the topic.
+    pub(crate) fn leave(&self, user: UserId, connection: ConnectionId) {
+        self.edit(user, |topic| remove(&mut topic.own, connection));
+    }
+
+    /// Takes a watching connection out of the topic.
+    pub(crate) fn unwatch(&self, user: UserId, connection: ConnectionId) {
+        self.edit(user, |topic| remove(&mut topic.watchers, connection));
+    }
+
+    fn edit(&self, user: UserId, edit: impl FnOnce(&mut Topic)) {
+        let mut table = self.table();
+        let Some(topic) = table.topics.get_mut(&user) else {
+            return;
+        };
+        edit(topic);
+        if !topic.is_wanted() {
+            table.changed.push(user);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes in what the engine announced on a topic.
+    pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) {
+        self.metrics.topic_messages.inc();
+        self.deliver(user, message).await;
+    }
+
+    /// Delivers what nobody here has been told yet.
+    async fn deliver(&self, user: UserId, message: TopicMessage) {
+        let place = self.deliveries.place().await;
+        let mut table = self.table();
+        // Without a topic nobody cares any more: the subscription is about to end.
+        if let Some(topic) = table.topics.get_mut(&user)
+            && let Some(delivery) = topic.receive(user, message)
+        {
+            place.put(delivery);
+        }
+    }
+
+    /// Messages may have been missed: subscribes to everything again.
+    pub(crate) fn interrupted(&self) {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        table.interruptions += 1;
+        for (user, topic) in &mut table.topics {
+            topic.confirmed = false;
+            topic.loaded = false;
+            table.changed.push(*user);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Keeps the engine's subscriptions in line with the table, for ever.
+    pub(crate) async fn keep_subscribed(&self) {
+        loop {
+            self.changed.notified().await;
+            while let Some(batch) = self.take_changed() {
+                self.bring_in_line(batch).await;
+            }
+        }
+    }
+
+    /// The next topics to bring in line, or `None` when all are.
+    fn take_changed(&self) -> Option<Batch> {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        if table.changed.is_empty() {
+            return None;
+        }
+        let count = table.changed.len().min(BATCH_MAX);
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for user in table.changed.drain(..count) {
+            match table.topics.get(&user) {
+                Some(topic) if !topic.is_wanted() => {
+                    table.topics.remove(&user);
+                    unwanted.push(user);
+                }
+                Some(topic) if !topic.confirmed => wanted.push(user),
+                Some(_) | None => {}
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        Some(Batch {
+            wanted,
+            unwanted,
+            interruptions: table.interruptions,
+        })
+    }
+
+    async fn bring_in_line(&self, batch: Batch) {
+        if !batch.unwanted.is_empty()
+            && let Err(error) = self.engine.unsubscribe(&batch.unwanted).await
+        {
+            // A topic too many costs a little; messages on it are left out.
+            tracing::debug!(%error, "could not unsubscribe");
+        }
+        if batch.wanted.is_empty() {
+            return;
+        }
+        let outcome = self.engine.subscribe(&batch.wanted).await;
+        self.settle(&batch, &outcome);
+        match outcome {
+            Ok(()) => self.catch_up(&batch.wanted).await,
+            Err(error) => {
+                tracing::warn!(%error, topics = batch.wanted.len(), "could not subscribe; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+
+    /// Tells those who wait, and has what failed tried again.
+    fn settle(&self, batch: &Batch, outcome: &Result<(), EngineError>) {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        if outcome.is_ok() && batch.interruptions != table.interruptions {
+            // What was confirmed may be gone again; everything is on its way to be subscribed anew.
+            return;
+        }
+        for user in &batch.wanted {
+            let Some(topic) = table.topics.get_mut(user) else {
+                continue;
+            };
+            topic.confirmed = outcome.is_ok();
+            for waiting in topic.waiting.drain(..) {
+                // Whoever waited may have given up.
+                let _ = waiting.send(outcome.clone());
+            }
+            if outcome.is_err() {
+                table.changed.push(*user);
+            }
+        }
+    }
+
+    /// Delivers what was missed on topics that had been interrupted.
+    async fn catch_up(&self, users: &[UserId]) {
+        for user in users {
+            if !self.is_behind(*user) {
+                continue;
+            }
+            match self.engine.last_updates(*user).await {
+                Ok(updates) => {
+                    for (kind, views) in updates {
+                        self.deliver(*user, TopicMessage::Update(kind, views)).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not read what was missed; trying again");
+                    self.interrupted();
+                    return tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+
+    /// Whether something was delivered about the user before the interruption.
+    fn is_behind(&self, user: UserId) -> bool {
+        let table = self.table();
+        table
+            .topics
+            .get(&user)
+            .is_some_and(|topic| !topic.loaded && !topic.last.is_empty())
+    }
+}
+
+impl Topic {
+    fn is_wanted(&self) -> bool {
+        self.holds > 0 || !self.own.is_empty() || !self.watchers.is_empty()
+    }
+
+    /// What to deliver on a message; nothing for an update that is not newer than the last.
+    fn receive(&mut self, user: UserId, message: TopicMessage) -> Option<Delivery> {
+        let (own, watchers) = (self.own.clone(), self.watchers.clone());
+        match message {
+            TopicMessage::Update(kind, views) => {
+                self.learn(kind, &views).then_some(Delivery::Update {
+                    user,
+                    kind,
+                    views,
+                    own,
+                    watchers,
+                })
+            }
+            TopicMessage::Event { event, data } => Some(Delivery::Event { event, data, own }),
+            TopicMessage::Disconnect => Some(Delivery::Disconnect { own }),
+            TopicMessage::AccountDeleted => {
+                self.last.clear();
+                Some(Delivery::AccountDeleted {
+                    user,
+                    own,
+                    watchers,
+                })
+            }
+        }
+    }
+
+    /// Remembers an update; `false` where it is not newer. In another epoch every order starts over.
+    fn learn(&mut self, kind: Kind, views: &Views) -> bool {
+        let newer = self
+            .last
+            .get(&kind)
+            .is_none_or(|last| last.epoch != views.epoch || last.revision < views.revision);
+        if newer {
+            self.last.insert(kind, views.clone());
+        }
+        newer
+    }
+}
+
+impl Hold {
+    /// Returns once the node receives the topic.
+    pub(crate) async fn confirmed(&mut self) -> Result<(), EngineError> {
+        match self.confirmed.take() {
+            None => Ok(()),
+            Some(confirmed) => confirmed.await.unwrap_or_else(|_| {
+                Err(EngineError::Unavailable("the node is stopping".to_owned()))
+            }),
+        }
+    }
+
+    /// Enters a connection of the user's own.
+    pub(crate) fn enter_own(self, connection: ConnectionId) {
+        self.topics.edit(self.user, |topic| {
+            Arc::make_mut(&mut topic.own).push(connection)
+        });
+    }
+
+    /// Has `connection` watch the user, and answers its question with what is known from here on. A
+    /// connection of the user's own gets the updates anyway, so it only gets the answer.
+    pub(crate) async fn enter_watcher(
+        self,
+        connection: ConnectionId,
+        view: View,
+        is_own: bool,
+    ) -> Result<(), EngineError> {
+        self.load().await?;
+        let place = self.topics.deliveries.place().await;
+        let mut table = self.topics.table();
+        // The hold keeps the topic in the table.
+        let topic = table.topics.entry(self.user).or_default();
+        if !is_own {
+            Arc::make_mut(&mut topic.watchers).push(connection);
+        }
+        place.put(Delivery::Watching {
+            to: connection,
+            view,
+            last: topic.last.clone(),
+        });
+        drop(table);
+        Ok(())
+    }
+
+    /// Makes sure that what the engine has stored is known. What turns out to be newer than what the others
+    /// have been told is told to them, because the message about it may have been missed.
+    async fn load(&self) -> Result<(), EngineError> {
+        let Some(interruptions) = self.unless_loaded() else {
+            return Ok(());
+        };
+        for (kind, views) in self.topics.engine.last_updates(self.user).await? {
+            self.topics
+                .deliver(self.user, TopicMessage::Update(kind, views))
+                .await;
+        }
+        let mut table = self.topics.table();
+        let still_valid = table.interruptions == interruptions;
+        if let Some(topic) = table.topics.get_mut(&self.user) {
+            topic.loaded = topic.confirmed && still_valid;
+        }
+        Ok(())
+    }
+
+    fn unless_loaded(&self) -> Option<u64> {
+        let table = self.topics.table();
+        let loaded = table
+            .topics
+            .get(&self.user)
+            .is_some_and(|topic| topic.loaded);
+        (!loaded).then_some(table.interruptions)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.topics.edit(self.user, |topic| topic.holds -= 1);
+    }
+}
+
+fn remove(recipients: &mut Recipients, connection: ConnectionId) {
+    if let Some(at) = recipients.iter().position(|known| *known == connection) {
+        Arc::make_mut(recipients).swap_remove(at);
+    }
+}

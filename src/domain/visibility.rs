@@ -1,0 +1,105 @@
+//! Which view of a user somebody gets, and what the public one holds.
+//!
+//! The public view lets through what is listed; it never lists what to hold back.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::ids::UserId;
+
+/// How much of a user somebody may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The public fields.
+    Public,
+    /// Everything.
+    Full,
+}
+
+/// The rules, as configured.
+#[derive(Clone, Debug)]
+pub struct Visibility {
+    public_fields: HashSet<String>,
+}
+
+impl Visibility {
+    /// Lets the fields named through to everybody.
+    pub fn new(public_fields: &[String]) -> Self {
+        Self {
+            public_fields: public_fields.iter().cloned().collect(),
+        }
+    }
+
+    /// The view of `user` that somebody signed in as `viewer`, or a guest, may have.
+    pub fn view_of(&self, user: UserId, viewer: Option<UserId>) -> View {
+        if viewer == Some(user) {
+            View::Full
+        } else {
+            View::Public
+        }
+    }
+
+    /// Whether everybody may see the field.
+    pub fn is_public(&self, field: &str) -> bool {
+        self.public_fields.contains(field)
+    }
+
+    /// The public fields of a JSON object. Anything but an object has none, so its public view is `{}`.
+    pub fn public_view(&self, full: &RawValue) -> Arc<RawValue> {
+        let fields: BTreeMap<String, &RawValue> =
+            serde_json::from_str(full.get()).unwrap_or_default();
+        let public: BTreeMap<String, &RawValue> = fields
+            .into_iter()
+            .filter(|(field, _)| self.is_public(field))
+            .collect();
+        // A map of strings to JSON is always JSON.
+        serde_json::value::to_raw_value(&public)
+            .map_or_else(|_| Arc::from(RawValue::NULL.to_owned()), Arc::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public_view(full: &str) -> String {
+        let visibility = Visibility::new(&["username".to_owned(), "avatar".to_owned()]);
+        let full = RawValue::from_string(full.to_owned()).expect("valid JSON");
+        visibility.public_view(&full).get().to_owned()
+    }
+
+    #[test]
+    fn only_listed_fields_pass() {
+        let full = r#"{"username":"ada","email":"a@b","avatar":{"email":1},"Username":"x","__proto__":{}}"#;
+        assert_eq!(
+            public_view(full),
+            r#"{"avatar":{"email":1},"username":"ada"}"#
+        );
+    }
+
+    #[test]
+    fn values_pass_to_the_letter() {
+        assert_eq!(
+            public_view(r#"{"username":12345678901234567890.10}"#),
+            r#"{"username":12345678901234567890.10}"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_has_no_public_view() {
+        for full in ["[]", "1", "\"username\"", "null"] {
+            assert_eq!(public_view(full), "{}", "{full}");
+        }
+    }
+
+    #[test]
+    fn only_the_user_sees_everything() {
+        let visibility = Visibility::new(&[]);
+        let [ada, bob] = [1, 2].map(|id| UserId::try_from(id).expect("a valid id"));
+        assert_eq!(visibility.view_of(ada, Some(ada)), View::Full);
+        assert_eq!(visibility.view_of(ada, Some(bob)), View::Public);
+        assert_eq!(visibility.view_of(ada, None), View::Public);
+    }
+}

@@ -1,0 +1,434 @@
+//! What the hub asks of an engine, as one enum over the two that exist.
+//!
+//! An engine keeps presence and last updates and carries messages between nodes. Calls go down; what
+//! happened comes back up as [`Message`]s on one stream, in the order in which it happened.
+
+pub mod memory;
+pub mod redis;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::ids::{ConnectionId, Incarnation, Revision, UserId};
+
+/// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
+const MESSAGES_MAX: usize = 1024;
+
+/// One of the engines. Cloning is cheap: clones share everything.
+#[derive(Clone)]
+pub enum Engine {
+    /// One node, nothing to install.
+    Memory(Arc<memory::Memory>),
+    /// Any number of nodes on one Redis.
+    Redis(Arc<redis::Redis>),
+}
+
+/// The stream of what happened, for the one reader it has.
+pub type Messages = mpsc::Receiver<Message>;
+
+/// What a caller can do about a failed call.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine cannot be reached or did not answer in time: try again later.
+    #[error("redis cannot be reached: {0}")]
+    Unavailable(String),
+    /// The engine answered something that this version does not understand.
+    #[error("redis gave an answer that makes no sense here: {0}")]
+    Answer(String),
+}
+
+/// Why an engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL cannot be used.
+    #[error(
+        "redis.url is no Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
+    )]
+    Url(String),
+    /// Redis did not answer.
+    #[error(
+        "redis at {server} cannot be reached ({cause}); start it, or correct redis.url (VIGIE_REDIS__URL)"
+    )]
+    Unreachable {
+        /// Where Redis was looked for, without its password.
+        server: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The data under this prefix has another shape.
+    #[error(
+        "the data under the prefix {prefix:?} has layout {found_layout} and {found_partitions} partitions, this node \
+         is configured for layout {layout} and {partitions}; set redis.partitions (VIGIE_REDIS__PARTITIONS) to \
+         {found_partitions}, or choose another redis.prefix"
+    )]
+    Disagreement {
+        /// The prefix of all keys.
+        prefix: String,
+        /// The layout version this node was built for.
+        layout: u64,
+        /// The partition count this node is configured for.
+        partitions: u64,
+        /// The layout version recorded.
+        found_layout: u64,
+        /// The partition count recorded.
+        found_partitions: u64,
+    },
+}
+
+/// The outcome of registering a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// The connection counts.
+    Registered {
+        /// Connections the user now has, on all nodes.
+        refcount: u64,
+        /// Number of the partition's last transition: the user is online from it on at the latest.
+        revision: u64,
+    },
+    /// The account was deleted; nothing was changed.
+    AccountDeleted,
+    /// The user has as many connections as allowed; nothing was changed.
+    TooManyConnections,
+}
+
+/// The outcome of taking offline whose grace is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Users taken offline by this call.
+    pub count: u64,
+    /// When the next one is due, counted from now.
+    pub next_due: Option<Duration>,
+}
+
+/// Where the transitions of a partition stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Name of this life of the data.
+    pub epoch: String,
+    /// Number of the last transition.
+    pub revision: u64,
+}
+
+/// Users going online and offline, as published by the script that moved them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Name of this life of the data.
+    pub epoch: String,
+    /// Number of this transition; the one before has one less.
+    #[serde(rename = "rev")]
+    pub revision: u64,
+    /// Users who came online.
+    pub online: Vec<UserId>,
+    /// Users who went offline.
+    pub offline: Vec<UserId>,
+}
+
+/// The kinds of update about a user; each has revisions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Name, avatar and whatever else a back end calls the profile.
+    Profile,
+    /// Game statistics.
+    Stats,
+    /// The friend list.
+    Friends,
+    /// The match history.
+    Matches,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Profile, Self::Stats, Self::Friends, Self::Matches];
+
+    /// The name used in keys and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Profile => "profile",
+            Self::Stats => "stats",
+            Self::Friends => "friends",
+            Self::Matches => "matches",
+        }
+    }
+}
+
+/// An update to store and publish.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Whom it is about.
+    pub user: UserId,
+    /// What it is about.
+    pub kind: Kind,
+    /// The caller's own revision; without one the engine assigns microseconds.
+    pub revision: Option<Revision>,
+    /// What everybody may see, if anything.
+    pub public: Option<Arc<RawValue>>,
+    /// What friends and the user may see.
+    pub full: Arc<RawValue>,
+}
+
+/// The outcome of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Stored, and published to `nodes` nodes that were listening.
+    Stored {
+        /// The revision it has now.
+        revision: Revision,
+        /// Nodes that were listening.
+        nodes: u64,
+    },
+    /// Not newer than what is stored; nothing was changed or published.
+    Stale {
+        /// The revision that is stored.
+        revision: Revision,
+    },
+    /// The account was deleted; nothing was changed or published.
+    AccountDeleted,
+}
+
+/// The last update of one kind, in both views.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// Name of the life of the data in which the revision counts.
+    pub epoch: String,
+    /// Orders it among the updates of its kind.
+    pub revision: Revision,
+    /// What everybody may see, if anything.
+    pub public: Option<Arc<RawValue>>,
+    /// What friends and the user may see.
+    pub full: Arc<RawValue>,
+}
+
+/// A message on a user's topic.
+#[derive(Clone, Debug)]
+pub enum TopicMessage {
+    /// An update, already stored.
+    Update(Kind, Views),
+    /// An event for the user's own connections.
+    Event {
+        /// The event's name.
+        event: String,
+        /// Its payload.
+        data: Arc<RawValue>,
+    },
+    /// Every connection of the user is to be closed.
+    Disconnect,
+    /// The account is gone.
+    AccountDeleted,
+}
+
+/// What happened, as the engine tells it.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Users went online or offline.
+    Presence {
+        /// The partition they belong to.
+        partition: u32,
+        /// Who.
+        transition: Transition,
+    },
+    /// Something on a topic to which this node subscribed.
+    Topic {
+        /// Whose topic.
+        user: UserId,
+        /// What.
+        message: TopicMessage,
+    },
+    /// The canary came back.
+    Canary {
+        /// What was sent with it.
+        nonce: u64,
+    },
+    /// Messages may have been missed: whatever was built from them is to be built anew.
+    Interrupted,
+}
+
+/// One registered connection, as the engine keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredConnection {
+    /// Incarnation of the owning node.
+    pub incarnation: String,
+    /// Number of the connection on that node.
+    pub connection: String,
+    /// When it was registered, in ms since 1970.
+    pub connected_at_ms: u64,
+}
+
+/// What a node tells the others about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// The node's name.
+    pub id: String,
+    /// Its present life.
+    pub incarnation: String,
+    /// Version of the hub it runs.
+    pub version: String,
+    /// When it started, in ms since 1970.
+    pub started_at: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// Open connections without an account.
+    pub guests: u64,
+    /// Users with an open connection.
+    pub users: u64,
+    /// Topics the node listens to.
+    pub topics: u64,
+}
+
+/// A node that is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveNode {
+    /// What it told about itself.
+    pub info: NodeInfo,
+    /// End of its lease, in ms since 1970 on the engine's clock.
+    pub lease_ends_at_ms: u64,
+}
+
+/// Calls one method of whichever engine it is.
+macro_rules! either {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            Self::Memory(memory) => memory.$method($($argument),*),
+            Self::Redis(redis) => redis.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Engine {
+    /// How many partitions the users are spread over.
+    pub fn partitions(&self) -> u32 {
+        match self {
+            Self::Memory(_) => 1,
+            Self::Redis(redis) => redis.partitions(),
+        }
+    }
+
+    /// The partition of a user.
+    pub fn partition_of(&self, user: UserId) -> u32 {
+        (user.get() % u64::from(self.partitions())) as u32
+    }
+
+    /// Counts a connection of `user`; idempotent. At most `connections_max` are accepted per user.
+    pub async fn register(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        connections_max: u64,
+    ) -> Result<Registration, EngineError> {
+        either!(self.register(user, connection, connections_max))
+    }
+
+    /// Stops counting a connection of `user`; idempotent. After the last one the user goes offline when
+    /// `grace` is over. Returns how many connections the user has left.
+    pub async fn release(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        either!(self.release(user, connection, grace))
+    }
+
+    /// Takes offline at most `batch_max` users of the partition whose grace is over.
+    pub async fn expire(&self, partition: u32, batch_max: u32) -> Result<Expired, EngineError> {
+        either!(self.expire(partition, batch_max))
+    }
+
+    /// Where the transitions of the partition stand.
+    pub async fn position(&self, partition: u32) -> Result<Position, EngineError> {
+        either!(self.position(partition))
+    }
+
+    /// The online users of the partition; whoever comes or goes meanwhile may be in it or not.
+    pub async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
+        either!(self.online(partition))
+    }
+
+    /// Whether `user` is online, and the connections of the user on all nodes.
+    pub async fn connections_of(
+        &self,
+        user: UserId,
+    ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
+        either!(self.connections_of(user))
+    }
+
+    /// Listens to every partition's transitions and to the node's own channel. Returns once confirmed.
+    pub async fn subscribe_base(&self) -> Result<(), EngineError> {
+        either!(self.subscribe_base())
+    }
+
+    /// Listens to the topics of `users`. Returns once all are confirmed; after an error, any may be.
+    pub async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        either!(self.subscribe(users))
+    }
+
+    /// Stops listening to the topics of `users`.
+    pub async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        either!(self.unsubscribe(users))
+    }
+
+    /// Stores and publishes updates, in order and in one round trip; one result for each.
+    pub async fn publish(&self, updates: Vec<Update>) -> Vec<Result<Published, EngineError>> {
+        either!(self.publish(updates))
+    }
+
+    /// The last update of each kind about `user`.
+    pub async fn last_updates(&self, user: UserId) -> Result<Vec<(Kind, Views)>, EngineError> {
+        either!(self.last_updates(user))
+    }
+
+    /// Sends an event to the user's own connections. Returns how many nodes were listening, or `None` for
+    /// a deleted account.
+    pub async fn send_event(
+        &self,
+        user: UserId,
+        event: &str,
+        data: Arc<RawValue>,
+    ) -> Result<Option<u64>, EngineError> {
+        either!(self.send_event(user, event, data))
+    }
+
+    /// Has every connection of the user closed. Returns how many nodes were listening, or `None` for a
+    /// deleted account.
+    pub async fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
+        either!(self.disconnect(user))
+    }
+
+    /// Marks the account as deleted for ever and says so. Returns how many nodes were listening.
+    pub async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
+        either!(self.delete_account(user))
+    }
+
+    /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].
+    pub async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
+        either!(self.send_canary(nonce))
+    }
+
+    /// Renews the node's lease for `lease` and tells the others about the node.
+    pub async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        either!(self.renew(info, lease))
+    }
+
+    /// Gives the lease back: the node is no longer alive.
+    pub async fn resign(&self) -> Result<(), EngineError> {
+        either!(self.resign())
+    }
+
+    /// Every node whose lease is not over.
+    pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        either!(self.nodes())
+    }
+
+    /// The node's present life.
+    pub fn incarnation(&self) -> &Incarnation {
+        match self {
+            Self::Memory(memory) => memory.incarnation(),
+            Self::Redis(redis) => redis.incarnation(),
+        }
+    }
+}

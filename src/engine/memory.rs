@@ -1,0 +1,378 @@
+//! The engine for one node: the same behaviour as Redis's scripts, in this process, with nothing to install.
+//!
+//! Nothing outlives the process, so there is one epoch, no lease to lose, and nobody to miss a message.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::value::RawValue;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+
+use super::{
+    EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo, Position,
+    Published, RegisteredConnection, Registration, TopicMessage, Transition, Update, Views,
+};
+use crate::ids::{ConnectionId, Incarnation, Revision, UserId};
+
+/// Messages kept for a slow reader before the oldest are lost and everything built from them is built anew.
+const BUFFER: usize = 16 * 1024;
+
+/// The one epoch there is.
+const EPOCH: &str = "memory";
+
+/// The embedded engine.
+pub struct Memory {
+    incarnation: Incarnation,
+    profile_ttl_ms: u64,
+    state: Mutex<State>,
+    messages: broadcast::Sender<Message>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: u64,
+    users: HashMap<UserId, User>,
+    /// Users without connections, by the time at which they go offline (ms).
+    leaving: BTreeSet<(u64, UserId)>,
+    profiles: HashMap<UserId, Profile>,
+    topics: HashSet<UserId>,
+    node: Option<LiveNode>,
+}
+
+/// An online user.
+#[derive(Default)]
+struct User {
+    connections: BTreeMap<ConnectionId, u64>,
+    offline_at_ms: Option<u64>,
+}
+
+enum Profile {
+    Known {
+        kinds: BTreeMap<Kind, Views>,
+        updated_at_ms: u64,
+    },
+    Deleted,
+}
+
+impl Memory {
+    /// Creates the engine, which forgets last updates `profile_ttl` after the newest one, and its stream of
+    /// messages.
+    pub fn open(incarnation: Incarnation, profile_ttl: Duration) -> (Arc<Self>, Messages) {
+        let (messages, arriving) = broadcast::channel(BUFFER);
+        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
+        tokio::spawn(forward(arriving, sender));
+        let memory = Self {
+            incarnation,
+            profile_ttl_ms: profile_ttl.as_millis() as u64,
+            state: Mutex::default(),
+            messages,
+        };
+        (Arc::new(memory), receiver)
+    }
+
+    pub(super) fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
+    }
+
+    /// No call leaves the state half changed, so a poisoned lock is as good as any.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called with the state locked, so that messages leave in the order of the changes.
+    fn tell(&self, message: Message) {
+        // Nobody listens while the node stops: then there is nobody to tell.
+        let _ = self.messages.send(message);
+    }
+
+    fn tell_transition(&self, state: &mut State, online: Vec<UserId>, offline: Vec<UserId>) {
+        state.revision += 1;
+        self.tell(Message::Presence {
+            partition: 0,
+            transition: Transition {
+                epoch: EPOCH.to_owned(),
+                revision: state.revision,
+                online,
+                offline,
+            },
+        });
+    }
+
+    /// Returns how many nodes were listening: this one or none.
+    fn tell_topic(&self, state: &State, user: UserId, message: TopicMessage) -> u64 {
+        if !state.topics.contains(&user) {
+            return 0;
+        }
+        self.tell(Message::Topic { user, message });
+        1
+    }
+
+    pub(super) fn register(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        connections_max: u64,
+    ) -> Result<Registration, EngineError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if matches!(state.profiles.get(&user), Some(Profile::Deleted)) {
+            return Ok(Registration::AccountDeleted);
+        }
+        let known = state.users.get(&user);
+        let full = known.is_some_and(|known| {
+            known.connections.len() as u64 >= connections_max
+                && !known.connections.contains_key(&connection)
+        });
+        if full {
+            return Ok(Registration::TooManyConnections);
+        }
+        let came_online = known.is_none();
+        let known = state.users.entry(user).or_default();
+        known.connections.entry(connection).or_insert_with(now_ms);
+        let refcount = known.connections.len() as u64;
+        if let Some(offline_at_ms) = known.offline_at_ms.take() {
+            state.leaving.remove(&(offline_at_ms, user));
+        }
+        if came_online {
+            self.tell_transition(state, vec![user], Vec::new());
+        }
+        Ok(Registration::Registered {
+            refcount,
+            revision: state.revision,
+        })
+    }
+
+    pub(super) fn release(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(known) = state.users.get_mut(&user) else {
+            return Ok(0);
+        };
+        known.connections.remove(&connection);
+        if known.connections.is_empty() && known.offline_at_ms.is_none() {
+            let offline_at_ms = now_ms() + grace.as_millis() as u64;
+            known.offline_at_ms = Some(offline_at_ms);
+            state.leaving.insert((offline_at_ms, user));
+        }
+        Ok(known.connections.len() as u64)
+    }
+
+    pub(super) fn expire(&self, _partition: u32, batch_max: u32) -> Result<Expired, EngineError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let now_ms = now_ms();
+        let mut offline = Vec::new();
+        while let Some(&(offline_at_ms, user)) = state.leaving.first() {
+            if offline_at_ms > now_ms || offline.len() >= batch_max as usize {
+                break;
+            }
+            state.leaving.pop_first();
+            state.users.remove(&user);
+            offline.push(user);
+        }
+        let count = offline.len() as u64;
+        if count > 0 {
+            self.tell_transition(state, Vec::new(), offline);
+        }
+        let next_due = state
+            .leaving
+            .first()
+            .map(|(offline_at_ms, _)| offline_at_ms.saturating_sub(now_ms));
+        Ok(Expired {
+            count,
+            next_due: next_due.map(Duration::from_millis),
+        })
+    }
+
+    pub(super) fn position(&self, _partition: u32) -> Result<Position, EngineError> {
+        Ok(Position {
+            epoch: EPOCH.to_owned(),
+            revision: self.state().revision,
+        })
+    }
+
+    pub(super) fn online(&self, _partition: u32) -> Result<Vec<UserId>, EngineError> {
+        Ok(self.state().users.keys().copied().collect())
+    }
+
+    pub(super) fn connections_of(
+        &self,
+        user: UserId,
+    ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
+        let state = self.state();
+        let Some(known) = state.users.get(&user) else {
+            return Ok((false, Vec::new()));
+        };
+        let registered =
+            |(connection, &connected_at_ms): (&ConnectionId, &u64)| RegisteredConnection {
+                incarnation: self.incarnation.to_string(),
+                connection: connection.to_string(),
+                connected_at_ms,
+            };
+        Ok((true, known.connections.iter().map(registered).collect()))
+    }
+
+    pub(super) fn subscribe_base(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    pub(super) fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        self.state().topics.extend(users);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        let mut state = self.state();
+        for user in users {
+            state.topics.remove(user);
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish(&self, updates: Vec<Update>) -> Vec<Result<Published, EngineError>> {
+        let mut guard = self.state();
+        updates
+            .into_iter()
+            .map(|update| Ok(self.publish_one(&mut guard, update)))
+            .collect()
+    }
+
+    fn publish_one(&self, state: &mut State, update: Update) -> Published {
+        let profile = state
+            .profiles
+            .entry(update.user)
+            .or_insert_with(|| Profile::Known {
+                kinds: BTreeMap::new(),
+                updated_at_ms: 0,
+            });
+        let Profile::Known {
+            kinds,
+            updated_at_ms,
+        } = profile
+        else {
+            return Published::AccountDeleted;
+        };
+        let stored = kinds.get(&update.kind).map_or(0, |views| views.revision.0);
+        let revision = match update.revision {
+            None => Revision(now_us().max(stored + 1)),
+            Some(revision) if revision.0 > stored => revision,
+            Some(_) => {
+                return Published::Stale {
+                    revision: Revision(stored),
+                };
+            }
+        };
+        let views = Views {
+            epoch: EPOCH.to_owned(),
+            revision,
+            public: update.public,
+            full: update.full,
+        };
+        kinds.insert(update.kind, views.clone());
+        *updated_at_ms = now_ms();
+        let nodes = self.tell_topic(state, update.user, TopicMessage::Update(update.kind, views));
+        Published::Stored { revision, nodes }
+    }
+
+    pub(super) fn last_updates(&self, user: UserId) -> Result<Vec<(Kind, Views)>, EngineError> {
+        Ok(match self.state().profiles.get(&user) {
+            Some(Profile::Known { kinds, .. }) => kinds
+                .iter()
+                .map(|(kind, views)| (*kind, views.clone()))
+                .collect(),
+            Some(Profile::Deleted) | None => Vec::new(),
+        })
+    }
+
+    pub(super) fn send_event(
+        &self,
+        user: UserId,
+        event: &str,
+        data: Arc<RawValue>,
+    ) -> Result<Option<u64>, EngineError> {
+        let event = event.to_owned();
+        Ok(self.tell_existing(user, TopicMessage::Event { event, data }))
+    }
+
+    pub(super) fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
+        Ok(self.tell_existing(user, TopicMessage::Disconnect))
+    }
+
+    fn tell_existing(&self, user: UserId, message: TopicMessage) -> Option<u64> {
+        let state = self.state();
+        match state.profiles.get(&user) {
+            Some(Profile::Deleted) => None,
+            Some(Profile::Known { .. }) | None => Some(self.tell_topic(&state, user, message)),
+        }
+    }
+
+    pub(super) fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
+        let mut state = self.state();
+        state.profiles.insert(user, Profile::Deleted);
+        Ok(self.tell_topic(&state, user, TopicMessage::AccountDeleted))
+    }
+
+    pub(super) fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
+        self.tell(Message::Canary { nonce });
+        Ok(())
+    }
+
+    pub(super) fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        let mut state = self.state();
+        let now_ms = now_ms();
+        state.node = Some(LiveNode {
+            info: info.clone(),
+            lease_ends_at_ms: now_ms + lease.as_millis() as u64,
+        });
+        // What Redis does by itself: let last updates expire.
+        state.profiles.retain(|_, profile| match profile {
+            Profile::Known { updated_at_ms, .. } => *updated_at_ms + self.profile_ttl_ms > now_ms,
+            Profile::Deleted => true,
+        });
+        Ok(())
+    }
+
+    pub(super) fn resign(&self) -> Result<(), EngineError> {
+        self.state().node = None;
+        Ok(())
+    }
+
+    pub(super) fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        Ok(self.state().node.iter().cloned().collect())
+    }
+}
+
+async fn forward(mut arriving: broadcast::Receiver<Message>, sender: mpsc::Sender<Message>) {
+    loop {
+        let message = match arriving.recv().await {
+            Ok(message) => message,
+            Err(RecvError::Lagged(_)) => Message::Interrupted,
+            Err(RecvError::Closed) => return,
+        };
+        if sender.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn since_epoch() -> Duration {
+    // A clock before 1970 is a broken clock; zero keeps the hub running.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn now_ms() -> u64 {
+    since_epoch().as_millis() as u64
+}
+
+fn now_us() -> u64 {
+    since_epoch().as_micros() as u64
+}

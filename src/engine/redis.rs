@@ -1,0 +1,563 @@
+//! The engine for any number of nodes: presence and last updates in Redis, messages over its sharded pub/sub.
+//!
+//! Two connections: one for commands, one for subscriptions (`bus`), so that neither waits for the other.
+
+mod bus;
+mod keys;
+mod scripts;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::{
+    ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, SortedSetsInterface,
+};
+use fred::prelude::{Builder, Client, Config, ReconnectPolicy};
+use fred::types::config::UnresponsiveConfig;
+use fred::types::{ClusterHash, CustomCommand};
+use futures_util::future::join_all;
+use serde_json::value::RawValue;
+
+use self::bus::Bus;
+use self::keys::Keys;
+use self::scripts::{Scripts, unavailable};
+use super::{
+    EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position, Published,
+    RegisteredConnection, Registration, Update, Views,
+};
+use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
+
+/// Version of the keys' layout. A node that finds another one refuses to start.
+const LAYOUT: u64 = 1;
+
+/// Members asked for by one `SSCAN`: few enough that Redis stays responsive in between.
+const SCAN_COUNT: u32 = 1000;
+
+/// Pub/sub messages that fred keeps for a slow reader before the oldest are lost (then everything built
+/// from messages is built anew). At 1 KiB a message this is 16 MiB at the very most.
+const PUBSUB_BUFFER: usize = 16 * 1024;
+
+/// Delays between attempts to reconnect grow from the first to the second, with jitter on top.
+const RECONNECT_DELAY_MS: (u32, u32) = (50, 2_000);
+
+/// Random extra delay, so that nodes do not all come back in the same millisecond.
+const RECONNECT_JITTER_MS: u32 = 100;
+
+/// How to reach Redis and how to use it.
+#[derive(Clone)]
+pub struct Options {
+    /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`.
+    pub url: String,
+    /// Every key and channel starts with it.
+    pub prefix: String,
+    /// How many partitions the users are spread over; the same on every node.
+    pub partitions: u32,
+    /// How long last updates are kept after the newest one.
+    pub profile_ttl: Duration,
+    /// How long one command may take, reconnecting included.
+    pub command_timeout: Duration,
+}
+
+/// The Redis engine of one node.
+pub struct Redis {
+    incarnation: Incarnation,
+    keys: Keys,
+    scripts: Scripts,
+    commands: Client,
+    bus: Bus,
+    profile_ttl_ms: u128,
+}
+
+impl Redis {
+    /// Connects, checks the data's layout, and returns the engine with its stream of messages.
+    ///
+    /// # Errors
+    /// When the URL is none, Redis does not answer, or the data has another layout.
+    pub async fn open(
+        incarnation: Incarnation,
+        options: &Options,
+    ) -> Result<(Arc<Self>, Messages), OpenError> {
+        let commands = connect(options).await?;
+        let subscriptions = connect(options).await?;
+        let keys = Keys::new(&options.prefix, options.partitions);
+        let scripts = Scripts::new();
+        claim_layout(&commands, &scripts, &keys, options).await?;
+
+        let (bus, messages) = Bus::start(subscriptions, keys.clone());
+        let redis = Self {
+            incarnation,
+            keys,
+            scripts,
+            commands,
+            bus,
+            profile_ttl_ms: options.profile_ttl.as_millis(),
+        };
+        Ok((Arc::new(redis), messages))
+    }
+
+    pub(super) fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
+    }
+
+    pub(super) fn partitions(&self) -> u32 {
+        self.keys.partitions()
+    }
+
+    fn partition_of(&self, user: UserId) -> u32 {
+        (user.get() % u64::from(self.partitions())) as u32
+    }
+
+    pub(super) async fn register(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        connections_max: u64,
+    ) -> Result<Registration, EngineError> {
+        let partition = self.partition_of(user);
+        let keys = vec![
+            self.keys.connections(user),
+            self.keys.owed(partition, &self.incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
+            self.keys.profile(user),
+        ];
+        let args = vec![
+            user.to_string(),
+            self.incarnation.to_string(),
+            connection.to_string(),
+            connections_max.to_string(),
+            self.keys.presence_channel(partition),
+        ];
+        let answer: Vec<fred::types::Value> = self
+            .scripts
+            .register
+            .call(&self.commands, keys, args)
+            .await?;
+        let number = |at: usize| answer.get(at).and_then(fred::types::Value::as_u64);
+        match answer.first().and_then(|status| status.as_str()).as_deref() {
+            Some("deleted") => Ok(Registration::AccountDeleted),
+            Some("full") => Ok(Registration::TooManyConnections),
+            Some("ok") => Ok(Registration::Registered {
+                refcount: number(1).unwrap_or(0),
+                revision: number(2).unwrap_or(0),
+            }),
+            _ => Err(EngineError::Answer("register.lua".to_owned())),
+        }
+    }
+
+    pub(super) async fn release(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let partition = self.partition_of(user);
+        let keys = vec![
+            self.keys.connections(user),
+            self.keys.owed(partition, &self.incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+        ];
+        let args = vec![
+            user.to_string(),
+            self.incarnation.to_string(),
+            connection.to_string(),
+            grace.as_millis().to_string(),
+        ];
+        let (refcount, _offline_at_ms): (u64, u64) = self
+            .scripts
+            .release
+            .call(&self.commands, keys, args)
+            .await?;
+        Ok(refcount)
+    }
+
+    pub(super) async fn expire(
+        &self,
+        partition: u32,
+        batch_max: u32,
+    ) -> Result<Expired, EngineError> {
+        let keys = vec![
+            self.keys.leaving(partition),
+            self.keys.online(partition),
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
+        ];
+        let args = vec![batch_max.to_string(), self.keys.presence_channel(partition)];
+        let (count, next_due_ms): (u64, i64) =
+            self.scripts.expire.call(&self.commands, keys, args).await?;
+        Ok(Expired {
+            count,
+            next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis),
+        })
+    }
+
+    pub(super) async fn position(&self, partition: u32) -> Result<Position, EngineError> {
+        let keys = vec![self.keys.revision(partition), self.keys.epoch(partition)];
+        let (epoch, revision): (String, u64) = self
+            .scripts
+            .position
+            .call(&self.commands, keys, Vec::new())
+            .await?;
+        Ok(Position { epoch, revision })
+    }
+
+    pub(super) async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
+        let key = self.keys.online(partition);
+        let mut online = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
+            let words = vec![
+                key.clone(),
+                cursor,
+                "COUNT".to_owned(),
+                SCAN_COUNT.to_string(),
+            ];
+            let (next, members): (String, Vec<u64>) = self
+                .commands
+                .custom(command, words)
+                .await
+                .map_err(unavailable)?;
+            online.extend(
+                members
+                    .into_iter()
+                    .filter_map(|id| UserId::try_from(id).ok()),
+            );
+            if next == "0" {
+                return Ok(online);
+            }
+            cursor = next;
+        }
+    }
+
+    pub(super) async fn connections_of(
+        &self,
+        user: UserId,
+    ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
+        let online_key = self.keys.online(self.partition_of(user));
+        let (online, connections) = tokio::try_join!(
+            self.commands
+                .sismember::<bool, _, _>(online_key, user.to_string()),
+            self.commands
+                .hgetall::<HashMap<String, u64>, _>(self.keys.connections(user)),
+        )
+        .map_err(unavailable)?;
+        let mut connections: Vec<_> = connections.into_iter().filter_map(registered).collect();
+        connections.sort_by(|a, b| {
+            (a.connected_at_ms, &a.connection).cmp(&(b.connected_at_ms, &b.connection))
+        });
+        Ok((online, connections))
+    }
+
+    pub(super) async fn subscribe_base(&self) -> Result<(), EngineError> {
+        let mut channels: Vec<_> = (0..self.partitions())
+            .map(|partition| self.keys.presence_channel(partition))
+            .collect();
+        channels.push(self.keys.node(self.incarnation.as_str()));
+        self.bus.subscribe(channels).await
+    }
+
+    pub(super) async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        self.bus.subscribe(self.topics(users)).await
+    }
+
+    pub(super) async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        self.bus.unsubscribe(self.topics(users)).await
+    }
+
+    fn topics(&self, users: &[UserId]) -> Vec<String> {
+        users.iter().map(|user| self.keys.topic(*user)).collect()
+    }
+
+    pub(super) async fn publish(
+        &self,
+        updates: Vec<Update>,
+    ) -> Vec<Result<Published, EngineError>> {
+        // Issued together they leave in one go; Redis works them off in this order.
+        join_all(updates.iter().map(|update| self.publish_one(update))).await
+    }
+
+    async fn publish_one(&self, update: &Update) -> Result<Published, EngineError> {
+        let partition = self.partition_of(update.user);
+        let keys = vec![
+            self.keys.profile(update.user),
+            self.keys.epoch(partition),
+            self.keys.request(partition, &random_name()),
+        ];
+        let args = vec![
+            update.kind.as_str().to_owned(),
+            update.revision.map_or(0, |revision| revision.0).to_string(),
+            update
+                .public
+                .as_ref()
+                .map_or("null", |view| view.get())
+                .to_owned(),
+            update.full.get().to_owned(),
+            self.profile_ttl_ms.to_string(),
+            self.keys.topic(update.user),
+        ];
+        let (status, revision, nodes): (String, u64, u64) =
+            self.scripts.update.call(&self.commands, keys, args).await?;
+        let revision = Revision(revision);
+        match status.as_str() {
+            "ok" => Ok(Published::Stored { revision, nodes }),
+            "stale" => Ok(Published::Stale { revision }),
+            "deleted" => Ok(Published::AccountDeleted),
+            _ => Err(EngineError::Answer("update.lua".to_owned())),
+        }
+    }
+
+    pub(super) async fn last_updates(
+        &self,
+        user: UserId,
+    ) -> Result<Vec<(Kind, Views)>, EngineError> {
+        let epoch_key = self.keys.epoch(self.partition_of(user));
+        let (epoch, fields) = tokio::try_join!(
+            self.commands.get::<Option<String>, _>(epoch_key),
+            self.commands
+                .hgetall::<HashMap<String, String>, _>(self.keys.profile(user)),
+        )
+        .map_err(unavailable)?;
+        let epoch = epoch.unwrap_or_default();
+        let read = |kind: Kind| Some((kind, stored_views(&fields, kind, &epoch)?));
+        Ok(Kind::ALL.into_iter().filter_map(read).collect())
+    }
+
+    pub(super) async fn send_event(
+        &self,
+        user: UserId,
+        event: &str,
+        data: Arc<RawValue>,
+    ) -> Result<Option<u64>, EngineError> {
+        let event = serde_json::Value::from(event);
+        let message = format!(
+            r#"{{"kind":"event","event":{event},"data":{}}}"#,
+            data.get()
+        );
+        self.publish_message(user, message).await
+    }
+
+    pub(super) async fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
+        self.publish_message(user, r#"{"kind":"disconnect"}"#.to_owned())
+            .await
+    }
+
+    async fn publish_message(
+        &self,
+        user: UserId,
+        message: String,
+    ) -> Result<Option<u64>, EngineError> {
+        let partition = self.partition_of(user);
+        let keys = vec![
+            self.keys.request(partition, &random_name()),
+            self.keys.profile(user),
+        ];
+        let args = vec![message, self.keys.topic(user)];
+        let nodes: i64 = self
+            .scripts
+            .publish
+            .call(&self.commands, keys, args)
+            .await?;
+        Ok(u64::try_from(nodes).ok())
+    }
+
+    pub(super) async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
+        let keys = vec![self.keys.profile(user)];
+        let args = vec![self.keys.topic(user)];
+        self.scripts
+            .delete_account
+            .call(&self.commands, keys, args)
+            .await
+    }
+
+    pub(super) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
+        let channel = self.keys.node(self.incarnation.as_str());
+        self.commands
+            .spublish(channel, nonce.to_string())
+            .await
+            .map_err(unavailable)
+    }
+
+    pub(super) async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
+        let _lease_ends_at_ms: u64 = self
+            .scripts
+            .renew
+            .call(&self.commands, vec![self.keys.leases()], args)
+            .await?;
+        let key = self.keys.node(&info.incarnation);
+        let fields: HashMap<&str, String> = HashMap::from([
+            ("id", info.id.clone()),
+            ("incarnation", info.incarnation.clone()),
+            ("version", info.version.clone()),
+            ("startedAt", info.started_at.to_string()),
+            ("connections", info.connections.to_string()),
+            ("guests", info.guests.to_string()),
+            ("users", info.users.to_string()),
+            ("topics", info.topics.to_string()),
+        ]);
+        // One pipeline, so that a node that dies in between leaves no hash without an end.
+        let pipeline = self.commands.pipeline();
+        let _: () = pipeline
+            .hset(key.as_str(), fields)
+            .await
+            .map_err(unavailable)?;
+        let keep_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let _: () = pipeline
+            .pexpire(key.as_str(), keep_ms, None)
+            .await
+            .map_err(unavailable)?;
+        pipeline.last().await.map_err(unavailable)
+    }
+
+    pub(super) async fn resign(&self) -> Result<(), EngineError> {
+        let incarnation = self.incarnation.as_str();
+        let _: () = self
+            .commands
+            .zrem(self.keys.leases(), incarnation)
+            .await
+            .map_err(unavailable)?;
+        self.commands
+            .del(self.keys.node(incarnation))
+            .await
+            .map_err(unavailable)
+    }
+
+    pub(super) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        let leases: Vec<(String, f64)> = self
+            .commands
+            .zrange(self.keys.leases(), 0, -1, None, false, None, true)
+            .await
+            .map_err(unavailable)?;
+        let told = leases.iter().map(|(incarnation, _)| {
+            let key = self.keys.node(incarnation);
+            async move {
+                self.commands
+                    .hgetall::<HashMap<String, String>, _>(key)
+                    .await
+            }
+        });
+        let mut nodes = Vec::with_capacity(leases.len());
+        for (fields, (_, ends_at)) in join_all(told).await.into_iter().zip(&leases) {
+            // The hash ends with the lease, so a node without one is no longer alive.
+            if let Some(info) = node_info(&fields.map_err(unavailable)?) {
+                nodes.push(LiveNode {
+                    info,
+                    lease_ends_at_ms: *ends_at as u64,
+                });
+            }
+        }
+        nodes.sort_by(|a, b| a.info.id.cmp(&b.info.id));
+        Ok(nodes)
+    }
+}
+
+/// Opens one connection, and keeps opening it anew from then on.
+async fn connect(options: &Options) -> Result<Client, OpenError> {
+    let config = Config::from_url(&options.url)
+        .map_err(|error| OpenError::Url(error.details().to_owned()))?;
+    let server = config
+        .server
+        .hosts()
+        .first()
+        .map_or_else(String::new, ToString::to_string);
+    let mut policy =
+        ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
+    policy.set_jitter(RECONNECT_JITTER_MS);
+    let client = Builder::from_config(config)
+        .with_performance_config(|performance| {
+            performance.default_command_timeout = options.command_timeout;
+            performance.broadcast_channel_capacity = PUBSUB_BUFFER;
+        })
+        .with_connection_config(|connection| {
+            connection.connection_timeout = options.command_timeout;
+            connection.internal_command_timeout = options.command_timeout;
+            connection.tcp.nodelay = Some(true);
+            connection.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(options.command_timeout * 2),
+                interval: options.command_timeout / 2,
+            };
+        })
+        .set_policy(policy)
+        .build()
+        .map_err(|error| OpenError::Url(error.details().to_owned()))?;
+    client
+        .init()
+        .await
+        .map_err(|error| OpenError::Unreachable {
+            server,
+            cause: error.details().to_owned(),
+        })?;
+    Ok(client)
+}
+
+async fn claim_layout(
+    commands: &Client,
+    scripts: &Scripts,
+    keys: &Keys,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let partitions = u64::from(options.partitions);
+    let args = vec![LAYOUT.to_string(), partitions.to_string()];
+    let (found_layout, found_partitions): (u64, u64) = scripts
+        .claim
+        .call(commands, vec![keys.meta()], args)
+        .await
+        .map_err(|error| OpenError::Unreachable {
+            server: keys.meta(),
+            cause: error.to_string(),
+        })?;
+    if (found_layout, found_partitions) == (LAYOUT, partitions) {
+        return Ok(());
+    }
+    Err(OpenError::Disagreement {
+        prefix: options.prefix.clone(),
+        layout: LAYOUT,
+        partitions,
+        found_layout,
+        found_partitions,
+    })
+}
+
+fn registered((field, connected_at_ms): (String, u64)) -> Option<RegisteredConnection> {
+    let (incarnation, connection) = field.rsplit_once('/')?;
+    Some(RegisteredConnection {
+        incarnation: incarnation.to_owned(),
+        connection: connection.to_owned(),
+        connected_at_ms,
+    })
+}
+
+fn stored_views(fields: &HashMap<String, String>, kind: Kind, epoch: &str) -> Option<Views> {
+    let field = |name: &str| fields.get(&format!("{}.{name}", kind.as_str()));
+    let json = |text: &String| Some(Arc::from(RawValue::from_string(text.clone()).ok()?));
+    Some(Views {
+        epoch: epoch.to_owned(),
+        revision: Revision(field("revision")?.parse().ok()?),
+        public: field("public")
+            .filter(|text| *text != "null")
+            .and_then(json),
+        full: field("full").and_then(json)?,
+    })
+}
+
+fn node_info(fields: &HashMap<String, String>) -> Option<NodeInfo> {
+    let text = |name: &str| fields.get(name).cloned();
+    let number = |name: &str| fields.get(name)?.parse().ok();
+    Some(NodeInfo {
+        id: text("id")?,
+        incarnation: text("incarnation")?,
+        version: text("version")?,
+        started_at: number("startedAt")?,
+        connections: number("connections")?,
+        guests: number("guests")?,
+        users: number("users")?,
+        topics: number("topics")?,
+    })
+}

@@ -1,0 +1,196 @@
+//! Subscriptions, and the messages that come in over them.
+//!
+//! fred matches answers to commands by their order, and an `SSUBSCRIBE` of several channels has several
+//! answers of which it takes the first: the rest are taken for answers to later commands. So each
+//! channel is subscribed by a command of its own, and those are sent together.
+
+use std::sync::Arc;
+
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::prelude::Client;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::util::redis_keyslot;
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use super::keys::{Channel, Keys};
+use super::scripts::unavailable;
+use crate::engine::{EngineError, Kind, MESSAGES_MAX, Message, Messages, TopicMessage, Views};
+use crate::ids::Revision;
+
+/// The subscribing connection.
+pub(super) struct Bus {
+    client: Client,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Bus {
+    /// Starts reading what arrives on `client`.
+    pub(super) fn start(client: Client, keys: Keys) -> (Self, Messages) {
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let reader = tokio::spawn(read(client.clone(), keys, sender));
+        (Self { client, reader }, messages)
+    }
+
+    /// Listens to `channels`; returns once Redis has confirmed each.
+    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
+        let confirmations = channels.into_iter().map(|channel| async {
+            let slot = redis_keyslot(channel.as_bytes());
+            let command = CustomCommand::new_static("SSUBSCRIBE", ClusterHash::Custom(slot), false);
+            self.client.custom::<Value, _>(command, vec![channel]).await
+        });
+        try_join_all(confirmations)
+            .await
+            .map(|_| ())
+            .map_err(unavailable)
+    }
+
+    /// Stops listening to `channels`.
+    pub(super) async fn unsubscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
+        for channel in channels {
+            self.client
+                .sunsubscribe(channel)
+                .await
+                .map_err(unavailable)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Forwards what arrives until nobody wants it any more. A reader that falls behind loses the oldest
+/// messages, and a new connection has missed some: both are told as an interruption.
+async fn read(client: Client, keys: Keys, sender: mpsc::Sender<Message>) {
+    let mut arriving = client.message_rx();
+    let mut reconnected = client.reconnect_rx();
+    loop {
+        let message = tokio::select! {
+            biased;
+            event = reconnected.recv() => match event {
+                Ok(_) | Err(RecvError::Lagged(_)) => Some(Message::Interrupted),
+                Err(RecvError::Closed) => return,
+            },
+            arrived = arriving.recv() => match arrived {
+                Ok(arrived) => understand(&keys, &arrived),
+                Err(RecvError::Lagged(lost)) => {
+                    tracing::warn!(lost, "pub/sub messages were lost because this node fell behind");
+                    Some(Message::Interrupted)
+                }
+                Err(RecvError::Closed) => return,
+            },
+        };
+        if let Some(message) = message
+            && sender.send(message).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Reads one message; anything foreign on our channels is logged and left out.
+fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
+    let text = arrived.value.as_bytes_str()?;
+    let message = match keys.parse_channel(&arrived.channel)? {
+        Channel::Presence(partition) => {
+            serde_json::from_str(&text)
+                .ok()
+                .map(|transition| Message::Presence {
+                    partition,
+                    transition,
+                })
+        }
+        Channel::Topic(user) => serde_json::from_str::<WireMessage>(&text)
+            .ok()
+            .and_then(WireMessage::understand)
+            .map(|message| Message::Topic { user, message }),
+        Channel::Node => text.parse().ok().map(|nonce| Message::Canary { nonce }),
+    };
+    if message.is_none() {
+        tracing::warn!(channel = %arrived.channel, "ignored a message that makes no sense on this channel");
+    }
+    message
+}
+
+/// What scripts publish on a topic.
+#[derive(Deserialize)]
+struct WireMessage {
+    kind: String,
+    epoch: Option<String>,
+    revision: Option<Revision>,
+    public: Option<Box<RawValue>>,
+    full: Option<Box<RawValue>>,
+    event: Option<String>,
+    data: Option<Box<RawValue>>,
+}
+
+impl WireMessage {
+    fn understand(self) -> Option<TopicMessage> {
+        match self.kind.as_str() {
+            "event" => Some(TopicMessage::Event {
+                event: self.event?,
+                data: self.data.map_or_else(null, Arc::from),
+            }),
+            "disconnect" => Some(TopicMessage::Disconnect),
+            "account-deleted" => Some(TopicMessage::AccountDeleted),
+            kind => {
+                let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+                let views = Views {
+                    epoch: self.epoch?,
+                    revision: self.revision?,
+                    public: self.public.map(Arc::from),
+                    full: Arc::from(self.full?),
+                };
+                Some(TopicMessage::Update(kind, views))
+            }
+        }
+    }
+}
+
+fn null() -> Arc<RawValue> {
+    Arc::from(RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understood(text: &str) -> Option<TopicMessage> {
+        serde_json::from_str::<WireMessage>(text).ok()?.understand()
+    }
+
+    #[test]
+    fn an_update_keeps_both_views_to_the_letter() {
+        let text = r#"{"kind":"profile","epoch":"e","revision":7,"public":null,"full":{"a": 1}}"#;
+        match understood(text) {
+            Some(TopicMessage::Update(Kind::Profile, views)) => {
+                assert_eq!(views.revision, Revision(7));
+                assert!(views.public.is_none());
+                assert_eq!(views.full.get(), r#"{"a": 1}"#);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_event_without_data_carries_null() {
+        match understood(r#"{"kind":"event","event":"x","data":null}"#) {
+            Some(TopicMessage::Event { data, .. }) => assert_eq!(data.get(), "null"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn foreign_messages_are_left_out() {
+        for text in ["", "1", "{}", r#"{"kind":"else"}"#, r#"{"kind":"profile"}"#] {
+            assert!(understood(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Spells every key and channel. The table in `lua/README.md` says what each holds.
+
+use crate::ids::{Incarnation, UserId};
+
+/// Spells keys and channels under one prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    prefix: String,
+    partitions: u32,
+}
+
+/// What a channel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Presence(u32),
+    Topic(UserId),
+    Node,
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: &str, partitions: u32) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            partitions,
+        }
+    }
+
+    pub(crate) fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    pub(crate) fn meta(&self) -> String {
+        format!("{}:meta", self.prefix)
+    }
+
+    pub(crate) fn leases(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// What a node tells about itself; as a channel: what the node says to itself.
+    pub(crate) fn node(&self, incarnation: &str) -> String {
+        format!("{}:node:{incarnation}", self.prefix)
+    }
+
+    fn of_partition(&self, partition: u32, name: &str) -> String {
+        format!("{}:{{{partition}}}:{name}", self.prefix)
+    }
+
+    fn of_user(&self, user: UserId, name: &str) -> String {
+        let partition = user.get() % u64::from(self.partitions);
+        format!("{}:{{{partition}}}:{name}:{user}", self.prefix)
+    }
+
+    pub(crate) fn online(&self, partition: u32) -> String {
+        self.of_partition(partition, "online")
+    }
+
+    pub(crate) fn leaving(&self, partition: u32) -> String {
+        self.of_partition(partition, "leaving")
+    }
+
+    pub(crate) fn registered_nodes(&self, partition: u32) -> String {
+        self.of_partition(partition, "nodes")
+    }
+
+    pub(crate) fn epoch(&self, partition: u32) -> String {
+        self.of_partition(partition, "epoch")
+    }
+
+    pub(crate) fn revision(&self, partition: u32) -> String {
+        self.of_partition(partition, "rev")
+    }
+
+    pub(crate) fn presence_channel(&self, partition: u32) -> String {
+        self.of_partition(partition, "presence")
+    }
+
+    pub(crate) fn owed(&self, partition: u32, incarnation: &Incarnation) -> String {
+        self.of_partition(partition, &format!("node:{incarnation}"))
+    }
+
+    /// The answer given to a request, for a minute.
+    pub(crate) fn request(&self, partition: u32, request: &str) -> String {
+        self.of_partition(partition, &format!("request:{request}"))
+    }
+
+    pub(crate) fn connections(&self, user: UserId) -> String {
+        self.of_user(user, "conns")
+    }
+
+    pub(crate) fn profile(&self, user: UserId) -> String {
+        self.of_user(user, "profile")
+    }
+
+    pub(crate) fn topic(&self, user: UserId) -> String {
+        self.of_user(user, "user")
+    }
+
+    /// Reads a channel's name back; `None` for a channel that is not ours.
+    pub(crate) fn parse_channel(&self, channel: &str) -> Option<Channel> {
+        let name = channel.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        if name.starts_with("node:") {
+            return Some(Channel::Node);
+        }
+        let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
+        match name.split_once(':') {
+            Some(("user", user)) => user.parse().ok().map(Channel::Topic),
+            None if name == "presence" => partition.parse().ok().map(Channel::Presence),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u64) -> UserId {
+        UserId::try_from(id).expect("a valid id")
+    }
+
+    #[test]
+    fn all_that_concerns_a_user_has_the_hash_tag_of_the_partition() {
+        let keys = Keys::new("vigie", 4);
+        assert_eq!(keys.connections(user(42)), "vigie:{2}:conns:42");
+        assert_eq!(keys.profile(user(42)), "vigie:{2}:profile:42");
+        assert_eq!(keys.topic(user(42)), "vigie:{2}:user:42");
+        assert_eq!(keys.online(2), "vigie:{2}:online");
+    }
+
+    #[test]
+    fn channels_are_read_back() {
+        let keys = Keys::new("a:b", 4);
+        let parsed = |channel: String| keys.parse_channel(&channel);
+        assert_eq!(parsed(keys.topic(user(7))), Some(Channel::Topic(user(7))));
+        assert_eq!(parsed(keys.presence_channel(3)), Some(Channel::Presence(3)));
+        assert_eq!(parsed(keys.node("n.1")), Some(Channel::Node));
+        assert_eq!(parsed("other:{0}:presence".to_owned()), None);
+        assert_eq!(parsed(keys.online(0)), None);
+    }
+}

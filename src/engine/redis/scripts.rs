@@ -1,0 +1,101 @@
+//! The Lua scripts: compiled in, called by hash, sent again when Redis has forgotten them.
+
+use fred::interfaces::ClientLike;
+use fred::prelude::Client;
+use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
+use fred::util::{redis_keyslot, sha1_hash};
+
+use crate::engine::EngineError;
+
+/// One script, with the hash by which Redis knows it.
+pub(crate) struct Script {
+    source: &'static str,
+    hash: String,
+}
+
+/// Every script of the hub. The header of each says what goes in and out.
+pub(crate) struct Scripts {
+    pub(crate) register: Script,
+    pub(crate) release: Script,
+    pub(crate) expire: Script,
+    pub(crate) position: Script,
+    pub(crate) update: Script,
+    pub(crate) publish: Script,
+    pub(crate) delete_account: Script,
+    pub(crate) renew: Script,
+    pub(crate) claim: Script,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        Self {
+            register: Script::new(include_str!("../../../lua/presence/register.lua")),
+            release: Script::new(include_str!("../../../lua/presence/release.lua")),
+            expire: Script::new(include_str!("../../../lua/presence/expire.lua")),
+            position: Script::new(include_str!("../../../lua/presence/position.lua")),
+            update: Script::new(include_str!("../../../lua/profile/update.lua")),
+            publish: Script::new(include_str!("../../../lua/topic/publish.lua")),
+            delete_account: Script::new(include_str!("../../../lua/account/delete.lua")),
+            renew: Script::new(include_str!("../../../lua/lease/renew.lua")),
+            claim: Script::new(include_str!("../../../lua/meta/claim.lua")),
+        }
+    }
+}
+
+impl Script {
+    fn new(source: &'static str) -> Self {
+        Self {
+            source,
+            hash: sha1_hash(source),
+        }
+    }
+
+    /// Runs the script. All `keys` have one hash tag.
+    pub(crate) async fn call<R: FromValue>(
+        &self,
+        client: &Client,
+        keys: Vec<String>,
+        args: Vec<String>,
+    ) -> Result<R, EngineError> {
+        let by_hash = self.send(client, "EVALSHA", &self.hash, &keys, &args).await;
+        let answer = match by_hash {
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                self.send(client, "EVAL", self.source, &keys, &args).await
+            }
+            answer => answer,
+        };
+        answer
+            .map_err(unavailable)?
+            .convert()
+            .map_err(not_understood)
+    }
+
+    /// A custom command, because fred pipelines those: with its own `evalsha` every call on a connection
+    /// waits for the answer to the one before.
+    async fn send(
+        &self,
+        client: &Client,
+        command: &'static str,
+        script: &str,
+        keys: &[String],
+        args: &[String],
+    ) -> Result<Value, fred::error::Error> {
+        let slot = keys.first().map_or(0, |key| redis_keyslot(key.as_bytes()));
+        let command = CustomCommand::new_static(command, ClusterHash::Custom(slot), false);
+        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
+        words.push(script.to_owned());
+        words.push(keys.len().to_string());
+        words.extend(keys.iter().chain(args).cloned());
+        client.custom(command, words).await
+    }
+}
+
+/// A call that Redis did not carry out, or whose answer was lost.
+pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
+    EngineError::Unavailable(error.to_string())
+}
+
+/// An answer of another type than the script's header says.
+pub(crate) fn not_understood(error: fred::error::Error) -> EngineError {
+    EngineError::Answer(error.to_string())
+}

@@ -1,0 +1,341 @@
+//! What an operator can set: one struct per section, loaded once, valid from then on.
+//!
+//! Defaults ← `config/vigie.toml` (or `--config FILE`) ← `VIGIE_<SECTION>__<KEY>`. The environment
+//! comes in as an argument: nothing here reads the process's own. `config/vigie.toml` documents every
+//! key and is compiled in, so that errors can show an example; a test holds it against the defaults below.
+
+mod development;
+mod error;
+mod load;
+mod reference;
+mod validate;
+mod values;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use development::{DEVELOPMENT_API_KEY, DEVELOPMENT_SECRET};
+pub use error::SettingsError;
+pub use load::DEFAULT_FILE;
+pub use values::{RedisUrl, Secret};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where presence, profiles and topics live.
+    #[serde(deserialize_with = "values::choice")]
+    pub engine: EngineKind,
+    /// The public listener.
+    pub http: HttpSettings,
+    /// The listener for back ends and operators.
+    pub internal: InternalSettings,
+    /// How Redis is reached and what the hub does there.
+    pub redis: RedisSettings,
+    /// Which tokens are valid.
+    pub auth: AuthSettings,
+    /// This process as one of many.
+    pub node: NodeSettings,
+    /// Who hears that somebody came or went, and when.
+    pub presence: PresenceSettings,
+    /// What one client, user or request may use.
+    pub limits: LimitSettings,
+    /// What strangers see of a user.
+    pub visibility: VisibilitySettings,
+    /// What is logged and how.
+    pub log: LogSettings,
+}
+
+/// Where presence, profiles and topics live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// In this process: one node, nothing to install.
+    #[default]
+    Memory,
+    /// In Redis, shared by any number of nodes.
+    Redis,
+}
+
+impl EngineKind {
+    /// The name it has in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// `[http]`: the public listener, for browsers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Origins whose pages may connect, as `scheme://host[:port]`; `*` alone allows all.
+    #[serde(deserialize_with = "values::list")]
+    pub allowed_origins: Vec<String>,
+}
+
+/// `[internal]`: the listener for back ends and operators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InternalSettings {
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The key that callers present. Always set after [`Settings::load`].
+    pub api_key: Option<Secret>,
+    /// File that holds `api_key`.
+    pub api_key_file: Option<PathBuf>,
+}
+
+/// `[redis]`: how Redis is reached and what the hub does there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSettings {
+    /// Server, sentinels or cluster; may carry a password.
+    pub url: RedisUrl,
+    /// File that holds `url`; [`Settings::load`] has read it into `url`.
+    pub url_file: Option<PathBuf>,
+    /// What every key and channel starts with.
+    pub prefix: String,
+    /// Over how many hash tags users are spread, 1 to 1024; every node has the same number.
+    #[serde(deserialize_with = "values::number")]
+    pub partitions: u32,
+    /// How long the last update of a profile is kept.
+    #[serde(with = "humantime_serde")]
+    pub profile_ttl: Duration,
+    /// How long an answer may take before the command counts as failed.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+}
+
+/// `[auth]`: which tokens are valid. At most one of `secret`, `public_key_file` and `jwks_file` is set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// Shared secret of HS256, HS384 and HS512.
+    pub secret: Option<Secret>,
+    /// File that holds `secret`; [`Settings::load`] has read it into `secret`.
+    pub secret_file: Option<PathBuf>,
+    /// PEM file with one RSA, EC (P-256, P-384) or Ed25519 public key.
+    pub public_key_file: Option<PathBuf>,
+    /// JSON file with a set of public keys (RFC 7517), chosen by `kid`.
+    pub jwks_file: Option<PathBuf>,
+    /// What `iss` must be.
+    pub issuer: Option<String>,
+    /// What `aud` must contain; without it `aud` is ignored.
+    pub audience: Option<String>,
+    /// Name of the claim that holds the user id, a string or a number.
+    pub user_id_claim: String,
+    /// How far the clocks of issuer and hub may differ, for `exp` and `nbf`; whole seconds count.
+    #[serde(with = "humantime_serde")]
+    pub leeway: Duration,
+}
+
+/// `[node]`: this process as one of many.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeSettings {
+    /// Name of this node, 1 to 64 of `A-Za-z0-9_.-`. Always set after [`Settings::load`].
+    pub id: Option<String>,
+    /// How long a node that fell silent still counts as alive.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// How often the lease is renewed; at most half of it.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Over how long connections are closed on shutdown.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+/// `[presence]`: who hears that somebody came or went, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PresenceSettings {
+    /// How long a user without connections still counts as online; 0 says offline at once.
+    #[serde(with = "humantime_serde")]
+    pub offline_grace: Duration,
+    /// Who receives `user-status-change`.
+    #[serde(deserialize_with = "values::choice")]
+    pub audience: Audience,
+}
+
+/// Who receives `user-status-change`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// Every connection.
+    #[default]
+    Everyone,
+    /// The connections that watch the user.
+    Watchers,
+}
+
+/// `[limits]`: what one client, user or request may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Events that a connection may send per second, in the long run.
+    #[serde(deserialize_with = "values::number")]
+    pub events_per_second: u32,
+    /// Events that a connection may send at once after a pause.
+    #[serde(deserialize_with = "values::number")]
+    pub events_burst: u32,
+    /// Profiles that a connection may watch.
+    #[serde(deserialize_with = "values::number")]
+    pub watches: usize,
+    /// Largest message from a client, in bytes.
+    #[serde(with = "values::size")]
+    pub message: usize,
+    /// Connections of one user on all nodes together.
+    #[serde(deserialize_with = "values::number")]
+    pub connections_per_user: usize,
+    /// Largest body of an HTTP request, in bytes.
+    #[serde(with = "values::size")]
+    pub http_body: usize,
+    /// Packets that may wait for one connection before it is closed as too slow.
+    #[serde(deserialize_with = "values::number")]
+    pub outbound_queue: usize,
+}
+
+/// `[visibility]`: what strangers see of a user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisibilitySettings {
+    /// Fields of a profile that guests and non-friends get.
+    #[serde(deserialize_with = "values::list")]
+    pub public_fields: Vec<String>,
+}
+
+/// `[log]`: what is logged and how. Logs go to stderr.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// For people or for programs.
+    #[serde(deserialize_with = "values::choice")]
+    pub format: LogFormat,
+    /// A level, or several per target: `info`, `info,vigie=debug`.
+    pub level: String,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text, coloured on a terminal.
+    #[default]
+    Pretty,
+    /// One JSON object.
+    Json,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8181)),
+            allowed_origins: vec!["*".to_owned()],
+        }
+    }
+}
+
+impl Default for InternalSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8182)),
+            api_key: None,
+            api_key_file: None,
+        }
+    }
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: RedisUrl::new("redis://127.0.0.1:6379"),
+            url_file: None,
+            prefix: "vigie".to_owned(),
+            partitions: 1,
+            profile_ttl: Duration::from_hours(30 * 24),
+            command_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            secret_file: None,
+            public_key_file: None,
+            jwks_file: None,
+            issuer: None,
+            audience: None,
+            user_id_claim: "sub".to_owned(),
+            leeway: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            id: None,
+            lease: Duration::from_secs(6),
+            heartbeat: Duration::from_secs(2),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            offline_grace: Duration::from_secs(2),
+            audience: Audience::default(),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            events_per_second: 200,
+            events_burst: 1000,
+            watches: 100,
+            message: 16 * 1024,
+            connections_per_user: 50,
+            http_body: 256 * 1024,
+            outbound_queue: 1024,
+        }
+    }
+}
+
+impl Default for VisibilitySettings {
+    fn default() -> Self {
+        let fields = ["userID", "userId", "id", "username", "avatar", "stats"];
+        Self {
+            public_fields: fields.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            level: "info".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Rules that single values and several together must keep, and what deserves a warning.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::error::SettingsError;
+use super::{AuthSettings, HttpSettings, LimitSettings, NodeSettings, RedisSettings, Settings};
+
+/// Longest node id; it is part of keys, and of every connection that Redis knows.
+pub(super) const NODE_ID_LEN_MAX: usize = 64;
+
+/// Longest prefix of keys and channels.
+const PREFIX_LEN_MAX: usize = 64;
+
+/// Each partition costs every node a subscription, and every sweep a round.
+const PARTITIONS_MAX: u32 = 1024;
+
+/// More than this is no difference between clocks but a longer life for stolen tokens.
+const LEEWAY_MAX: Duration = Duration::from_secs(600);
+
+/// Claims that mean something else already.
+const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
+
+/// Below this a token secret can be guessed offline from one token (RFC 7518, 3.2).
+const SECRET_LEN_GOOD: usize = 32;
+
+/// Below this an API key can be guessed by asking.
+const API_KEY_LEN_GOOD: usize = 16;
+
+impl Settings {
+    /// What works but should not stay so, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let secret = self
+            .auth
+            .secret
+            .as_ref()
+            .map_or("", |secret| secret.expose());
+        if !secret.is_empty() && secret.len() < SECRET_LEN_GOOD {
+            warnings.push(format!("auth.secret is shorter than {SECRET_LEN_GOOD} bytes: whoever has a token can guess it"));
+        }
+        let key = self
+            .internal
+            .api_key
+            .as_ref()
+            .map_or("", |key| key.expose());
+        if !key.is_empty() && key.len() < API_KEY_LEN_GOOD {
+            warnings.push(format!(
+                "internal.api_key is shorter than {API_KEY_LEN_GOOD} bytes: it can be guessed"
+            ));
+        }
+        if let Some(why) = self.exposed().filter(|_| self.development()) {
+            warnings.push(format!(
+                "{why}, with a development key that everybody knows: set one of your own"
+            ));
+        }
+        warnings
+    }
+}
+
+/// Checks everything but whether keys are missing.
+pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
+    listeners(settings.http.listen, settings.internal.listen)?;
+    http(&settings.http)?;
+    let api_key = settings.internal.api_key.as_ref();
+    not_empty("internal.api_key", api_key.map(|key| key.expose()))?;
+    redis(&settings.redis)?;
+    auth(&settings.auth)?;
+    node(&settings.node)?;
+    limits(&settings.limits)?;
+    log_level(&settings.log.level)
+}
+
+fn check(good: bool, key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
+    match good {
+        true => Ok(()),
+        false => Err(SettingsError::Invalid {
+            key,
+            problem: problem.into(),
+        }),
+    }
+}
+
+fn not_empty(key: &'static str, value: Option<&str>) -> Result<(), SettingsError> {
+    check(value != Some(""), key, "is set but empty")
+}
+
+/// Two listeners on one port collide unless each has its own address.
+fn listeners(public: SocketAddr, internal: SocketAddr) -> Result<(), SettingsError> {
+    let same_port = public.port() == internal.port() && public.port() != 0;
+    let shared_ip = public.ip() == internal.ip()
+        || public.ip().is_unspecified()
+        || internal.ip().is_unspecified();
+    let problem = format!("must differ from http.listen (\"{public}\"): choose another port");
+    check(!(same_port && shared_ip), "internal.listen", problem)
+}
+
+fn http(http: &HttpSettings) -> Result<(), SettingsError> {
+    const KEY: &str = "http.allowed_origins";
+    let origins = &http.allowed_origins;
+    let any = origins.iter().any(|origin| origin == "*");
+    check(
+        !any || origins.len() == 1,
+        KEY,
+        "has \"*\", which allows all, beside others: keep one or the others",
+    )?;
+    let bad = origins
+        .iter()
+        .find(|origin| *origin != "*" && !is_origin(origin));
+    check(
+        bad.is_none(),
+        KEY,
+        format!(
+            "has {:?}, which is no origin: write \"scheme://host[:port]\", in lower case and without a path or final slash",
+            bad.map_or("", |origin| origin),
+        ),
+    )
+}
+
+/// Whether a browser could send this as `Origin`.
+fn is_origin(text: &str) -> bool {
+    let visible = text
+        .chars()
+        .all(|c| c.is_ascii_graphic() && !c.is_ascii_uppercase());
+    let host = text.split_once("://").map_or("", |(_, host)| host);
+    visible && !host.is_empty() && !host.contains(['/', '*', '?', '#', '@'])
+}
+
+fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
+    check(
+        is_redis_url(redis.url.expose()),
+        "redis.url",
+        "must begin with redis:// or rediss://, or with either and -cluster or -sentinel: \"redis://127.0.0.1:6379\"",
+    )?;
+    let good_char = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
+    check(
+        (1..=PREFIX_LEN_MAX).contains(&redis.prefix.len()) && redis.prefix.chars().all(good_char),
+        "redis.prefix",
+        format!("must be 1 to {PREFIX_LEN_MAX} visible ASCII characters, none of {{}}*?[]\\"),
+    )?;
+    check(
+        (1..=PARTITIONS_MAX).contains(&redis.partitions),
+        "redis.partitions",
+        format!("must be 1 to {PARTITIONS_MAX}"),
+    )?;
+    check(
+        !redis.profile_ttl.is_zero(),
+        "redis.profile_ttl",
+        "must be more than 0",
+    )?;
+    check(
+        !redis.command_timeout.is_zero(),
+        "redis.command_timeout",
+        "must be more than 0",
+    )
+}
+
+/// Whether the scheme is one that Redis clients know; the rest is left to them.
+fn is_redis_url(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let (server, kind) = scheme.split_once('-').unwrap_or((scheme, "cluster"));
+    let known = ["redis", "rediss", "valkey", "valkeys"].contains(&server);
+    known && ["cluster", "sentinel"].contains(&kind) && !rest.is_empty()
+}
+
+fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
+    let sources = [
+        ("auth.secret", auth.secret.is_some()),
+        ("auth.public_key_file", auth.public_key_file.is_some()),
+        ("auth.jwks_file", auth.jwks_file.is_some()),
+    ];
+    let mut set = sources.into_iter().filter(|(_, set)| *set);
+    if let (Some((first, _)), Some((second, _))) = (set.next(), set.next()) {
+        return Err(SettingsError::Both { first, second });
+    }
+    not_empty(
+        "auth.secret",
+        auth.secret.as_ref().map(|secret| secret.expose()),
+    )?;
+    not_empty("auth.issuer", auth.issuer.as_deref())?;
+    not_empty("auth.audience", auth.audience.as_deref())?;
+    let claim = auth.user_id_claim.as_str();
+    check(
+        !claim.is_empty() && !REGISTERED_CLAIMS.contains(&claim),
+        "auth.user_id_claim",
+        format!(
+            "must name the claim that holds the user id: not empty and none of {}",
+            REGISTERED_CLAIMS.join(", ")
+        ),
+    )?;
+    check(
+        auth.leeway <= LEEWAY_MAX,
+        "auth.leeway",
+        format!("must be at most {}", humantime::format_duration(LEEWAY_MAX)),
+    )
+}
+
+/// Whether `c` may be in a node id.
+pub(super) fn is_node_id_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.-".contains(c)
+}
+
+fn node(node: &NodeSettings) -> Result<(), SettingsError> {
+    let good =
+        |id: &str| (1..=NODE_ID_LEN_MAX).contains(&id.len()) && id.chars().all(is_node_id_char);
+    check(
+        node.id.as_deref().is_none_or(good),
+        "node.id",
+        format!("must be 1 to {NODE_ID_LEN_MAX} of letters, digits, \"_\", \".\" and \"-\""),
+    )?;
+    check(
+        !node.heartbeat.is_zero(),
+        "node.heartbeat",
+        "must be more than 0",
+    )?;
+    // One renewal may fail without costing the lease.
+    check(
+        node.heartbeat.saturating_mul(2) <= node.lease,
+        "node.heartbeat",
+        format!(
+            "must be at most half of node.lease ({}): a third of it is a good choice",
+            humantime::format_duration(node.lease),
+        ),
+    )
+}
+
+fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
+    for (key, limit) in [
+        (
+            "limits.events_per_second",
+            limits.events_per_second as usize,
+        ),
+        ("limits.events_burst", limits.events_burst as usize),
+        ("limits.watches", limits.watches),
+        ("limits.message", limits.message),
+        ("limits.connections_per_user", limits.connections_per_user),
+        ("limits.http_body", limits.http_body),
+        ("limits.outbound_queue", limits.outbound_queue),
+    ] {
+        check(
+            limit > 0,
+            key,
+            "must be more than 0: it does not mean unlimited",
+        )?;
+    }
+    Ok(())
+}
+
+fn log_level(level: &str) -> Result<(), SettingsError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    const KEY: &str = "log.level";
+    // A lone word that is no level would pass as the name of a target, and silence everything else.
+    let lone =
+        |part: &str| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str());
+    let bad = level.split(',').find(|part| lone(part));
+    check(
+        bad.is_none(),
+        KEY,
+        format!(
+            "has {:?}, which is no level: write one of {}, or \"info,vigie=debug\"",
+            bad.unwrap_or_default(),
+            LEVELS.join(", "),
+        ),
+    )?;
+    let parsed = EnvFilter::builder().parse(level);
+    check(
+        parsed.is_ok(),
+        KEY,
+        "is no list of levels and targets: write for example \"info,vigie=debug\"",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{RedisUrl, Secret};
+
+    /// What `change` makes of the defaults: nothing wrong, or the key at fault.
+    fn fault(change: impl FnOnce(&mut Settings)) -> Option<String> {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        validate(&settings).err().map(|error| match error {
+            SettingsError::Invalid { key, .. } => key.to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(fault(|_| ()), None);
+    }
+
+    #[test]
+    fn listeners_must_not_collide() {
+        let listen = |public: &str, internal: &str| {
+            let (public, internal) = (public.parse().unwrap(), internal.parse().unwrap());
+            fault(|settings| (settings.http.listen, settings.internal.listen) = (public, internal))
+        };
+        assert_eq!(listen("127.0.0.1:0", "127.0.0.1:0"), None);
+        assert_eq!(listen("127.0.0.1:80", "127.0.0.2:80"), None);
+        for (public, internal) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+        ] {
+            assert_eq!(listen(public, internal).as_deref(), Some("internal.listen"));
+        }
+    }
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        let origins = |list: &[&str]| {
+            let list = list.iter().map(|origin| origin.to_string()).collect();
+            fault(|settings| settings.http.allowed_origins = list)
+        };
+        for good in [
+            &["*"][..],
+            &[],
+            &["https://a.example", "http://localhost:3000", "app://x"],
+        ] {
+            assert_eq!(origins(good), None, "{good:?}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "https://",
+            "https://a.example/",
+            "https://*.example",
+            "HTTPS://a",
+            "https://a b",
+        ] {
+            assert!(origins(&[bad]).is_some(), "{bad}");
+        }
+        assert!(origins(&["*", "https://a.example"]).is_some());
+    }
+
+    #[test]
+    fn redis_settings_make_sense() {
+        for good in [
+            "redis://h",
+            "rediss://h",
+            "valkey-cluster://h",
+            "rediss-sentinel://h?sentinelServiceName=m",
+        ] {
+            assert_eq!(
+                fault(|settings| settings.redis.url = RedisUrl::new(good)),
+                None,
+                "{good}"
+            );
+        }
+        for bad in ["", "h:6379", "http://h", "redis://", "redis-foo://h"] {
+            assert!(
+                fault(|settings| settings.redis.url = RedisUrl::new(bad)).is_some(),
+                "{bad}"
+            );
+        }
+        for bad in ["", "a b", "a{b}", "é", "a*"] {
+            assert!(
+                fault(|settings| settings.redis.prefix = bad.to_owned()).is_some(),
+                "{bad}"
+            );
+        }
+        for bad in [0, 1025] {
+            assert!(
+                fault(|settings| settings.redis.partitions = bad).is_some(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_source_of_token_keys_is_enough() {
+        let both = fault(|settings| {
+            settings.auth.secret = Some(Secret::new("s"));
+            settings.auth.jwks_file = Some("keys.json".into());
+        });
+        assert_eq!(
+            both.as_deref(),
+            Some("auth.secret and auth.jwks_file are both set: remove one of them")
+        );
+        assert!(fault(|settings| settings.auth.secret = Some(Secret::new(""))).is_some());
+        assert!(fault(|settings| settings.auth.user_id_claim = "exp".to_owned()).is_some());
+        assert!(fault(|settings| settings.auth.leeway = Duration::from_secs(601)).is_some());
+    }
+
+    #[test]
+    fn a_lease_outlives_two_heartbeats() {
+        let lease = |heartbeat_ms: u64, lease_ms: u64| {
+            let millis = Duration::from_millis;
+            fault(|settings| {
+                (settings.node.heartbeat, settings.node.lease) =
+                    (millis(heartbeat_ms), millis(lease_ms))
+            })
+        };
+        assert_eq!(lease(200, 600), None);
+        assert_eq!(lease(1, 2), None);
+        assert_eq!(lease(301, 600).as_deref(), Some("node.heartbeat"));
+        assert_eq!(lease(0, 600).as_deref(), Some("node.heartbeat"));
+    }
+
+    #[test]
+    fn node_ids_fit_into_keys() {
+        for (id, good) in [
+            ("eu.west-1_b", true),
+            ("", false),
+            ("a/b", false),
+            ("a b", false),
+            ("é", false),
+        ] {
+            assert_eq!(
+                fault(|settings| settings.node.id = Some(id.to_owned())).is_none(),
+                good,
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_limit_is_zero() {
+        assert_eq!(
+            fault(|settings| settings.limits.watches = 0).as_deref(),
+            Some("limits.watches")
+        );
+    }
+
+    #[test]
+    fn levels_are_levels() {
+        for good in [
+            "info",
+            "INFO",
+            "off",
+            "info,vigie=debug",
+            "warn,fred=trace",
+            "vigie[{user=42}]=debug",
+        ] {
+            assert_eq!(
+                fault(|settings| settings.log.level = good.to_owned()),
+                None,
+                "{good}"
+            );
+        }
+        for bad in ["", "inof", "info,debgu", "vigie=loud", "info,"] {
+            assert!(
+                fault(|settings| settings.log.level = bad.to_owned()).is_some(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn development_keys_in_the_open_are_warned_about() {
+        let mut settings = Settings::default();
+        settings.internal.api_key = Some(Secret::new(crate::settings::DEVELOPMENT_API_KEY));
+        assert!(settings.warnings().is_empty());
+        settings.http.listen = "0.0.0.0:8181".parse().unwrap();
+        assert_eq!(settings.warnings().len(), 1);
+    }
+}

@@ -1,0 +1,80 @@
+//! How the hub tells about itself: logs and metrics.
+
+mod metrics;
+
+use std::io::{self, IsTerminal};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::util::TryInitError;
+
+pub use self::metrics::{ConnectionKind, Metrics};
+use crate::settings::{LogFormat, LogSettings};
+
+/// Dependencies that tell more than anybody wants to know, unless the level names them.
+const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn";
+
+/// Why logs cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogSetupError {
+    /// The level cannot be read.
+    #[error(
+        "log.level (VIGIE_LOG__LEVEL) is no list of levels and targets: {0}; write for example \"info,vigie=debug\""
+    )]
+    Level(#[from] ParseError),
+    /// Somebody was first.
+    #[error("logs are set up already: {0}")]
+    Again(#[from] TryInitError),
+}
+
+/// Sends the logs of this process to stderr, as `settings` wants them.
+pub fn init_logs(settings: &LogSettings) -> Result<(), LogSetupError> {
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter(&settings.level)?)
+        .with_writer(io::stderr);
+    match settings.format {
+        LogFormat::Pretty => logs.compact().with_ansi(colours()).finish().try_init()?,
+        LogFormat::Json => logs.json().flatten_event(true).finish().try_init()?,
+    }
+    Ok(())
+}
+
+/// The filter that `level` asks for, with the noise kept down.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    let asked = EnvFilter::builder().parse(level)?;
+    if asked.max_level_hint() <= Some(LevelFilter::WARN) {
+        return Ok(asked);
+    }
+    // Of two directives for one target the later counts.
+    EnvFilter::builder().parse(format!("{NOISY},{level}"))
+}
+
+/// Whether whoever reads stderr wants colours (<https://no-color.org>).
+fn colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_quiet_unless_asked() {
+        let shown = |level: &str| filter(level).unwrap().to_string();
+        for quiet in ["info", "trace", "info,vigie=debug"] {
+            assert!(shown(quiet).contains("fred=warn"), "{}", shown(quiet));
+        }
+        assert!(shown("info,fred=debug").contains("fred=debug"));
+        assert!(!shown("info,fred=debug").contains("fred=warn"));
+        assert_eq!(shown("error"), "error");
+    }
+
+    #[test]
+    fn a_level_must_be_one() {
+        assert!(filter("vigie=loud").is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! Every metric of the hub, by the name under which `/metrics` shows it.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Whether a connection belongs to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ConnectionKind {
+    /// No account.
+    Guest,
+    /// Signed in.
+    User,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    kind: ConnectionKind,
+}
+
+/// The metrics of one node.
+pub struct Metrics {
+    registry: Registry,
+    connections: Family<ConnectionLabels, Gauge>,
+    accepted: Family<ConnectionLabels, Counter>,
+    /// Connections that were not admitted.
+    pub refused: Counter,
+    /// Users with a connection on this node.
+    pub users: Gauge,
+    /// Users online on all nodes, as this node sees it.
+    pub online_users: Gauge,
+    /// Topics this node listens to.
+    pub topics: Gauge,
+    /// Messages received on users' topics.
+    pub topic_messages: Counter,
+    /// Messages received on the presence channels.
+    pub presence_messages: Counter,
+    /// Times at which the numbers of transitions did not follow each other.
+    pub presence_gaps: Counter,
+    /// Events written to connections of this node.
+    pub deliveries: Counter,
+    /// Connections closed because they did not keep up.
+    pub overflows: Counter,
+    /// Events received from clients.
+    pub client_events: Counter,
+    /// Events from clients that were refused.
+    pub refused_events: Counter,
+}
+
+impl Metrics {
+    /// Registers every metric, at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("vigie");
+        let connections = Family::<ConnectionLabels, Gauge>::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let accepted = Family::<ConnectionLabels, Counter>::default();
+        registry.register(
+            "connections_accepted",
+            "Connections admitted",
+            accepted.clone(),
+        );
+        let mut counter = |name, help| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let refused = counter("connections_refused", "Connections not admitted");
+        let topic_messages = counter("topic_messages", "Messages received on users' topics");
+        let presence_messages = counter(
+            "presence_messages",
+            "Messages received on the presence channels",
+        );
+        let presence_gaps = counter("presence_gaps", "Gaps found in the numbers of transitions");
+        let deliveries = counter("deliveries", "Events written to connections of this node");
+        let overflows = counter(
+            "connections_overflowed",
+            "Connections closed because they did not keep up",
+        );
+        let client_events = counter("client_events", "Events received from clients");
+        let refused_events = counter(
+            "client_events_refused",
+            "Events from clients that were refused",
+        );
+        let mut gauge = |name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let users = gauge("users", "Users with a connection on this node");
+        let online_users = gauge(
+            "online_users",
+            "Users online on all nodes, as this node sees it",
+        );
+        let topics = gauge("topics", "Topics this node listens to");
+        for kind in [ConnectionKind::Guest, ConnectionKind::User] {
+            // Looking one up is what makes it show.
+            drop(connections.get_or_create(&ConnectionLabels { kind }));
+            drop(accepted.get_or_create(&ConnectionLabels { kind }));
+        }
+        Self {
+            registry,
+            connections,
+            accepted,
+            refused,
+            users,
+            online_users,
+            topics,
+            topic_messages,
+            presence_messages,
+            presence_gaps,
+            deliveries,
+            overflows,
+            client_events,
+            refused_events,
+        }
+    }
+
+    /// Counts a connection that was opened (`1`) or closed (`-1`).
+    pub fn count_connection(&self, kind: ConnectionKind, change: i64) {
+        let labels = ConnectionLabels { kind };
+        self.connections.get_or_create(&labels).inc_by(change);
+        if change > 0 {
+            self.accepted.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Open connections of one kind.
+    pub fn connections(&self, kind: ConnectionKind) -> u64 {
+        let open = self
+            .connections
+            .get_or_create(&ConnectionLabels { kind })
+            .get();
+        u64::try_from(open).unwrap_or(0)
+    }
+
+    /// Every metric in Prometheus's text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text, which no metric of ours does.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,104 @@
+//! The HTTP side: a public router for everybody and an internal one for back ends and operators.
+
+mod access;
+mod accounts;
+mod body;
+mod events;
+mod health;
+mod metrics;
+mod nodes;
+mod notifications;
+mod openapi;
+mod presence;
+mod problem;
+mod public;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use tower_http::limit::RequestBodyLimitLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::access::ApiKeyCheck;
+use self::problem::Problem;
+pub use self::public::{AllowedOrigins, public};
+use crate::domain::Hub;
+use crate::telemetry::Metrics;
+
+/// What the routes share.
+#[derive(Clone)]
+pub struct Internal {
+    /// What the routes are about.
+    pub hub: Hub,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// Who may call.
+    pub key: ApiKeyCheck,
+    /// Most bytes of a body.
+    pub body_max: usize,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Vigie, internal API",
+        description = "For back ends and operators. Every route takes the key as `Authorization: Bearer` or `X-API-Key`."
+    ),
+    components(schemas(Problem)),
+    security(("bearer" = []), ("key" = []))
+)]
+struct Description;
+
+/// The routes for back ends and operators.
+pub fn internal(state: Internal) -> Router {
+    let (api, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(notifications::profile_update))
+        .routes(routes!(notifications::game_stats_update))
+        .routes(routes!(notifications::friend_list_update))
+        .routes(routes!(notifications::match_history_update))
+        .routes(routes!(notifications::batch))
+        .routes(routes!(events::send))
+        .routes(routes!(accounts::deleted))
+        .routes(routes!(accounts::disconnect))
+        .routes(routes!(presence::list))
+        .routes(routes!(presence::one))
+        .routes(routes!(nodes::list))
+        .split_for_parts();
+    describe_keys(&mut description);
+    let description = description.to_json().unwrap_or_default();
+    let body_max = state.body_max;
+    api.route(
+        "/api/v1/openapi.json",
+        get(move || openapi::show(description.clone())),
+    )
+    .layer(axum::middleware::from_fn_with_state(
+        state.key.clone(),
+        access::with_key,
+    ))
+    .route(
+        "/metrics",
+        get(metrics::show).layer(axum::middleware::from_fn_with_state(
+            state.key.clone(),
+            access::with_key_or_loopback,
+        )),
+    )
+    .fallback(async || {
+        Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
+    })
+    .method_not_allowed_fallback(async || Problem::method_not_allowed())
+    .layer(RequestBodyLimitLayer::new(body_max))
+    .layer(axum::extract::DefaultBodyLimit::disable())
+    .with_state(state)
+}
+
+fn describe_keys(description: &mut utoipa::openapi::OpenApi) {
+    let components = description.components.get_or_insert_with(Default::default);
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+    components.add_security_scheme("key", SecurityScheme::ApiKey(key));
+}

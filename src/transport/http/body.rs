@@ -1,0 +1,127 @@
+//! Reads what callers send, and says what is wrong with it.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::Internal;
+use super::problem::Problem;
+use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
+
+/// A JSON body, whatever its `Content-Type` claims.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Internal> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Internal) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| unreadable(&rejection, state.body_max))?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn unreadable(rejection: &BytesRejection, body_max: usize) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!(
+                "the body has more than {body_max} bytes; send less, or raise limits.http_body"
+            );
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        }
+        _ => Problem::bad_request("the body could not be read"),
+    }
+}
+
+/// Reads JSON, naming the place of what does not fit.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." || path == "?" {
+            "the body".to_owned()
+        } else {
+            format!("`{path}`")
+        };
+        Problem::bad_request(format!("{place}: {}", error.into_inner()))
+    })?;
+    json.end()
+        .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
+    Ok(value)
+}
+
+/// The user in the path.
+pub(super) struct User(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        id.parse()
+            .map(Self)
+            .map_err(|error| Problem::bad_request(format!("`{id}`: {error}")))
+    }
+}
+
+/// The query of the URL.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))
+    }
+}
+
+/// Checks a revision that a caller chose.
+pub(super) fn checked(revision: Option<u64>) -> Result<Option<Revision>, Problem> {
+    match revision {
+        None => Ok(None),
+        Some(revision @ 1..=SAFE_INTEGER_MAX) => Ok(Some(Revision(revision))),
+        Some(_) => Err(Problem::bad_request(format!(
+            "`revision`: an integer from 1 to {SAFE_INTEGER_MAX}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_place() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[expect(dead_code, reason = "only its type matters here")]
+            revision: u64,
+        }
+
+        let detail = |text: &str| {
+            parse::<Outer>(text.as_bytes())
+                .expect_err(text)
+                .into_detail()
+        };
+        assert!(detail(r#"{"revision":"x"}"#).starts_with("`revision`: invalid type"));
+        assert!(detail("{").starts_with("the body: EOF"));
+        assert!(detail(r#"{"revision":1} x"#).starts_with("the body: trailing"));
+    }
+
+    #[test]
+    fn revisions_are_safe_positive_integers() {
+        assert!(checked(None).is_ok());
+        assert!(checked(Some(1)).is_ok());
+        assert!(checked(Some(0)).is_err());
+        assert!(checked(Some(SAFE_INTEGER_MAX + 1)).is_err());
+    }
+}

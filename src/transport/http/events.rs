@@ -1,0 +1,84 @@
+//! Back ends send an event to a user's own connections.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Internal;
+use super::body::{Json, User};
+use super::problem::Problem;
+
+/// Longest name of an event.
+const EVENT_LEN_MAX: usize = 128;
+
+/// Names that mean something else to the official client.
+const RESERVED: [&str; 6] = [
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+];
+
+/// `{ event, data }`
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DirectEvent {
+    /// The event's name.
+    event: String,
+    /// Its payload; `null` where absent.
+    #[schema(value_type = serde_json::Value)]
+    data: Option<Box<RawValue>>,
+}
+
+/// How far a message went.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Reached {
+    /// How many nodes were listening.
+    pub(super) nodes: u64,
+}
+
+/// Sends an event to the user's own connections, on every node.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/{id}/events",
+    params(("id" = u64, Path, description = "the user")),
+    request_body = DirectEvent,
+    responses(
+        (status = 200, description = "published", body = Reached),
+        (status = 400, description = "the body or the id makes no sense", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem),
+        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+    )
+)]
+pub(super) async fn send(
+    State(internal): State<Internal>,
+    User(user): User,
+    Json(body): Json<DirectEvent>,
+) -> Result<axum::Json<Reached>, Problem> {
+    check_name(&body.event)?;
+    let data = body
+        .data
+        .map_or_else(|| Arc::from(RawValue::NULL.to_owned()), Arc::from);
+    let nodes = internal.hub.send_event(user, &body.event, data).await?;
+    Ok(axum::Json(Reached { nodes }))
+}
+
+fn check_name(event: &str) -> Result<(), Problem> {
+    if event.is_empty() || event.len() > EVENT_LEN_MAX {
+        return Err(Problem::bad_request(format!(
+            "`event`: a name of 1 to {EVENT_LEN_MAX} bytes"
+        )));
+    }
+    if RESERVED.contains(&event) {
+        let reserved = RESERVED.join(", ");
+        return Err(Problem::bad_request(format!(
+            "`event`: choose a name other than {reserved}"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! The metrics of this node, for Prometheus.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Internal;
+use super::problem::Problem;
+
+/// The content type of OpenMetrics, which Prometheus asks for first.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every metric as text.
+pub(super) async fn show(State(internal): State<Internal>) -> Result<Response, Problem> {
+    internal.hub.refresh_metrics();
+    match internal.metrics.encode() {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()),
+        Err(error) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
+    }
+}

@@ -1,0 +1,77 @@
+//! Which nodes are alive, for operators.
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Internal;
+use super::problem::Problem;
+use crate::engine::LiveNode;
+
+/// Every node that is alive.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Nodes {
+    /// By id.
+    nodes: Vec<Node>,
+}
+
+/// One node, as of its last heartbeat.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    /// The node's name.
+    id: String,
+    /// Its present life.
+    incarnation: String,
+    /// Version of the hub it runs.
+    version: String,
+    /// When it started, in ms since 1970.
+    started_at: u64,
+    /// When its lease ends unless it gives a sign of life, in ms since 1970.
+    lease_ends_at: u64,
+    /// Open connections.
+    connections: u64,
+    /// Open connections without an account.
+    guests: u64,
+    /// Users with an open connection.
+    users: u64,
+    /// Topics the node listens to.
+    topics: u64,
+}
+
+impl From<LiveNode> for Node {
+    fn from(
+        LiveNode {
+            info,
+            lease_ends_at_ms,
+        }: LiveNode,
+    ) -> Self {
+        Self {
+            id: info.id,
+            incarnation: info.incarnation,
+            version: info.version,
+            started_at: info.started_at,
+            lease_ends_at: lease_ends_at_ms,
+            connections: info.connections,
+            guests: info.guests,
+            users: info.users,
+            topics: info.topics,
+        }
+    }
+}
+
+/// Lists the nodes that are alive.
+#[utoipa::path(
+    get,
+    path = "/api/v1/nodes",
+    responses(
+        (status = 200, description = "the nodes, by id", body = Nodes),
+        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+    )
+)]
+pub(super) async fn list(State(internal): State<Internal>) -> Result<axum::Json<Nodes>, Problem> {
+    let nodes = internal.hub.nodes().await?;
+    Ok(axum::Json(Nodes {
+        nodes: nodes.into_iter().map(Node::from).collect(),
+    }))
+}

@@ -1,0 +1,556 @@
+//! The client contract: event names, payloads, replies, error codes. `vigie types` prints it as TypeScript.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use ts_rs::TS;
+
+use crate::domain::delivery::LastUpdates;
+use crate::domain::visibility::View;
+use crate::engine::{Kind, Views};
+use crate::ids::{Revision, UserId};
+
+/// Events that clients send.
+pub mod client_event {
+    /// Who is online?
+    pub const GET_ONLINE_USERS: &str = "get-online-users";
+    /// Watch a profile.
+    pub const WATCH_PROFILE: &str = "watch-profile";
+    /// Stop watching a profile.
+    pub const UNWATCH_PROFILE: &str = "unwatch-profile";
+    /// Go on with a newer token.
+    pub const REFRESH_TOKEN: &str = "refresh-token";
+}
+
+/// Events that the hub sends.
+pub mod server_event {
+    /// A user came online or went offline.
+    pub const USER_STATUS_CHANGE: &str = "user-status-change";
+    /// A profile changed.
+    pub const PROFILE_UPDATE: &str = "profile-update";
+    /// Game statistics changed.
+    pub const GAME_STATS_UPDATE: &str = "game-stats-update";
+    /// A friend list changed.
+    pub const FRIEND_LIST_UPDATE: &str = "friend-list-update";
+    /// A match history changed.
+    pub const MATCH_HISTORY_UPDATE: &str = "match-history-update";
+    /// The own account is gone.
+    pub const ACCOUNT_DELETED: &str = "account-deleted";
+    /// A watched account is gone.
+    pub const PROFILE_DELETED: &str = "profile-deleted";
+    /// The token expires soon.
+    pub const TOKEN_EXPIRING: &str = "token-expiring";
+    /// The hub is about to close the connection.
+    pub const KICKED: &str = "kicked";
+    /// An event without acknowledgement was refused.
+    pub const EXCEPTION: &str = "exception";
+}
+
+/// The event that tells about an update.
+pub fn event_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Profile => server_event::PROFILE_UPDATE,
+        Kind::Stats => server_event::GAME_STATS_UPDATE,
+        Kind::Friends => server_event::FRIEND_LIST_UPDATE,
+        Kind::Matches => server_event::MATCH_HISTORY_UPDATE,
+    }
+}
+
+/// Why an event was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The payload is not of the shape that the event takes.
+    InvalidPayload,
+    /// The event needs a user, and the connection is a guest's.
+    NotSignedIn,
+    /// Too many events in too short a time.
+    RateLimited,
+    /// The connection watches as many profiles as allowed.
+    TooManyWatches,
+    /// The hub cannot do it at the moment; try again.
+    Unavailable,
+    /// The token is not valid, or of another user.
+    InvalidToken,
+    /// There is no such event.
+    UnknownEvent,
+}
+
+/// Why a connection was refused; the `message` of `connect_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectErrorCode {
+    /// The token is not valid.
+    InvalidToken,
+    /// The token has expired.
+    TokenExpired,
+    /// The account was deleted.
+    AccountDeleted,
+    /// The user has as many connections as allowed.
+    TooManyConnections,
+    /// The hub cannot admit anybody at the moment; try again.
+    Unavailable,
+}
+
+impl std::fmt::Display for ConnectErrorCode {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::InvalidToken => "invalid_token",
+            Self::TokenExpired => "token_expired",
+            Self::AccountDeleted => "account_deleted",
+            Self::TooManyConnections => "too_many_connections",
+            Self::Unavailable => "unavailable",
+        })
+    }
+}
+
+/// What a client sends with its handshake.
+#[derive(Debug, Default, Serialize, TS)]
+pub struct HandshakeAuth {
+    /// A JWT; `null`, absent or empty for a guest.
+    #[ts(optional = nullable)]
+    pub token: Option<String>,
+}
+
+/// Names a user.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct UserRequest {
+    /// From 1 to 2^53 - 1.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+}
+
+/// Carries a token.
+#[derive(Clone, Debug, Deserialize, TS)]
+pub struct TokenRequest {
+    /// A JWT of the same user.
+    pub token: String,
+}
+
+/// The answer to a refused event.
+#[derive(Debug, Serialize, TS)]
+pub struct Refusal {
+    /// Always `false`.
+    #[ts(type = "false")]
+    pub ok: bool,
+    /// Why.
+    pub error: ErrorCode,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// A refused event that had no acknowledgement.
+#[derive(Debug, Serialize, TS)]
+pub struct Exception {
+    /// The refused event.
+    pub event: String,
+    /// Why.
+    pub error: ErrorCode,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// The answer to an event that did what it says.
+#[derive(Debug, Serialize, TS)]
+pub struct Done {
+    /// Always `true`.
+    #[ts(type = "true")]
+    pub ok: bool,
+}
+
+/// The answer to `refresh-token`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRefreshed {
+    /// Always `true`.
+    #[ts(type = "true")]
+    pub ok: bool,
+    /// When the token expires, in ms since 1970.
+    #[ts(type = "number")]
+    pub expires_at: u64,
+}
+
+/// The answer to `watch-profile`: the last known of what the connection may see, `null` where nothing is.
+#[derive(Debug, Serialize, TS)]
+pub struct Watching<'a> {
+    /// Always `true`.
+    #[ts(type = "true")]
+    pub ok: bool,
+    /// The profile.
+    #[ts(type = "User | null")]
+    pub profile: Option<&'a RawValue>,
+    /// The game statistics.
+    #[ts(type = "Record<string, unknown> | null")]
+    pub stats: Option<&'a RawValue>,
+    /// The friend list; only for friends and the user.
+    #[ts(optional, type = "Friend[] | null")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub friends: Option<Option<&'a RawValue>>,
+    /// The match history; only for friends and the user.
+    #[ts(optional, type = "Match[] | null")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Option<&'a RawValue>>,
+    /// The revision of each.
+    pub revisions: Revisions,
+}
+
+/// The revisions of what is known about a user, `null` where nothing is.
+#[derive(Debug, Serialize, TS)]
+pub struct Revisions {
+    /// Of the profile.
+    #[ts(type = "number | null")]
+    pub profile: Option<Revision>,
+    /// Of the game statistics.
+    #[ts(type = "number | null")]
+    pub stats: Option<Revision>,
+    /// Of the friend list; only for friends and the user.
+    #[ts(optional, type = "number | null")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub friends: Option<Option<Revision>>,
+    /// Of the match history; only for friends and the user.
+    #[ts(optional, type = "number | null")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Option<Revision>>,
+}
+
+impl<'a> Watching<'a> {
+    /// What somebody with `view` may see of the last updates.
+    pub fn new(view: View, last: &'a LastUpdates) -> Self {
+        let seen = |kind: Kind| {
+            last.get(&kind)
+                .and_then(|views| Some((views.revision, seen(view, views)?)))
+        };
+        let content = |kind: Kind| seen(kind).map(|(_, content)| content);
+        let revision = |kind: Kind| seen(kind).map(|(revision, _)| revision);
+        let full = view == View::Full;
+        Self {
+            ok: true,
+            profile: content(Kind::Profile),
+            stats: content(Kind::Stats),
+            friends: full.then(|| content(Kind::Friends)),
+            matches: full.then(|| content(Kind::Matches)),
+            revisions: Revisions {
+                profile: revision(Kind::Profile),
+                stats: revision(Kind::Stats),
+                friends: full.then(|| revision(Kind::Friends)),
+                matches: full.then(|| revision(Kind::Matches)),
+            },
+        }
+    }
+}
+
+/// What somebody with `view` may see of an update, if anything.
+pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
+    match view {
+        View::Full => Some(&views.full),
+        View::Public => views.public.as_deref(),
+    }
+}
+
+/// A user as a back end describes one; other fields may follow.
+#[derive(Debug, TS)]
+pub struct User {
+    /// The user's id.
+    #[ts(rename = "userID", optional, type = "number")]
+    pub user_id: Option<UserId>,
+    /// The name shown.
+    #[ts(optional)]
+    pub username: Option<String>,
+    /// Where the picture is.
+    #[ts(optional = nullable)]
+    pub avatar: Option<String>,
+}
+
+/// An entry of a friend list.
+#[derive(Debug, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Friend {
+    /// The friend's id.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// The name shown.
+    pub username: String,
+    /// Where the picture is.
+    pub avatar: Option<String>,
+}
+
+/// How a match ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum MatchResult {
+    /// The user won.
+    Win,
+    /// The opponent won.
+    Loss,
+}
+
+/// An entry of a match history.
+#[derive(Debug, TS)]
+#[ts(rename_all = "camelCase")]
+pub struct Match {
+    /// The match.
+    #[ts(type = "number | string")]
+    pub match_id: String,
+    /// Against whom.
+    pub opponent: Friend,
+    /// How it ended.
+    pub result: MatchResult,
+    /// The points, the user's first.
+    #[ts(type = "[number, number]")]
+    pub score: [u32; 2],
+    /// When, in ms since 1970.
+    #[ts(type = "number")]
+    pub played_at: u64,
+}
+
+/// Whether a user is online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Has a connection, or had one a moment ago.
+    Online,
+    /// Has none.
+    Offline,
+}
+
+impl Status {
+    /// Whether somebody is online, in words.
+    pub fn of(online: bool) -> Self {
+        if online { Self::Online } else { Self::Offline }
+    }
+}
+
+/// The payload of `user-status-change`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct UserStatusChange {
+    /// Who.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// What the user is now.
+    pub status: Status,
+}
+
+/// The payload of `profile-update`.
+#[derive(Debug, Serialize, TS)]
+pub struct ProfileUpdate<'a> {
+    /// The user, in the view that the connection may have.
+    #[ts(type = "User & Record<string, unknown>")]
+    pub user: &'a RawValue,
+    /// Orders it among the updates of the profile.
+    #[ts(type = "number")]
+    pub revision: Revision,
+}
+
+/// The payload of `game-stats-update`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct GameStatsUpdate<'a> {
+    /// Whose.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// The statistics.
+    #[ts(type = "Record<string, unknown>")]
+    pub stats: &'a RawValue,
+    /// Orders it among the updates of the statistics.
+    #[ts(type = "number")]
+    pub revision: Revision,
+}
+
+/// The payload of `friend-list-update`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct FriendListUpdate<'a> {
+    /// Whose.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// The friends.
+    #[ts(type = "Friend[]")]
+    pub friends: &'a RawValue,
+    /// Orders it among the updates of the list.
+    #[ts(type = "number")]
+    pub revision: Revision,
+}
+
+/// The payload of `match-history-update`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchHistoryUpdate<'a> {
+    /// Whose.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// The matches.
+    #[ts(type = "Match[]")]
+    pub matches: &'a RawValue,
+    /// Orders it among the updates of the history.
+    #[ts(type = "number")]
+    pub revision: Revision,
+}
+
+/// The payload of `token-expiring`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenExpiring {
+    /// When, in ms since 1970.
+    #[ts(type = "number")]
+    pub expires_at: u64,
+}
+
+/// Why the hub closes a connection on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum KickCode {
+    /// The token has expired; sign in again.
+    TokenExpired,
+    /// A back end closed the user's connections.
+    Kicked,
+    /// The account was deleted.
+    AccountDeleted,
+    /// The client sends more than it may.
+    RateLimited,
+}
+
+/// The payload of `kicked`.
+#[derive(Debug, Serialize, TS)]
+pub struct Kicked {
+    /// Why.
+    pub code: KickCode,
+    /// Why, for people.
+    pub message: String,
+    /// Whether the client should come back with the same token.
+    pub reconnect: bool,
+}
+
+impl Kicked {
+    /// The reason in words that a player understands. Nobody is to come back with the same token.
+    pub fn new(code: KickCode) -> Self {
+        let message = match code {
+            KickCode::TokenExpired => "your session has expired; sign in again",
+            KickCode::Kicked => "your connection was closed by the site",
+            KickCode::AccountDeleted => "your account was deleted",
+            KickCode::RateLimited => "you send too much; wait a little",
+        };
+        Self {
+            code,
+            message: message.to_owned(),
+            reconnect: false,
+        }
+    }
+}
+
+/// The contract as TypeScript: declarations of every payload, then the two interfaces that the official client
+/// takes as type arguments.
+pub fn typescript() -> String {
+    let config = ts_rs::Config::default();
+    let declarations = [
+        declaration::<HandshakeAuth>(&config),
+        declaration::<ConnectErrorCode>(&config),
+        declaration::<ErrorCode>(&config),
+        declaration::<UserRequest>(&config),
+        declaration::<TokenRequest>(&config),
+        declaration::<Refusal>(&config),
+        declaration::<Exception>(&config),
+        declaration::<Done>(&config),
+        declaration::<TokenRefreshed>(&config),
+        declaration::<User>(&config),
+        declaration::<Friend>(&config),
+        declaration::<MatchResult>(&config),
+        declaration::<Match>(&config),
+        declaration::<Revisions>(&config),
+        declaration::<Watching>(&config),
+        declaration::<Status>(&config),
+        declaration::<UserStatusChange>(&config),
+        declaration::<ProfileUpdate>(&config),
+        declaration::<GameStatsUpdate>(&config),
+        declaration::<FriendListUpdate>(&config),
+        declaration::<MatchHistoryUpdate>(&config),
+        declaration::<TokenExpiring>(&config),
+        declaration::<KickCode>(&config),
+        declaration::<Kicked>(&config),
+    ];
+    format!("{}\n{INTERFACES}", declarations.join("\n"))
+}
+
+fn declaration<T: TS>(config: &ts_rs::Config) -> String {
+    let docs = T::docs().unwrap_or_default();
+    format!("{docs}export {}\n", T::decl(config))
+}
+
+/// Which event takes which payload.
+const INTERFACES: &str = r#"/** Events that the client sends; every acknowledgement is optional. */
+export interface ClientToServerEvents {
+  /** Who is online? Ids ascending; `user-status-change` tells what happens after. */
+  "get-online-users": (answer?: (users: number[]) => void) => void;
+  /** Watch a profile; answers once updates arrive. */
+  "watch-profile": (request: UserRequest, answer?: (reply: Watching | Refusal) => void) => void;
+  /** Stop watching a profile. */
+  "unwatch-profile": (request: UserRequest, answer?: (reply: Done | Refusal) => void) => void;
+  /** Go on with a newer token of the same user. */
+  "refresh-token": (request: TokenRequest, answer?: (reply: TokenRefreshed | Refusal) => void) => void;
+}
+
+/** Events that the hub sends. */
+export interface ServerToClientEvents {
+  /** A user came online or went offline. */
+  "user-status-change": (change: UserStatusChange) => void;
+  /** A watched profile, or the own one, changed. */
+  "profile-update": (update: ProfileUpdate) => void;
+  /** Game statistics of a watched user, or the own ones, changed. */
+  "game-stats-update": (update: GameStatsUpdate) => void;
+  /** The friend list changed; friends and the user see it. */
+  "friend-list-update": (update: FriendListUpdate) => void;
+  /** The match history changed; friends and the user see it. */
+  "match-history-update": (update: MatchHistoryUpdate) => void;
+  /** The own account is gone; the hub disconnects. */
+  "account-deleted": () => void;
+  /** A watched account is gone. */
+  "profile-deleted": (user: UserRequest) => void;
+  /** The token expires soon; send `refresh-token`. */
+  "token-expiring": (notice: TokenExpiring) => void;
+  /** The hub is about to close the connection. */
+  "kicked": (reason: Kicked) => void;
+  /** An event without acknowledgement was refused. */
+  "exception": (refusal: Exception) => void;
+}
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_in_the_types() {
+        let types = typescript();
+        for event in [
+            client_event::GET_ONLINE_USERS,
+            client_event::WATCH_PROFILE,
+            client_event::UNWATCH_PROFILE,
+            client_event::REFRESH_TOKEN,
+            server_event::ACCOUNT_DELETED,
+            server_event::PROFILE_DELETED,
+            server_event::TOKEN_EXPIRING,
+            server_event::KICKED,
+            server_event::EXCEPTION,
+            server_event::USER_STATUS_CHANGE,
+        ] {
+            assert!(types.contains(&format!("\"{event}\":")), "{event}");
+        }
+        for kind in Kind::ALL {
+            assert!(
+                types.contains(&format!("\"{}\":", event_of(kind))),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_not_even_told_that_there_are_friends() {
+        let nothing = LastUpdates::new();
+        let public = serde_json::to_string(&Watching::new(View::Public, &nothing)).expect("JSON");
+        let expected =
+            r#"{"ok":true,"profile":null,"stats":null,"revisions":{"profile":null,"stats":null}}"#;
+        assert_eq!(public, expected);
+        let full = serde_json::to_string(&Watching::new(View::Full, &nothing)).expect("JSON");
+        assert!(full.contains(r#""friends":null,"matches":null"#), "{full}");
+    }
+}

@@ -1,0 +1,118 @@
+//! The Socket.IO side: both namespaces, and what a connection needs to live in them.
+//!
+//! A connection is admitted by `gate`, its events are worked off by its own `session`, and what the domain
+//! wants told goes out through `delivery`.
+
+mod delivery;
+mod gate;
+mod inbox;
+mod outlet;
+mod rate;
+mod reply;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use socketioxide::SocketIo;
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::handler::ConnectHandler;
+use socketioxide::layer::SocketIoLayer;
+
+use self::gate::Welcome;
+use self::outlet::Outlets;
+use crate::domain::Hub;
+use crate::domain::delivery::DeliveryStream;
+use crate::domain::token::TokenVerifier;
+use crate::ids::ConnectionId;
+use crate::telemetry::Metrics;
+
+/// Both behave the same. Existing front ends call `io("http://host/socket.io/")`, which the official client
+/// reads as the namespace `/socket.io/`.
+pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
+
+/// How long a connection may take to join a namespace.
+const JOIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// The limits that a client can meet.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Events per second of one connection.
+    pub events_per_second: u32,
+    /// Events of one connection in a burst.
+    pub events_burst: u32,
+    /// Bytes of one message.
+    pub message: usize,
+    /// Packets waiting for one connection.
+    pub outbound_queue: usize,
+}
+
+/// What every connection shares.
+struct Sockets {
+    hub: Hub,
+    tokens: TokenVerifier,
+    outlets: Outlets,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    last_id: AtomicU64,
+}
+
+/// The Socket.IO side of a node.
+pub struct SocketServer {
+    sockets: Arc<Sockets>,
+    layer: SocketIoLayer,
+}
+
+impl SocketServer {
+    /// Opens both namespaces.
+    pub fn new(hub: Hub, tokens: TokenVerifier, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        let (layer, io) = SocketIo::builder()
+            .req_path("/socket.io")
+            .connect_timeout(JOIN_WITHIN)
+            .max_payload(limits.message as u64)
+            .ws_max_message_size(limits.message)
+            .ws_max_frame_size(limits.message)
+            .max_buffer_size(limits.outbound_queue)
+            .build_layer();
+        let sockets = Arc::new(Sockets {
+            hub,
+            tokens,
+            outlets: Outlets::new(metrics.clone(), limits.outbound_queue),
+            metrics,
+            limits,
+            last_id: AtomicU64::new(0),
+        });
+        for namespace in NAMESPACES {
+            let gate = sockets.clone();
+            let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
+                gate.clone().admit(socket, auth)
+            };
+            io.ns(namespace, Welcome.with(admit));
+        }
+        Self { sockets, layer }
+    }
+
+    /// Serves `/socket.io/` in front of other routes.
+    pub fn layer(&self) -> SocketIoLayer {
+        self.layer.clone()
+    }
+
+    /// Writes what the domain wants told, until it has nothing more to tell.
+    pub fn deliver(&self, deliveries: DeliveryStream) -> impl Future<Output = ()> + Send + use<> {
+        delivery::deliver(self.sockets.clone(), deliveries)
+    }
+
+    /// Closes every connection at the transport, so that clients come back to another node by themselves, and
+    /// waits until each is forgotten.
+    pub async fn close_all(&self) {
+        self.sockets.outlets.close_all().await;
+    }
+}
+
+impl Sockets {
+    fn next_id(&self) -> ConnectionId {
+        ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}

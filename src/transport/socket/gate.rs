@@ -1,0 +1,185 @@
+//! Admits connections: who is it, may it come in, where do its events go.
+//!
+//! All of it happens before the client is told that it is connected, because the library drops events that
+//! arrive before their handler is there. A client that is gone before it was told leaves no trace either: the
+//! library then drops the socket, with it the inbox, and so the session ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::handler::{ConnectHandler, Value};
+use socketioxide::socket::Socket;
+
+use super::Sockets;
+use super::inbox::Inbox;
+use super::outlet::Outlet;
+use super::session;
+use crate::domain::connection::Refused;
+use crate::domain::token::{Identity, TokenError};
+use crate::ids::UserId;
+use crate::transport::listener::Peer;
+use crate::transport::protocol::ConnectErrorCode;
+
+impl Sockets {
+    /// Admits a connection, or says why not; the client reads that as the message of `connect_error`.
+    pub(super) async fn admit(
+        self: Arc<Self>,
+        socket: SocketRef,
+        TryData(auth): TryData<Box<RawValue>>,
+    ) -> Result<(), ConnectErrorCode> {
+        let peer = peer_of(&socket);
+        let address = peer.as_ref().map(|peer| peer.address.ip());
+        let admitted = self.clone().try_admit(&socket, auth.ok(), peer).await;
+        if let Err(reason) = &admitted {
+            self.metrics.refused.inc();
+            tracing::debug!(%reason, peer = ?address as Option<IpAddr>, "refused a connection");
+        }
+        admitted
+    }
+
+    async fn try_admit(
+        self: Arc<Self>,
+        socket: &SocketRef,
+        auth: Option<Box<RawValue>>,
+        peer: Option<Peer>,
+    ) -> Result<(), ConnectErrorCode> {
+        if self.hub.is_draining() {
+            return Err(ConnectErrorCode::Unavailable);
+        }
+        let identity = self.identify(auth.as_deref())?;
+        let id = self.next_id();
+        // Opened first: what is told to the user from the moment of admission on waits here.
+        let outlet = self.outlets.open(id, peer);
+        let user = identity.map(|identity| identity.user);
+        let connection = match self.hub.connect(id, user).await {
+            Ok(connection) => connection,
+            Err(refused) => {
+                self.outlets.close(id);
+                return Err(refused_code(&refused));
+            }
+        };
+        tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
+
+        let (inbox, incoming) = Inbox::new(outlet.clone(), self.metrics.clone(), self.limits);
+        outlet.ends_with(inbox.closer());
+        socket.on_fallback(inbox.clone());
+        socket.on_disconnect(inbox);
+        socket.extensions.insert(outlet.clone());
+        tokio::spawn(session::run(self, connection, identity, outlet, incoming));
+        Ok(())
+    }
+
+    fn identify(&self, auth: Option<&RawValue>) -> Result<Option<Identity>, ConnectErrorCode> {
+        let Some(token) = token_of(auth)? else {
+            return Ok(None);
+        };
+        match self.tokens.verify(&token) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(TokenError::Expired) => Err(ConnectErrorCode::TokenExpired),
+            Err(TokenError::Invalid(reason)) => {
+                tracing::debug!(%reason, "refused a token");
+                Err(ConnectErrorCode::InvalidToken)
+            }
+        }
+    }
+}
+
+/// What happens once the client was told that it is connected. A handler type of our own, because the
+/// library runs closures in a task of their own, and the next update may be faster.
+#[derive(Clone)]
+pub(super) struct Welcome;
+
+impl ConnectHandler<LocalAdapter, Self> for Welcome {
+    fn call(&self, socket: Arc<Socket<LocalAdapter>>, _auth: Option<Value>) {
+        if let Some(outlet) = socket.extensions.remove::<Arc<Outlet>>() {
+            outlet.welcome(SocketRef::from(socket));
+        }
+    }
+}
+
+/// The TCP connection that the handshake came over.
+fn peer_of(socket: &SocketRef) -> Option<Peer> {
+    use axum::extract::ConnectInfo;
+    let info = socket.req_parts().extensions.get::<ConnectInfo<Peer>>();
+    info.map(|ConnectInfo(peer)| peer.clone())
+}
+
+/// The token in the handshake; none for a guest. What is neither a guest's nor a token is refused: a bad
+/// token never makes a guest.
+fn token_of(auth: Option<&RawValue>) -> Result<Option<String>, ConnectErrorCode> {
+    #[derive(Default, Deserialize)]
+    struct Auth {
+        #[serde(default)]
+        token: Option<String>,
+    }
+
+    let auth: Option<Auth> = auth
+        .and_then(|auth| serde_json::from_str(auth.get()).ok())
+        .ok_or(ConnectErrorCode::InvalidToken)?;
+    Ok(auth
+        .unwrap_or_default()
+        .token
+        .filter(|token| !token.is_empty()))
+}
+
+fn refused_code(refused: &Refused) -> ConnectErrorCode {
+    match refused {
+        Refused::AccountDeleted => ConnectErrorCode::AccountDeleted,
+        Refused::TooManyConnections => ConnectErrorCode::TooManyConnections,
+        Refused::Engine(error) => {
+            tracing::warn!(%error, "could not admit a user");
+            ConnectErrorCode::Unavailable
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(auth: &str) -> Result<Option<String>, ConnectErrorCode> {
+        let auth = RawValue::from_string(auth.to_owned()).expect("valid JSON");
+        token_of(Some(&auth))
+    }
+
+    #[test]
+    fn without_a_token_it_is_a_guest() {
+        for auth in [
+            "{}",
+            "null",
+            r#"{"token":null}"#,
+            r#"{"token":""}"#,
+            r#"{"other":1}"#,
+        ] {
+            assert_eq!(token(auth), Ok(None), "{auth}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for auth in [
+            r#"{"token":1}"#,
+            r#"{"token":{}}"#,
+            r#"{"token":["x"]}"#,
+            "1",
+            "\"x\"",
+            "[]",
+            "[null]",
+        ] {
+            assert!(token(auth).is_err() || auth.starts_with('['), "{auth}");
+        }
+        assert_eq!(
+            token(r#"{"token":true}"#),
+            Err(ConnectErrorCode::InvalidToken)
+        );
+    }
+
+    #[test]
+    fn a_token_is_handed_on() {
+        assert_eq!(token(r#"{"token":"a.b.c"}"#), Ok(Some("a.b.c".to_owned())));
+    }
+}

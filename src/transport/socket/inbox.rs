@@ -1,0 +1,288 @@
+//! Where a connection's events arrive: counted, decoded and queued in the order in which they were sent.
+//!
+//! The library runs each handler's future in a task of its own, so two events sent together may swap. What
+//! it does in order is calling the handler: that is where events are queued. What is refused is refused at
+//! once; it has no effect that would need an order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::AckSender;
+use socketioxide::handler::{DisconnectHandler, FromMessageParts, MessageHandler, Value};
+use socketioxide::socket::{DisconnectReason, Socket};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::Limits;
+use super::outlet::Outlet;
+use super::rate::Bucket;
+use super::reply::Question;
+use crate::ids::UserId;
+use crate::telemetry::Metrics;
+use crate::transport::protocol::{ErrorCode, TokenRequest, UserRequest, client_event};
+
+/// Room in the queue beyond a full burst.
+const QUEUE_SLACK: usize = 32;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    OnlineUsers,
+    Watch(UserId),
+    Unwatch(UserId),
+    RefreshToken(String),
+}
+
+/// What happens on a connection.
+pub(super) enum Incoming {
+    Request(Request, Question),
+    Closed,
+}
+
+/// The handler that the library calls for every event, and for the end of the connection.
+#[derive(Clone)]
+pub(super) struct Inbox(Arc<Inner>);
+
+struct Inner {
+    queue: mpsc::Sender<Incoming>,
+    outlet: Arc<Outlet>,
+    metrics: Arc<Metrics>,
+    bucket: Mutex<Bucket>,
+}
+
+/// Ends the session from the sending side. It does not keep the session alive.
+pub(super) struct Closer(mpsc::WeakSender<Incoming>);
+
+impl Inbox {
+    /// The inbox, and the queue that the session works off. It is bounded: what a client may send at once.
+    pub(super) fn new(
+        outlet: Arc<Outlet>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> (Self, mpsc::Receiver<Incoming>) {
+        let (queue, incoming) = mpsc::channel(limits.events_burst as usize + QUEUE_SLACK);
+        let bucket = Bucket::new(
+            limits.events_per_second,
+            limits.events_burst,
+            Instant::now(),
+        );
+        let inner = Inner {
+            queue,
+            outlet,
+            metrics,
+            bucket: Mutex::new(bucket),
+        };
+        (Self(Arc::new(inner)), incoming)
+    }
+
+    pub(super) fn closer(&self) -> Closer {
+        Closer(self.0.queue.downgrade())
+    }
+}
+
+impl Inner {
+    fn receive(&self, value: &Value, acknowledgement: Option<AckSender>) {
+        self.metrics.client_events.inc();
+        let (event, payload) = split(value);
+        let question = Question::new(event, acknowledgement);
+        if !self.within_rate() {
+            return self.refuse(
+                question,
+                ErrorCode::RateLimited,
+                "too many events in too short a time; wait a little",
+            );
+        }
+        match decode(question.event(), payload.as_deref()) {
+            Ok(request) => self.queue(request, question),
+            Err((code, message)) => self.refuse(question, code, &message),
+        }
+    }
+
+    fn within_rate(&self) -> bool {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(Instant::now())
+    }
+
+    fn queue(&self, request: Request, question: Question) {
+        // Closed: the session has ended, and nobody waits for an answer.
+        if let Err(TrySendError::Full(Incoming::Request(_, question))) =
+            self.queue.try_send(Incoming::Request(request, question))
+        {
+            self.refuse(
+                question,
+                ErrorCode::RateLimited,
+                "earlier events still wait; wait a little",
+            );
+        }
+    }
+
+    fn refuse(&self, question: Question, code: ErrorCode, message: &str) {
+        self.metrics.refused_events.inc();
+        question.refuse(&self.outlet, code, message);
+    }
+}
+
+impl MessageHandler<LocalAdapter, Self> for Inbox {
+    fn call(&self, socket: Arc<Socket<LocalAdapter>>, mut value: Value, ack_id: Option<i64>) {
+        let acknowledgement =
+            ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
+        self.0.receive(&value, acknowledgement);
+    }
+}
+
+impl DisconnectHandler<LocalAdapter, Self> for Inbox {
+    /// Runs `defer`, which takes the socket out of its namespace, at once: a client that comes back over the
+    /// same transport would otherwise be taken for one that is still there, and never be answered.
+    fn call_with_defer(
+        &self,
+        socket: Arc<Socket<LocalAdapter>>,
+        _reason: DisconnectReason,
+        defer: fn(Arc<Socket<LocalAdapter>>),
+    ) {
+        send_closed(&self.0.queue);
+        defer(socket);
+    }
+}
+
+impl Closer {
+    /// Has the session end after what it was sent before.
+    pub(super) fn close(&self) {
+        if let Some(queue) = self.0.upgrade() {
+            send_closed(&queue);
+        }
+    }
+}
+
+/// The end must not get lost in a full queue; each connection waits with it at most a few times.
+fn send_closed(queue: &mpsc::Sender<Incoming>) {
+    if let Err(TrySendError::Full(closed)) = queue.try_send(Incoming::Closed) {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.send(closed).await });
+    }
+}
+
+/// The event's name, and its payload where it has one without binary parts.
+fn split(value: &Value) -> (String, Option<Box<RawValue>>) {
+    let Value::Str(text, binary) = value else {
+        return (String::new(), None);
+    };
+    let mut arguments = serde_json::from_str::<Vec<Box<RawValue>>>(text)
+        .unwrap_or_default()
+        .into_iter();
+    let event = arguments
+        .next()
+        .and_then(|name| serde_json::from_str(name.get()).ok());
+    let payload = arguments.next().filter(|_| binary.is_none());
+    (event.unwrap_or_default(), payload)
+}
+
+fn decode(event: &str, payload: Option<&RawValue>) -> Result<Request, (ErrorCode, String)> {
+    match event {
+        client_event::GET_ONLINE_USERS => Ok(Request::OnlineUsers),
+        client_event::WATCH_PROFILE => {
+            decode_payload(payload).map(|UserRequest { user_id }| Request::Watch(user_id))
+        }
+        client_event::UNWATCH_PROFILE => {
+            decode_payload(payload).map(|UserRequest { user_id }| Request::Unwatch(user_id))
+        }
+        client_event::REFRESH_TOKEN => {
+            decode_payload(payload).map(|TokenRequest { token }| Request::RefreshToken(token))
+        }
+        _ => Err((ErrorCode::UnknownEvent, "there is no such event".to_owned())),
+    }
+}
+
+fn decode_payload<T: DeserializeOwned>(
+    payload: Option<&RawValue>,
+) -> Result<T, (ErrorCode, String)> {
+    let payload = payload.map_or("null", RawValue::get);
+    if !payload.starts_with('{') {
+        return Err((
+            ErrorCode::InvalidPayload,
+            "the payload is a JSON object".to_owned(),
+        ));
+    }
+    serde_json::from_str(payload).map_err(|error| (ErrorCode::InvalidPayload, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(text: &str) -> Result<Request, ErrorCode> {
+        let (event, payload) = split(&Value::Str(text.to_owned().into(), None));
+        decode(&event, payload.as_deref()).map_err(|(code, _)| code)
+    }
+
+    #[test]
+    fn only_an_integer_names_a_user() {
+        assert!(matches!(
+            decoded(r#"["watch-profile",{"userId":7}]"#),
+            Ok(Request::Watch(_))
+        ));
+        for payload in [
+            "",
+            ",null",
+            ",7",
+            ",\"7\"",
+            ",[7]",
+            ",{}",
+            ",{\"userId\":\"7\"}",
+            ",{\"userId\":0}",
+            ",{\"userId\":-1}",
+            ",{\"userId\":1.5}",
+            ",{\"userId\":9007199254740992}",
+            ",{\"userId\":null}",
+            ",{\"userId\":[7]}",
+            ",{\"userid\":7}",
+            ",{\"userId\":7,\"userId\":8}",
+        ] {
+            let text = format!(r#"["watch-profile"{payload}]"#);
+            assert_eq!(
+                decoded(&text).expect_err(&text),
+                ErrorCode::InvalidPayload,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn binary_parts_are_no_payload() {
+        let value = Value::Str(
+            r#"["watch-profile",{"userId":7}]"#.to_owned().into(),
+            Some([].into()),
+        );
+        assert!(split(&value).1.is_none());
+    }
+
+    #[test]
+    fn other_events_are_unknown() {
+        for text in [
+            r#"["join"]"#,
+            r#"[""]"#,
+            "[]",
+            "{}",
+            "[1]",
+            r#"["__proto__",{}]"#,
+        ] {
+            assert_eq!(
+                decoded(text).expect_err(text),
+                ErrorCode::UnknownEvent,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn asking_who_is_online_takes_any_payload() {
+        for text in [
+            r#"["get-online-users"]"#,
+            r#"["get-online-users",{"a":[1]},2]"#,
+        ] {
+            assert!(matches!(decoded(text), Ok(Request::OnlineUsers)), "{text}");
+        }
+    }
+}

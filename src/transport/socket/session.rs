@@ -1,0 +1,232 @@
+//! The life of one connection: works off its events one after the other, and watches its token expire.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+
+use super::Sockets;
+use super::inbox::{Incoming, Request};
+use super::outlet::{Outlet, Packet};
+use super::reply::Question;
+use crate::domain::connection::{Connection, WatchError};
+use crate::domain::token::Identity;
+use crate::ids::UserId;
+use crate::transport::protocol::{
+    Done, ErrorCode, KickCode, TokenExpiring, TokenRefreshed, server_event,
+};
+
+/// How long before its end a client is told that its token expires.
+const EXPIRY_NOTICE_MS: u64 = 30_000;
+
+/// A token that lives longer is looked at again after this long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+
+struct Session {
+    sockets: Arc<Sockets>,
+    connection: Connection,
+    outlet: Arc<Outlet>,
+    expiry: Option<Expiry>,
+}
+
+/// What is left to say about a token.
+#[derive(Clone, Copy)]
+struct Expiry {
+    expires_at_ms: u64,
+    announced: bool,
+}
+
+/// Runs until the client is gone, then forgets the connection.
+pub(super) async fn run(
+    sockets: Arc<Sockets>,
+    connection: Connection,
+    identity: Option<Identity>,
+    outlet: Arc<Outlet>,
+    mut incoming: mpsc::Receiver<Incoming>,
+) {
+    let id = connection.id();
+    let mut session = Session {
+        expiry: identity.map(|identity| Expiry::of(&identity, sockets.tokens.leeway(), now_ms())),
+        sockets,
+        connection,
+        outlet,
+    };
+    loop {
+        let wait = session
+            .expiry
+            .map_or(LONGEST_SLEEP, |expiry| expiry.next_in(now_ms()));
+        tokio::select! {
+            happened = incoming.recv() => match happened {
+                Some(Incoming::Request(request, question)) => session.handle(request, question).await,
+                Some(Incoming::Closed) | None => break,
+            },
+            () = tokio::time::sleep(wait) => session.look_at_token(now_ms()),
+        }
+    }
+    tracing::debug!(connection = %id, "closed a connection");
+    // Questions still in the queue hold the socket, which holds the queue.
+    drop(incoming);
+    session.sockets.outlets.close(id);
+    session.connection.close().await;
+}
+
+impl Session {
+    async fn handle(&mut self, request: Request, question: Question) {
+        match request {
+            Request::OnlineUsers => {
+                self.outlet.ask(question);
+                self.connection.answer_online_users().await;
+            }
+            Request::Watch(target) => self.watch(target, question).await,
+            Request::Unwatch(target) => {
+                self.connection.unwatch(target);
+                question.answer(&self.outlet, &Done { ok: true });
+            }
+            Request::RefreshToken(token) => self.refresh_token(&token, question),
+        }
+    }
+
+    /// The answer comes with the deliveries, so that it is not older than what was delivered before it.
+    async fn watch(&mut self, target: UserId, question: Question) {
+        self.outlet.ask(question);
+        let Err(error) = self.connection.watch(target).await else {
+            return;
+        };
+        if let Some(question) = self.outlet.take_back() {
+            let code = match error {
+                WatchError::TooMany(_) => ErrorCode::TooManyWatches,
+                WatchError::Engine(_) => ErrorCode::Unavailable,
+            };
+            self.refuse(question, code, error.to_string());
+        }
+    }
+
+    fn refresh_token(&mut self, token: &str, question: Question) {
+        let Some(user) = self.connection.user() else {
+            let message = "a guest has no token to refresh; sign in by connecting with one";
+            return self.refuse(question, ErrorCode::NotSignedIn, message);
+        };
+        match self.sockets.tokens.verify(token) {
+            Ok(identity) if identity.user == user => {
+                self.expiry = Some(Expiry::of(
+                    &identity,
+                    self.sockets.tokens.leeway(),
+                    now_ms(),
+                ));
+                let expires_at = identity.expires_at;
+                question.answer(
+                    &self.outlet,
+                    &TokenRefreshed {
+                        ok: true,
+                        expires_at,
+                    },
+                );
+            }
+            Ok(_) => self.refuse(
+                question,
+                ErrorCode::InvalidToken,
+                "the token is another user's",
+            ),
+            Err(error) => {
+                tracing::debug!(connection = %self.connection.id(), %error, "refused a token");
+                self.refuse(
+                    question,
+                    ErrorCode::InvalidToken,
+                    "the token is not valid, or has expired",
+                );
+            }
+        }
+    }
+
+    fn refuse(&self, question: Question, code: ErrorCode, message: impl Into<String>) {
+        self.sockets.metrics.refused_events.inc();
+        question.refuse(&self.outlet, code, message);
+    }
+
+    fn look_at_token(&mut self, now_ms: u64) {
+        let Some(expiry) = &mut self.expiry else {
+            return;
+        };
+        if expiry.next_in(now_ms) > Duration::ZERO {
+            return;
+        }
+        let expires_at = expiry.expires_at_ms;
+        if expiry.announced {
+            self.expiry = None;
+            return self.outlet.kick(KickCode::TokenExpired);
+        }
+        expiry.announced = true;
+        if let Some(packet) =
+            Packet::new(server_event::TOKEN_EXPIRING, &TokenExpiring { expires_at })
+        {
+            self.outlet.emit(&packet);
+        }
+    }
+}
+
+impl Expiry {
+    /// A token that was accepted although it had just expired lives out the leeway that it was given.
+    fn of(identity: &Identity, leeway: Duration, now_ms: u64) -> Self {
+        let leeway_ms = if identity.expires_at <= now_ms {
+            leeway.as_millis() as u64
+        } else {
+            0
+        };
+        Self {
+            expires_at_ms: identity.expires_at + leeway_ms,
+            announced: false,
+        }
+    }
+
+    /// How long until there is something to say.
+    fn next_in(self, now_ms: u64) -> Duration {
+        let notice_ms = if self.announced { 0 } else { EXPIRY_NOTICE_MS };
+        let due_ms = self.expires_at_ms.saturating_sub(notice_ms);
+        Duration::from_millis(due_ms.saturating_sub(now_ms)).min(LONGEST_SLEEP)
+    }
+}
+
+fn now_ms() -> u64 {
+    // A clock before 1970 is a broken clock; at zero no token has expired.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_its_leeway_lives_it_out() {
+        let user = UserId::try_from(1).expect("a valid id");
+        let acts_at_ms = |expires_at| {
+            Expiry::of(
+                &Identity { user, expires_at },
+                Duration::from_secs(5),
+                1_000_000,
+            )
+            .expires_at_ms
+        };
+        assert_eq!(acts_at_ms(1_000_001), 1_000_001);
+        assert_eq!(acts_at_ms(999_000), 1_004_000);
+    }
+
+    #[test]
+    fn a_token_is_announced_before_it_expires() {
+        let mut expiry = Expiry {
+            expires_at_ms: 100_000,
+            announced: false,
+        };
+        assert_eq!(expiry.next_in(10_000), Duration::from_secs(60));
+        assert_eq!(
+            expiry.next_in(90_000),
+            Duration::ZERO,
+            "at once where less than the notice is left"
+        );
+        expiry.announced = true;
+        assert_eq!(expiry.next_in(90_000), Duration::from_secs(10));
+        assert_eq!(expiry.next_in(200_000), Duration::ZERO);
+    }
+}

@@ -1,0 +1,281 @@
+//! The commands, and the settings with which the hub refuses to start.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::{ADA, Cluster, Connecting, NODE_KEY, Redis, SECRET, run, vigie};
+
+/// Runs `vigie` to its end.
+async fn run_vigie(arguments: &[&str], env: &[(&str, &str)]) -> (Output, String) {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let env: Vec<(String, String)> = env.iter().map(own).collect();
+    let output = run(vigie(arguments, &env)).await;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let said = said.into_owned();
+    assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    (output, said)
+}
+
+/// Settings with which a node on Redis would start, if there were a Redis.
+fn complete() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("VIGIE_ENGINE", "redis"),
+        ("VIGIE_REDIS__URL", "redis://127.0.0.1:1"),
+        ("VIGIE_AUTH__SECRET", SECRET),
+        ("VIGIE_INTERNAL__API_KEY", NODE_KEY),
+        ("VIGIE_HTTP__LISTEN", "127.0.0.1:0"),
+        ("VIGIE_INTERNAL__LISTEN", "127.0.0.1:0"),
+    ]
+}
+
+fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+    complete()
+        .into_iter()
+        .filter(|(other, _)| *other != name)
+        .collect()
+}
+
+fn with(name: &'static str, value: &'static str) -> Vec<(&'static str, &'static str)> {
+    let mut env = without(name);
+    env.push((name, value));
+    env
+}
+
+/// Goal: `check-config` accepts good settings without needing Redis.
+/// Method: complete settings, and none at all.
+#[tokio::test]
+async fn check_config_accepts_good_settings() {
+    for env in [complete(), vec![]] {
+        let (output, said) = run_vigie(&["check-config"], &env).await;
+        assert!(output.status.success(), "{env:?}: {said}");
+        assert!(
+            !said.contains(SECRET) && !said.contains(NODE_KEY),
+            "secrets stay secret: {said}"
+        );
+    }
+}
+
+/// Goal: bad settings are refused, by `check-config` and by `serve`, in words that name the key.
+/// Method: one fault at a time.
+#[tokio::test]
+async fn bad_settings_are_refused_by_name() {
+    let faults = [
+        (without("VIGIE_AUTH__SECRET"), "auth"),
+        (without("VIGIE_INTERNAL__API_KEY"), "internal.api_key"),
+        (
+            vec![
+                ("VIGIE_HTTP__LISTEN", "0.0.0.0:0"),
+                ("VIGIE_INTERNAL__LISTEN", "127.0.0.1:0"),
+            ],
+            "auth",
+        ),
+        (
+            vec![
+                ("VIGIE_INTERNAL__LISTEN", "0.0.0.0:0"),
+                ("VIGIE_AUTH__SECRET", SECRET),
+                ("VIGIE_HTTP__LISTEN", "127.0.0.1:0"),
+            ],
+            "internal.api_key",
+        ),
+        (with("VIGIE_NODE__LEESE", "6s"), "leese"),
+        (with("VIGIE_NO_SUCH_SECTION__KEY", "1"), "no_such_section"),
+        (with("VIGIE_ENGINE", "paper"), "engine"),
+        (with("VIGIE_HTTP__LISTEN", "nowhere"), "http.listen"),
+        (with("VIGIE_REDIS__PARTITIONS", "0"), "redis.partitions"),
+        (with("VIGIE_REDIS__PARTITIONS", "many"), "partitions"),
+        (
+            with("VIGIE_PRESENCE__OFFLINE_GRACE", "soon"),
+            "offline_grace",
+        ),
+        (with("VIGIE_PRESENCE__AUDIENCE", "nobody"), "audience"),
+        (with("VIGIE_NODE__HEARTBEAT", "60s"), "node.heartbeat"),
+        (with("VIGIE_LIMITS__HTTP_BODY", "much"), "http_body"),
+    ];
+    for (env, key) in faults {
+        for command in ["check-config", "serve"] {
+            let (output, said) = run_vigie(&[command], &env).await;
+            assert!(
+                !output.status.success(),
+                "{command} with {env:?} went well: {said}"
+            );
+            assert!(
+                said.to_lowercase().contains(key),
+                "{command} with {env:?} does not name {key}: {said}"
+            );
+        }
+    }
+}
+
+/// Goal: `--config FILE` is read, the environment goes over it, and its unknown keys are errors.
+/// Method: a file with one good and one with a misspelt key.
+#[tokio::test]
+async fn a_file_can_hold_the_settings() {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let file = directory.path().join("hub.toml");
+    let path = file.to_str().expect("a plain path");
+    let check = async |text: &str, env: &[(&str, &str)]| {
+        std::fs::write(&file, text).expect("the directory is the test's own");
+        run_vigie(&["check-config", "--config", path], env).await
+    };
+    let (output, said) = check("[presence]\noffline_grace = \"3s\"\n", &[]).await;
+    assert!(output.status.success(), "{said}");
+    let (output, said) = check("[presence]\noffline_grase = \"3s\"\n", &[]).await;
+    assert!(
+        !output.status.success() && said.contains("offline_grase"),
+        "{said}"
+    );
+    let (output, said) = check("[presence]\noffline_grace = \"soon\"\n", &[]).await;
+    assert!(
+        !output.status.success() && said.contains("offline_grace"),
+        "{said}"
+    );
+    let over = [("VIGIE_PRESENCE__OFFLINE_GRACE", "1s")];
+    let (output, said) = check("[presence]\noffline_grace = \"soon\"\n", &over).await;
+    assert!(
+        output.status.success(),
+        "the environment goes over the file: {said}"
+    );
+    let (output, _) = run_vigie(&["check-config", "--config", "/no/such/file.toml"], &[]).await;
+    assert!(
+        !output.status.success(),
+        "a file that is named must be there"
+    );
+}
+
+/// Goal: `vigie token` makes a token that a hub with the same secret accepts.
+/// Method: made by the command, used to connect; bad users are refused.
+#[tokio::test]
+async fn a_token_from_the_command_line_opens_the_door() {
+    let cluster = Cluster::start_memory().await;
+    let env = [("VIGIE_AUTH__SECRET", SECRET)];
+    for arguments in [
+        &["token", "--user", "42"][..],
+        &["token", "--user", "42", "--ttl", "5m"],
+    ] {
+        let (output, said) = run_vigie(arguments, &env).await;
+        assert!(output.status.success(), "{said}");
+        let token = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let _tab = cluster.connect_with(0, Connecting::token(&token)).await;
+        cluster.wait_until_seen(ADA).await;
+    }
+    for user in ["0", "-1", "ada", "9007199254740992"] {
+        let (output, said) = run_vigie(&["token", "--user", user], &env).await;
+        assert!(!output.status.success(), "--user {user}: {said}");
+    }
+}
+
+/// Goal: `vigie types` prints the contract for TypeScript.
+/// Method: both interfaces, every event of the contract.
+#[tokio::test]
+async fn types_are_printed() {
+    let (output, said) = run_vigie(&["types"], &[]).await;
+    assert!(output.status.success(), "{said}");
+    let events = [
+        "ClientToServerEvents",
+        "ServerToClientEvents",
+        "get-online-users",
+        "watch-profile",
+        "unwatch-profile",
+        "refresh-token",
+        "user-status-change",
+        "profile-update",
+        "game-stats-update",
+        "friend-list-update",
+        "match-history-update",
+        "account-deleted",
+        "profile-deleted",
+        "token-expiring",
+        "kicked",
+        "exception",
+    ];
+    for event in events {
+        assert!(said.contains(event), "no {event} in {said}");
+    }
+}
+
+/// Goal: what the command line does not know, it refuses.
+/// Method: an unknown command and an unknown flag; help and version are there.
+#[tokio::test]
+async fn unknown_commands_are_refused() {
+    for arguments in [
+        &["no-such-command"][..],
+        &["serve", "--no-such-flag"],
+        &["token"],
+    ] {
+        let (output, said) = run_vigie(arguments, &[]).await;
+        assert!(!output.status.success(), "{arguments:?}: {said}");
+    }
+    let (output, said) = run_vigie(&["--help"], &[]).await;
+    assert!(
+        output.status.success() && said.contains("check-config"),
+        "{said}"
+    );
+    let (output, said) = run_vigie(&["--version"], &[]).await;
+    assert!(
+        output.status.success() && said.contains(env!("CARGO_PKG_VERSION")),
+        "{said}"
+    );
+}
+
+/// Goal: nodes that would spread users differently do not share a Redis.
+/// Method: a node with two partitions joins one whose data has a single partition.
+#[tokio::test]
+async fn nodes_agree_on_partitions() {
+    let cluster = Cluster::start(1).await;
+    let env = cluster.env_of("other");
+    let mut env: Vec<(&str, &str)> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    env.push(("VIGIE_REDIS__PARTITIONS", "2"));
+    let (output, said) = run_vigie(&["serve"], &env).await;
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("partitions"), "it says why: {said}");
+    cluster.connect(0, ADA).await;
+}
+
+/// Goal: other data in the same Redis is left alone, and two hubs with different prefixes do not
+/// see each other.
+/// Method: a second cluster's node under another prefix; a foreign key.
+#[tokio::test]
+async fn a_prefix_keeps_hubs_apart() {
+    let redis = Redis::start().await;
+    redis.cli(&["SET", "foreign", "untouched"]).await;
+    let hub = async |prefix: &str| {
+        // No Redis of its own, but that one.
+        let builder = Cluster::builder().memory().on_redis(&redis);
+        builder.env("VIGIE_REDIS__PREFIX", prefix).start().await
+    };
+    let (one, two) = (hub("one").await, hub("two").await);
+    let tab = one.connect(0, ADA).await;
+    assert_eq!(tab.online().await, [ADA]);
+    assert_eq!(two.connect_guest(0).await.online().await, Vec::<u64>::new());
+    let keys = redis.keys("*").await;
+    let own = |key: &&String| key.starts_with("one:") || key.starts_with("two:");
+    assert_eq!(
+        keys.iter().filter(|key| !own(key)).collect::<Vec<_>>(),
+        ["foreign"]
+    );
+    assert_eq!(redis.cli(&["SMEMBERS", "one:{0}:online"]).await, "42");
+}
+
+/// Goal: started with nothing configured, the hub says where it listens, that its key is for
+/// development, and what to try next.
+/// Method: only the ports are changed, since the usual ones may be taken.
+#[tokio::test]
+async fn starting_with_nothing_configured_explains_itself() {
+    let cluster = Cluster::unconfigured().await;
+    let said = cluster.log(0);
+    assert!(said.contains("engine=memory"), "{said}");
+    assert!(said.to_lowercase().contains("development"), "{said}");
+    assert!(
+        said.contains("vigie token") && said.contains("curl"),
+        "what to try next: {said}"
+    );
+    cluster.connect_with(0, Connecting::guest()).await;
+    // `vigie token` signs with the same development key.
+    let (output, said) = run_vigie(&["token", "--user", "42"], &[]).await;
+    assert!(output.status.success(), "{said}");
+    let token = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let tab = cluster.connect_with(0, Connecting::token(&token)).await;
+    let answer: Value = tab.emit_args_ack("get-online-users", vec![]).await;
+    assert!(answer.is_array(), "{answer}");
+}

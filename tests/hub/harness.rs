@@ -1,0 +1,62 @@
+//! What the tests stand on: a private Redis, N nodes, one Node process with the official client.
+//!
+//! Nothing here sleeps for a fixed time. A wait is a condition with a deadline ([`eventually`]),
+//! and silence is proved by order: something sent afterwards arrives first.
+
+mod bridge;
+mod client;
+mod cluster;
+mod node;
+mod process;
+mod redis;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Record, Status::Offline, Status::Online};
+pub use cluster::{Answer, Cluster, Connecting, NODE_KEY, SECRET, now_seconds, sign};
+pub use process::{project_root, run, vigie};
+pub use redis::Redis;
+
+/// Users that tests are about.
+pub const ADA: u64 = 42;
+/// Another one.
+pub const BOB: u64 = 7;
+/// A third one.
+pub const EVE: u64 = 1815;
+/// Somebody whose coming or update shows that nothing else was under way before.
+pub const MARKER: u64 = 999;
+
+/// How long a condition may take to come true; generous, since nothing is timed.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Asks `probe` until it answers, and fails the test when it has not by the deadline.
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+/// Like [`eventually`], for a value that must become `wanted`; a failure shows the last one seen.
+pub async fn eventually_eq<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    wanted: T,
+    mut probe: impl AsyncFnMut() -> T,
+) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let seen = probe().await;
+        if seen == wanted {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not within {DEADLINE:?}: {what}\n wanted {wanted:?}\n   seen {seen:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}

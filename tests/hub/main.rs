@@ -1,0 +1,18 @@
+//! The hub as its users meet it: real nodes, a real Redis, the official client.
+//!
+//! `tests/README.md` says how the harness works and which file covers what.
+
+// Modules of a test program are reachable from nowhere; `pub` marks here what a file offers to the
+// others.
+#![allow(unreachable_pub)]
+
+mod harness;
+
+mod cli;
+mod engines;
+mod frontend;
+mod notifications;
+mod payloads;
+mod presence;
+mod tokens;
+mod watch;

@@ -1,0 +1,281 @@
+//! Who gets in, for how long, and what the others are told.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    ADA, BOB, Client, Cluster, Connecting, SECRET, eventually, now_seconds, sign,
+};
+
+/// A token of a user that is good for so many seconds.
+fn lasting(user: u64, seconds: i64) -> String {
+    sign(
+        &json!({ "sub": user.to_string(), "exp": now_seconds() + seconds }),
+        SECRET,
+    )
+}
+
+/// Goal: no token is a guest; a bad one never is.
+/// Method: every way to have no token, then everything that is no good token, on both namespaces.
+#[tokio::test]
+async fn a_bad_token_never_becomes_a_guest() {
+    let cluster = Cluster::start(1).await;
+    let guests = [
+        json!({}),
+        json!({ "token": null }),
+        json!({ "token": "" }),
+        json!({ "other": 1 }),
+        json!(null),
+    ];
+    for auth in guests {
+        for namespace in ["/", "/socket.io/"] {
+            let guest = Connecting::auth(auth.clone()).namespace(namespace);
+            let guest = cluster.connect_with(0, guest).await;
+            let answer = guest
+                .emit_ack("refresh-token", json!({ "token": lasting(ADA, 60) }))
+                .await;
+            assert_eq!(answer["error"], "not_signed_in", "{auth}: {answer}");
+        }
+    }
+    cluster.connect_with(0, Connecting::no_auth()).await;
+
+    let claims = |claims: Value| sign(&claims, SECRET);
+    let soon = now_seconds() + 600;
+    let mut bad = vec![
+        json!({}),
+        json!(5),
+        json!(0),
+        json!(true),
+        json!(false),
+        json!([]),
+        json!(["x"]),
+    ];
+    bad.extend([
+        json!("x"),
+        json!(" "),
+        json!("a.b.c"),
+        json!({ "token": lasting(ADA, 60) }),
+    ]);
+    bad.push(json!(sign(
+        &json!({ "sub": "42", "exp": soon }),
+        "another secret, also long enough"
+    )));
+    bad.push(json!(unsigned(&json!({ "sub": "42", "exp": soon }))));
+    bad.push(json!(lasting(ADA, 60) + "x"));
+    bad.push(json!(claims(json!({ "exp": soon }))));
+    bad.push(json!(claims(
+        json!({ "sub": "42", "exp": soon, "nbf": now_seconds() + 300 })
+    )));
+    for sub in [
+        json!("0"),
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!("x"),
+        json!(""),
+        json!(null),
+        json!("9007199254740992"),
+        json!([42]),
+    ] {
+        bad.push(json!(claims(json!({ "sub": sub, "exp": soon }))));
+    }
+    for token in bad {
+        for namespace in ["/", "/socket.io/"] {
+            let connecting = Connecting::auth(json!({ "token": token })).namespace(namespace);
+            assert_eq!(
+                cluster.refusal(0, connecting).await,
+                "invalid_token",
+                "{token}"
+            );
+        }
+    }
+    cluster.wait_for_online(&[]).await;
+    assert_eq!(
+        cluster.connect_guest(0).await.online().await,
+        Vec::<u64>::new()
+    );
+}
+
+/// The claims under `alg: none`, with an empty signature.
+fn unsigned(claims: &Value) -> String {
+    let signed = sign(claims, SECRET);
+    let body = signed.split('.').nth(1).expect("a token has three parts");
+    // {"alg":"none","typ":"JWT"}
+    format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}.")
+}
+
+/// Goal: the id may be a string or a number in the claim.
+/// Method: one of each.
+#[tokio::test]
+async fn the_claim_is_a_string_or_a_number() {
+    let cluster = Cluster::start(1).await;
+    for (sub, user) in [(json!("42"), ADA), (json!(7), BOB)] {
+        let token = sign(&json!({ "sub": sub, "exp": now_seconds() + 60 }), SECRET);
+        let _tab = cluster.connect_with(0, Connecting::token(&token)).await;
+        cluster.wait_until_seen(user).await;
+    }
+}
+
+/// Goal: a token that has expired says so; the leeway forgives a few seconds.
+/// Method: a minute ago, and one second ago.
+#[tokio::test]
+async fn an_expired_token_says_so() {
+    let cluster = Cluster::start(1).await;
+    let expired = Connecting::token(&lasting(ADA, -60));
+    assert_eq!(cluster.refusal(0, expired.clone()).await, "token_expired");
+    assert_eq!(
+        cluster.refusal(0, expired.transports(&["polling"])).await,
+        "token_expired"
+    );
+    cluster
+        .connect_with(0, Connecting::token(&lasting(ADA, -1)))
+        .await;
+}
+
+/// Goal: one user may have so many connections and no more; others are not affected.
+/// Method: a limit of two; a third is refused until one of the two has gone.
+#[tokio::test]
+async fn connections_per_user_are_limited() {
+    let cluster = Cluster::builder()
+        .env("VIGIE_LIMITS__CONNECTIONS_PER_USER", "2")
+        .start()
+        .await;
+    let (first, _second) = (cluster.connect(0, ADA).await, cluster.connect(0, ADA).await);
+    assert_eq!(
+        cluster.refusal(0, Connecting::user(ADA)).await,
+        "too_many_connections"
+    );
+    let _bob = cluster.connect(0, BOB).await;
+    let _guests = [
+        cluster.connect_guest(0).await,
+        cluster.connect_guest(0).await,
+        cluster.connect_guest(0).await,
+    ];
+    cluster.wait_for_refcount(ADA, 2).await;
+    first.close().await;
+    cluster.wait_for_refcount(ADA, 1).await;
+    cluster.connect(0, ADA).await;
+}
+
+/// Goal: `refresh-token` takes a good token of the same user and nothing else.
+/// Method: good ones, one of somebody else, garbage, expired; the connection goes on in each case.
+#[tokio::test]
+async fn a_token_can_be_refreshed() {
+    let cluster = Cluster::start(1).await;
+    let tab = cluster.connect(0, ADA).await;
+    for seconds in [60, 7200] {
+        let expires = now_seconds() + seconds;
+        let token = sign(&json!({ "sub": "42", "exp": expires }), SECRET);
+        let answer = tab
+            .emit_ack("refresh-token", json!({ "token": token }))
+            .await;
+        assert_eq!(answer, json!({ "ok": true, "expiresAt": expires * 1000 }));
+    }
+    let bad = [
+        lasting(BOB, 60),
+        "garbage".to_owned(),
+        lasting(ADA, -60),
+        sign(
+            &json!({ "sub": "42", "exp": now_seconds() + 60 }),
+            "not the secret of the tests, but long",
+        ),
+    ];
+    for token in bad {
+        let answer = tab
+            .emit_ack("refresh-token", json!({ "token": token }))
+            .await;
+        assert_eq!(
+            (&answer["ok"], &answer["error"]),
+            (&json!(false), &json!("invalid_token")),
+            "{answer}"
+        );
+        assert!(answer["message"].is_string(), "{answer}");
+    }
+    let guest = cluster.connect_guest(0).await;
+    let answer = guest
+        .emit_ack("refresh-token", json!({ "token": lasting(ADA, 60) }))
+        .await;
+    assert_eq!(
+        (&answer["ok"], &answer["error"]),
+        (&json!(false), &json!("not_signed_in")),
+        "{answer}"
+    );
+    assert_eq!(tab.online().await, [ADA]);
+}
+
+/// Goal: a token about to expire is announced, and its end is the end of the connection, unless it
+/// was refreshed in time.
+/// Method: two tabs with tokens of two seconds, one of which refreshes; a third whose token ends
+/// later is the marker that the refreshed one has outlived its first token.
+#[tokio::test]
+async fn an_expiring_token_is_announced_and_enforced() {
+    let cluster = Cluster::start(2).await;
+    let connect = async |node, seconds| {
+        let expires = now_seconds() + seconds;
+        let token = sign(&json!({ "sub": "42", "exp": expires }), SECRET);
+        (
+            cluster.connect_with(node, Connecting::token(&token)).await,
+            expires,
+        )
+    };
+    let (mut refreshed, expires) = connect(0, 2).await;
+    let announced = refreshed.next_event("token-expiring").await;
+    assert_eq!(announced, json!({ "expiresAt": expires * 1000 }));
+    let answer = refreshed
+        .emit_ack("refresh-token", json!({ "token": lasting(ADA, 3600) }))
+        .await;
+    assert_eq!(answer["ok"], true, "{answer}");
+
+    let (mut first, _) = connect(1, 2).await;
+    let (mut marker, _) = connect(0, 4).await;
+    for tab in [&mut first, &mut marker] {
+        tab.next_event("token-expiring").await;
+        assert_expired(tab).await;
+    }
+    assert!(refreshed.payloads("kicked").is_empty());
+    assert_eq!(
+        refreshed.payloads("token-expiring").len(),
+        1,
+        "the new one is far from its end"
+    );
+    assert!(refreshed.online().await.contains(&ADA));
+    cluster.wait_for_refcount(ADA, 1).await;
+}
+
+async fn assert_expired(tab: &mut Client) {
+    let kicked = tab.next_event("kicked").await;
+    assert_eq!(
+        (&kicked["code"], &kicked["reconnect"]),
+        (&json!("token_expired"), &json!(false)),
+        "{kicked}"
+    );
+    assert_eq!(tab.next_disconnect().await, "io server disconnect");
+}
+
+/// Goal: a token that lasts is not announced.
+/// Method: a tab with an hour and one with two seconds; when the second is announced, the first
+/// has heard nothing.
+#[tokio::test]
+async fn a_lasting_token_is_not_announced() {
+    let cluster = Cluster::start(1).await;
+    let lasts = cluster.connect(0, ADA).await;
+    let mut ends = cluster
+        .connect_with(0, Connecting::token(&lasting(BOB, 2)))
+        .await;
+    ends.next_event("token-expiring").await;
+    lasts.online().await;
+    assert!(lasts.payloads("token-expiring").is_empty());
+}
+
+/// Goal: a refused client that gets a good token comes in on the same socket.
+/// Method: the front end's login after a refusal.
+#[tokio::test]
+async fn a_refused_socket_may_try_again() {
+    let cluster = Cluster::start(1).await;
+    let mut tab = cluster.open(0, Connecting::token("garbage"));
+    assert_eq!(tab.next_verdict().await, Err("invalid_token".to_owned()));
+    tab.login(&cluster.token(ADA));
+    assert_eq!(tab.next_verdict().await, Ok(()));
+    cluster.wait_until_seen(ADA).await;
+    let seen = async || tab.online().await.contains(&ADA).then_some(());
+    eventually("it is online itself", seen).await;
+}
