@@ -24,6 +24,9 @@ use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal};
 use crate::transport::listener::{Listener, Peer};
 use crate::transport::socket::{Limits, SocketServer};
 
+/// How long a stopping node tries to give back what it owes.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+
 /// A running node.
 pub struct App {
     hub: Hub,
@@ -160,7 +163,7 @@ impl App {
         {
             tracing::warn!("some connections did not close in time");
         }
-        self.hub.resign().await;
+        self.hub.resign(GOODBYE_WITHIN).await;
         self.running.stop().await;
         let mut servers = self.servers;
         servers.shutdown().await;
@@ -241,6 +244,7 @@ fn socket_limits(settings: &Settings) -> Limits {
     Limits {
         events_per_second: settings.limits.events_per_second,
         events_burst: settings.limits.events_burst,
+        connections_per_address: settings.limits.connections_per_address,
         message: settings.limits.message,
         outbound_queue: settings.limits.outbound_queue,
     }

@@ -33,7 +33,7 @@ use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
     RegisteredConnection,
 };
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::UserId;
 use crate::telemetry::{ConnectionKind, Metrics};
 
 /// How long a starting node waits until it knows who is online.
@@ -170,6 +170,7 @@ impl Hub {
             };
         run(|hub| Box::pin(async move { hub.0.topics.keep_subscribed().await }));
         run(|hub| Box::pin(async move { hub.0.presence.keep_replica().await }));
+        run(|hub| Box::pin(async move { hub.0.presence.keep_releasing().await }));
         run(|hub| Box::pin(async move { hub.0.presence.sweep().await }));
         run(|hub| {
             Box::pin(async move {
@@ -368,11 +369,20 @@ impl Hub {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Says goodbye once every connection is closed: takes offline whoever is due, gives the lease back.
-    pub async fn resign(&self) {
-        self.0.presence.expire_all().await;
+    /// Says goodbye once every connection is closed: waits at most `within` until all are released, and gives
+    /// the lease back. The last node to leave also takes offline those whose grace still runs.
+    pub async fn resign(&self, within: Duration) {
+        if tokio::time::timeout(within, self.0.presence.wait_until_released())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections could not be released in time");
+        }
         if let Err(error) = self.0.engine.resign().await {
             tracing::warn!(%error, "could not give the lease back; it ends by itself");
+        }
+        if self.nodes().await.is_ok_and(|nodes| nodes.is_empty()) {
+            self.0.presence.expire_leaving().await;
         }
     }
 
@@ -420,11 +430,6 @@ impl Hub {
             None => ConnectionKind::Guest,
         };
         self.0.metrics.count_connection(kind, change);
-    }
-
-    fn release_later(&self, user: UserId, connection: ConnectionId) {
-        let hub = self.clone();
-        tokio::spawn(async move { hub.presence().release(user, connection).await });
     }
 }
 

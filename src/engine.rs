@@ -334,9 +334,14 @@ impl Engine {
         either!(self.release(user, connection, grace))
     }
 
-    /// Takes offline at most `batch_max` users of the partition whose grace is over.
-    pub async fn expire(&self, partition: u32, batch_max: u32) -> Result<Expired, EngineError> {
-        either!(self.expire(partition, batch_max))
+    /// Takes offline at most `batch_max` users of the partition whose grace is over, or will be within `ahead`.
+    pub async fn expire(
+        &self,
+        partition: u32,
+        batch_max: u32,
+        ahead: Duration,
+    ) -> Result<Expired, EngineError> {
+        either!(self.expire(partition, batch_max, ahead))
     }
 
     /// Where the transitions of the partition stand.

@@ -202,6 +202,9 @@ pub struct LimitSettings {
     /// Connections of one user on all nodes together.
     #[serde(deserialize_with = "values::number")]
     pub connections_per_user: usize,
+    /// Connections of one address on this node; 0 sets no limit.
+    #[serde(deserialize_with = "values::number")]
+    pub connections_per_address: usize,
     /// Largest body of an HTTP request, in bytes.
     #[serde(with = "values::size")]
     pub http_body: usize,
@@ -316,6 +319,7 @@ impl Default for LimitSettings {
             watches: 100,
             message: 16 * 1024,
             connections_per_user: 50,
+            connections_per_address: 0,
             http_body: 256 * 1024,
             outbound_queue: 1024,
         }

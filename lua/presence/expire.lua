@@ -6,6 +6,7 @@
 -- KEYS[4]  string  name of this life of the data
 -- ARGV[1]  int     most users to take offline in this call
 -- ARGV[2]  string  presence channel (same hash tag as the keys)
+-- ARGV[3]  int     ms by which to look ahead: 0, or the grace when no node is left to do it later
 --
 -- RETURNS   { users taken offline, ms until the next one is due or -1 }
 -- PUBLISHES { epoch, rev, online = [], offline = [users] } when there are any
@@ -15,12 +16,13 @@ local leaving, online    = KEYS[1], KEYS[2]
 local rev_key, epoch_key = KEYS[3], KEYS[4]
 local batch_max          = tonumber(ARGV[1])
 local channel            = ARGV[2]
+local ahead_ms           = tonumber(ARGV[3])
 
 local time   = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- register.lua takes a user who is back out of the zset, so everybody found here has no connection.
-local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', string.format('%.0f', now_ms),
+local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', string.format('%.0f', now_ms + ahead_ms),
   'LIMIT', 0, batch_max)
 local offline = {}
 for _, user in ipairs(due) do

@@ -64,6 +64,10 @@ impl Hub {
     }
 
     async fn admit(&self, id: ConnectionId, user: UserId) -> Result<(), Refused> {
+        if self.presence().is_overdue() {
+            let reason = "too many connections wait to be released".to_owned();
+            return Err(EngineError::Unavailable(reason).into());
+        }
         let mut hold = self.topics().hold(user);
         let (registration, confirmed) =
             tokio::join!(self.presence().register(user, id), hold.confirmed());
@@ -76,7 +80,7 @@ impl Hub {
             }
             (Err(error), _) | (_, Err(error)) => {
                 // A lost answer does not mean a lost command: take back what may have been done.
-                self.release_later(user, id);
+                self.presence().release(user, id);
                 Err(error.into())
             }
         }
@@ -131,14 +135,14 @@ impl Connection {
     }
 
     /// Forgets the connection: watches nobody, is no longer counted.
-    pub async fn close(self) {
+    pub fn close(self) {
         for target in &self.watched {
             self.hub.topics().unwatch(*target, self.id);
         }
         self.hub.count_connection(self.user, -1);
         if let Some(user) = self.user {
             self.hub.topics().leave(user, self.id);
-            self.hub.presence().release(user, self.id).await;
+            self.hub.presence().release(user, self.id);
         }
     }
 }

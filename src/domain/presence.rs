@@ -1,8 +1,10 @@
 //! Who is online: counts connections with the engine, keeps the replica, says who comes and goes.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 
 use super::delivery::{Deliveries, Delivery, StatusChange};
@@ -14,6 +16,12 @@ use crate::telemetry::Metrics;
 
 /// Users taken offline by one call of the script: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
+
+/// Releases sent together.
+const RELEASE_BATCH_MAX: usize = 64;
+
+/// Releases that may wait while the engine cannot be reached. Beyond that nobody is admitted.
+const RELEASES_MAX: usize = 100_000;
 
 /// How often every node looks for users whose grace is over, in case the node that saw them leave is gone.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +61,9 @@ pub(crate) struct Presence {
     options: PresenceOptions,
     replica: Mutex<Replica>,
     snapshot_needed: Notify,
+    releases: Mutex<VecDeque<(UserId, ConnectionId)>>,
+    release_wanted: Notify,
+    released: Notify,
     somebody_left: Notify,
 }
 
@@ -73,6 +84,9 @@ impl Presence {
             options,
             replica: Mutex::new(replica),
             snapshot_needed: Notify::new(),
+            releases: Mutex::default(),
+            release_wanted: Notify::new(),
+            released: Notify::new(),
             somebody_left: Notify::new(),
         }
     }
@@ -106,17 +120,66 @@ impl Presence {
         }
     }
 
-    /// Stops counting a connection; tries until the engine has done it.
-    pub(crate) async fn release(&self, user: UserId, connection: ConnectionId) {
-        while let Err(error) = self
-            .engine
-            .release(user, connection, self.options.offline_grace)
-            .await
-        {
-            tracing::debug!(%user, %connection, %error, "could not release; trying again");
-            tokio::time::sleep(RETRY_DELAY).await;
+    fn releases(&self) -> MutexGuard<'_, VecDeque<(UserId, ConnectionId)>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops counting a connection, as soon as the engine can be reached.
+    pub(crate) fn release(&self, user: UserId, connection: ConnectionId) {
+        self.releases().push_back((user, connection));
+        self.release_wanted.notify_one();
+    }
+
+    /// Whether so many releases wait that nobody more is to be admitted.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.releases().len() >= RELEASES_MAX
+    }
+
+    /// Releases what is to be released, for ever.
+    pub(crate) async fn keep_releasing(&self) {
+        loop {
+            self.release_wanted.notified().await;
+            while self.release_batch().await {}
+            self.released.notify_waiters();
+            self.somebody_left.notify_one();
         }
-        self.somebody_left.notify_one();
+    }
+
+    /// Returns whether there may be more. What failed stays in the queue.
+    async fn release_batch(&self) -> bool {
+        let batch: Vec<_> = self
+            .releases()
+            .iter()
+            .take(RELEASE_BATCH_MAX)
+            .copied()
+            .collect();
+        let grace = self.options.offline_grace;
+        let outcomes = batch
+            .iter()
+            .map(|(user, connection)| self.engine.release(*user, *connection, grace));
+        let failed = join_all(outcomes).await.into_iter().find_map(Result::err);
+        if let Some(error) = failed {
+            // Releasing is idempotent, so the whole batch is simply tried again.
+            tracing::debug!(%error, "could not release connections; trying again");
+            tokio::time::sleep(RETRY_DELAY).await;
+            return true;
+        }
+        // Only this task takes from the queue.
+        self.releases().drain(..batch.len());
+        !batch.is_empty()
+    }
+
+    /// Returns once everything is released.
+    pub(crate) async fn wait_until_released(&self) {
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if self.releases().is_empty() {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// Answers the oldest open question of `connection`.
@@ -229,7 +292,7 @@ impl Presence {
     /// Takes users offline when their grace is over, for ever.
     pub(crate) async fn sweep(&self) {
         loop {
-            let next_due = self.expire_all().await;
+            let next_due = self.expire_all(Duration::ZERO).await;
             let pause = next_due.map_or(SWEEP_INTERVAL, |due| due.min(SWEEP_INTERVAL));
             // Whoever leaves now is due later than everybody already waiting; an early look costs little.
             tokio::select! {
@@ -239,11 +302,16 @@ impl Presence {
         }
     }
 
-    /// Returns when the next user is due.
-    pub(crate) async fn expire_all(&self) -> Option<Duration> {
+    /// Takes offline everybody whose grace is running: no node is left that would do it later.
+    pub(crate) async fn expire_leaving(&self) {
+        self.expire_all(self.options.offline_grace).await;
+    }
+
+    /// Takes offline whoever is due within `ahead`. Returns when the next one is due.
+    async fn expire_all(&self, ahead: Duration) -> Option<Duration> {
         let mut next_due = None;
         for partition in 0..self.engine.partitions() {
-            match self.expire(partition).await {
+            match self.expire(partition, ahead).await {
                 Ok(due) => next_due = next_due.into_iter().chain(due).min(),
                 Err(error) => tracing::debug!(%error, "could not take users offline; trying again"),
             }
@@ -251,9 +319,16 @@ impl Presence {
         next_due
     }
 
-    async fn expire(&self, partition: u32) -> Result<Option<Duration>, EngineError> {
+    async fn expire(
+        &self,
+        partition: u32,
+        ahead: Duration,
+    ) -> Result<Option<Duration>, EngineError> {
         loop {
-            let expired = self.engine.expire(partition, EXPIRE_BATCH_MAX).await?;
+            let expired = self
+                .engine
+                .expire(partition, EXPIRE_BATCH_MAX, ahead)
+                .await?;
             if expired.count < u64::from(EXPIRE_BATCH_MAX) {
                 return Ok(expired.next_due);
             }

@@ -164,13 +164,19 @@ impl Memory {
         Ok(known.connections.len() as u64)
     }
 
-    pub(super) fn expire(&self, _partition: u32, batch_max: u32) -> Result<Expired, EngineError> {
+    pub(super) fn expire(
+        &self,
+        _partition: u32,
+        batch_max: u32,
+        ahead: Duration,
+    ) -> Result<Expired, EngineError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let now_ms = now_ms();
+        let horizon_ms = now_ms + ahead.as_millis() as u64;
         let mut offline = Vec::new();
         while let Some(&(offline_at_ms, user)) = state.leaving.first() {
-            if offline_at_ms > now_ms || offline.len() >= batch_max as usize {
+            if offline_at_ms > horizon_ms || offline.len() >= batch_max as usize {
                 break;
             }
             state.leaving.pop_first();

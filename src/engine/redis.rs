@@ -181,6 +181,7 @@ impl Redis {
         &self,
         partition: u32,
         batch_max: u32,
+        ahead: Duration,
     ) -> Result<Expired, EngineError> {
         let keys = vec![
             self.keys.leaving(partition),
@@ -188,7 +189,11 @@ impl Redis {
             self.keys.revision(partition),
             self.keys.epoch(partition),
         ];
-        let args = vec![batch_max.to_string(), self.keys.presence_channel(partition)];
+        let args = vec![
+            batch_max.to_string(),
+            self.keys.presence_channel(partition),
+            ahead.as_millis().to_string(),
+        ];
         let (count, next_due_ms): (u64, i64) =
             self.scripts.expire.call(&self.commands, keys, args).await?;
         Ok(Expired {

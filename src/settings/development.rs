@@ -75,12 +75,10 @@ fn missing(settings: &Settings) -> &'static str {
         settings.internal.api_key.is_some(),
     ) {
         (true, true) => "",
-        (true, false) => "VIGIE_INTERNAL__API_KEY",
-        (false, true) => {
-            "VIGIE_AUTH__SECRET (or VIGIE_AUTH__PUBLIC_KEY_FILE or VIGIE_AUTH__JWKS_FILE)"
-        }
+        (true, false) => "internal.api_key (VIGIE_INTERNAL__API_KEY)",
+        (false, true) => "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file",
         (false, false) => {
-            "VIGIE_AUTH__SECRET (or VIGIE_AUTH__PUBLIC_KEY_FILE or VIGIE_AUTH__JWKS_FILE) and VIGIE_INTERNAL__API_KEY"
+            "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file, and internal.api_key (VIGIE_INTERNAL__API_KEY)"
         }
     }
 }

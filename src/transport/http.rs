@@ -16,10 +16,9 @@ mod public;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use tower_http::limit::RequestBodyLimitLayer;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -68,7 +67,7 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(presence::one))
         .routes(routes!(nodes::list))
         .split_for_parts();
-    describe_keys(&mut description);
+    openapi::complete(&mut description);
     let description = description.to_json().unwrap_or_default();
     let body_max = state.body_max;
     api.route(
@@ -90,15 +89,6 @@ pub fn internal(state: Internal) -> Router {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
     })
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
-    .layer(RequestBodyLimitLayer::new(body_max))
-    .layer(axum::extract::DefaultBodyLimit::disable())
+    .layer(DefaultBodyLimit::max(body_max))
     .with_state(state)
-}
-
-fn describe_keys(description: &mut utoipa::openapi::OpenApi) {
-    let components = description.components.get_or_insert_with(Default::default);
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    let key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
-    components.add_security_scheme("key", SecurityScheme::ApiKey(key));
 }

@@ -203,14 +203,6 @@ pub struct Revisions {
     /// Of the game statistics.
     #[ts(type = "number | null")]
     pub stats: Option<Revision>,
-    /// Of the friend list; only for friends and the user.
-    #[ts(optional, type = "number | null")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub friends: Option<Option<Revision>>,
-    /// Of the match history; only for friends and the user.
-    #[ts(optional, type = "number | null")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matches: Option<Option<Revision>>,
 }
 
 impl<'a> Watching<'a> {
@@ -232,8 +224,6 @@ impl<'a> Watching<'a> {
             revisions: Revisions {
                 profile: revision(Kind::Profile),
                 stats: revision(Kind::Stats),
-                friends: full.then(|| revision(Kind::Friends)),
-                matches: full.then(|| revision(Kind::Matches)),
             },
         }
     }

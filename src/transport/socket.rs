@@ -3,6 +3,7 @@
 //! A connection is admitted by `gate`, its events are worked off by its own `session`, and what the domain
 //! wants told goes out through `delivery`.
 
+mod addresses;
 mod delivery;
 mod gate;
 mod inbox;
@@ -21,6 +22,7 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
 
+use self::addresses::Addresses;
 use self::gate::Welcome;
 use self::outlet::Outlets;
 use crate::domain::Hub;
@@ -43,6 +45,8 @@ pub struct Limits {
     pub events_per_second: u32,
     /// Events of one connection in a burst.
     pub events_burst: u32,
+    /// Connections of one address; 0 sets no limit.
+    pub connections_per_address: usize,
     /// Bytes of one message.
     pub message: usize,
     /// Packets waiting for one connection.
@@ -54,6 +58,7 @@ struct Sockets {
     hub: Hub,
     tokens: TokenVerifier,
     outlets: Outlets,
+    addresses: Addresses,
     metrics: Arc<Metrics>,
     limits: Limits,
     last_id: AtomicU64,
@@ -80,6 +85,7 @@ impl SocketServer {
             hub,
             tokens,
             outlets: Outlets::new(metrics.clone(), limits.outbound_queue),
+            addresses: Addresses::new(limits.connections_per_address),
             metrics,
             limits,
             last_id: AtomicU64::new(0),

@@ -6,16 +6,22 @@
 mod bridge;
 mod client;
 mod cluster;
+mod connecting;
+mod http;
 mod node;
 mod process;
 mod redis;
+mod samples;
+mod waiting;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Record, Status::Offline, Status::Online};
-pub use cluster::{Answer, Cluster, Connecting, NODE_KEY, SECRET, now_seconds, sign};
+pub use cluster::{Cluster, NODE_KEY, SECRET};
+pub use connecting::{Connecting, now_seconds, sign};
 pub use process::{project_root, run, vigie};
 pub use redis::Redis;
+pub use samples::{kinds, profile, public, revision};
 
 /// Users that tests are about.
 pub const ADA: u64 = 42;

@@ -9,9 +9,12 @@
 mod harness;
 
 mod cli;
+mod connections;
 mod engines;
 mod frontend;
+mod internal_api;
 mod notifications;
+mod order;
 mod payloads;
 mod presence;
 mod tokens;

@@ -15,8 +15,6 @@ use super::problem::Problem;
     params(("id" = u64, Path, description = "the user")),
     responses(
         (status = 200, description = "recorded and published", body = Reached),
-        (status = 400, description = "the id makes no sense", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
     )
 )]
 pub(super) async fn deleted(
@@ -34,9 +32,7 @@ pub(super) async fn deleted(
     params(("id" = u64, Path, description = "the user")),
     responses(
         (status = 200, description = "published", body = Reached),
-        (status = 400, description = "the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn disconnect(

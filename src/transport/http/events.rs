@@ -50,9 +50,7 @@ pub(super) struct Reached {
     request_body = DirectEvent,
     responses(
         (status = 200, description = "published", body = Reached),
-        (status = 400, description = "the body or the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn send(

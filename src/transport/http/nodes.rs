@@ -66,7 +66,6 @@ impl From<LiveNode> for Node {
     path = "/api/v1/nodes",
     responses(
         (status = 200, description = "the nodes, by id", body = Nodes),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
     )
 )]
 pub(super) async fn list(State(internal): State<Internal>) -> Result<axum::Json<Nodes>, Problem> {

@@ -167,9 +167,7 @@ content!(MatchHistoryUpdate, Kind::Matches, matches);
     request_body = ProfileUpdate,
     responses(
         (status = 200, description = "stored and published, or stale", body = Published),
-        (status = 400, description = "the body or the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn profile_update(
@@ -188,9 +186,7 @@ pub(super) async fn profile_update(
     request_body = GameStatsUpdate,
     responses(
         (status = 200, description = "stored and published, or stale", body = Published),
-        (status = 400, description = "the body or the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn game_stats_update(
@@ -209,9 +205,7 @@ pub(super) async fn game_stats_update(
     request_body = FriendListUpdate,
     responses(
         (status = 200, description = "stored and published, or stale", body = Published),
-        (status = 400, description = "the body or the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn friend_list_update(
@@ -230,9 +224,7 @@ pub(super) async fn friend_list_update(
     request_body = MatchHistoryUpdate,
     responses(
         (status = 200, description = "stored and published, or stale", body = Published),
-        (status = 400, description = "the body or the id makes no sense", body = Problem),
-        (status = 410, description = "the account was deleted", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
+        (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn match_history_update(
@@ -287,8 +279,6 @@ pub(super) enum ItemResult {
     ),
     responses(
         (status = 200, description = "one result for each item, in order", body = Vec<ItemResult>),
-        (status = 400, description = "the body is no JSON array", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
     )
 )]
 pub(super) async fn batch(

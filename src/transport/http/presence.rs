@@ -83,7 +83,6 @@ impl From<RegisteredConnection> for Connection {
     params(PageRequest),
     responses(
         (status = 200, description = "a page", body = Page),
-        (status = 400, description = "the cursor or the limit makes no sense", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -124,8 +123,6 @@ pub(super) async fn list(
     params(("id" = u64, Path, description = "the user")),
     responses(
         (status = 200, description = "online or offline", body = Presence),
-        (status = 400, description = "the id makes no sense", body = Problem),
-        (status = 503, description = "Redis cannot be reached; try again", body = Problem),
     )
 )]
 pub(super) async fn one(

@@ -50,6 +50,14 @@ impl Sockets {
         if self.hub.is_draining() {
             return Err(ConnectErrorCode::Unavailable);
         }
+        let counted = match &peer {
+            Some(peer) => Some(
+                self.addresses
+                    .count(peer.address.ip())
+                    .ok_or(ConnectErrorCode::TooManyConnections)?,
+            ),
+            None => None,
+        };
         let identity = self.identify(auth.as_deref())?;
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
@@ -69,7 +77,10 @@ impl Sockets {
         socket.on_fallback(inbox.clone());
         socket.on_disconnect(inbox);
         socket.extensions.insert(outlet.clone());
-        tokio::spawn(session::run(self, connection, identity, outlet, incoming));
+        tokio::spawn(async move {
+            session::run(self, connection, identity, outlet, incoming).await;
+            drop(counted);
+        });
         Ok(())
     }
 

@@ -188,7 +188,8 @@ fn write(socket: &SocketRef, parcel: Parcel) -> bool {
         Parcel::Packet(Packet { event, payload }) => {
             let sent = match payload {
                 Some(payload) => socket.emit(event, &*payload),
-                None => socket.emit(event, &()),
+                // An array of none is no payload at all; `()` would be a `null`.
+                None => socket.emit(event, &[(); 0]),
             };
             !matches!(sent, Err(SendError::Socket(InternalChannelFull)))
         }

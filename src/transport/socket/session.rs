@@ -67,7 +67,7 @@ pub(super) async fn run(
     // Questions still in the queue hold the socket, which holds the queue.
     drop(incoming);
     session.sockets.outlets.close(id);
-    session.connection.close().await;
+    session.connection.close();
 }
 
 impl Session {

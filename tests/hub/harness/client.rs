@@ -290,6 +290,20 @@ impl Client {
             .collect()
     }
 
+    /// The names of the events so far that are among `wanted`, in order.
+    pub fn names(&self, wanted: &[&str]) -> Vec<String> {
+        let names = self
+            .events_so_far()
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::Event { name, .. } => Some(name),
+                _ => None,
+            });
+        names
+            .filter(|name| wanted.contains(&name.as_str()))
+            .collect()
+    }
+
     /// Who is online according to this client: its first snapshot, and every transition since.
     ///
     /// `None` while there is no snapshot. Fails the test where a transition says nothing new: the

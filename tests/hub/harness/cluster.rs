@@ -1,17 +1,16 @@
 //! N nodes, their Redis, and a guest on each node that sees who comes and goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
-use reqwest::{Method, RequestBuilder, header::HeaderMap};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::bridge::Bridge;
 use super::client::Client;
+use super::connecting::{Connecting, token};
+use super::eventually;
 use super::node::{Life, Node};
 use super::redis::Redis;
-use super::{eventually, eventually_eq};
 
 /// What the nodes of a test sign tokens with.
 pub const SECRET: &str = "a secret that only the tests know, long enough";
@@ -109,118 +108,15 @@ impl Builder {
 /// What a test runs against. Everything in it ends when it is dropped.
 pub struct Cluster {
     // Dropped in this order: sockets, the official client, the nodes, Redis.
-    lookouts: Mutex<BTreeMap<usize, Client>>,
+    pub(super) lookouts: Mutex<BTreeMap<usize, Client>>,
     with_lookouts: bool,
     named: bool,
     bridge: Arc<Bridge>,
-    http: reqwest::Client,
-    nodes: Vec<Node>,
+    pub(super) http: reqwest::Client,
+    pub(super) nodes: Vec<Node>,
     env: BTreeMap<String, String>,
-    partitions: u64,
-    redis: Option<Redis>,
-}
-
-/// An answer over HTTP.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
-    /// The body as JSON; `null` where it is none.
-    pub json: Value,
-}
-
-impl Answer {
-    /// Fails the test unless this is a refusal in problem JSON with the given status.
-    pub fn assert_problem(&self, status: u16) {
-        assert_eq!(self.status, status, "{self:#?}");
-        self.assert_some_problem();
-    }
-
-    /// The same for any status from 400 to 499.
-    pub fn assert_refused(&self) {
-        assert!((400..500).contains(&self.status), "{self:#?}");
-        self.assert_some_problem();
-    }
-
-    fn assert_some_problem(&self) {
-        let kind = self
-            .headers
-            .get("content-type")
-            .and_then(|value| value.to_str().ok());
-        assert_eq!(kind, Some("application/problem+json"), "{self:#?}");
-        assert_eq!(self.json["status"], self.status, "{self:#?}");
-        for field in ["type", "title", "detail"] {
-            assert!(self.json[field].is_string(), "no {field} in {self:#?}");
-        }
-    }
-}
-
-/// How a socket is opened.
-#[derive(Clone, Debug)]
-pub struct Connecting {
-    auth: Option<Value>,
-    namespace: &'static str,
-    options: Value,
-}
-
-impl Connecting {
-    /// With `auth` as it stands.
-    pub fn auth(auth: Value) -> Self {
-        let options = json!({ "transports": ["websocket"] });
-        Self {
-            auth: Some(auth),
-            namespace: "/socket.io/",
-            options,
-        }
-    }
-
-    /// Without `auth` at all.
-    pub fn no_auth() -> Self {
-        Self {
-            auth: None,
-            ..Self::guest()
-        }
-    }
-
-    /// As front ends do it before anybody has signed in.
-    pub fn guest() -> Self {
-        Self::auth(json!({ "token": null }))
-    }
-
-    /// With this token.
-    pub fn token(token: &str) -> Self {
-        Self::auth(json!({ "token": token }))
-    }
-
-    /// As this user.
-    pub fn user(user: u64) -> Self {
-        Self::token(&token(user))
-    }
-
-    /// `/` or `/socket.io/` (the default).
-    pub fn namespace(mut self, namespace: &'static str) -> Self {
-        self.namespace = namespace;
-        self
-    }
-
-    /// Which transports, in which order; more than one means an upgrade.
-    pub fn transports(mut self, transports: &[&str]) -> Self {
-        self.options["transports"] = json!(transports);
-        self
-    }
-
-    /// On the transport of the sockets opened so before to the same node.
-    pub fn shared(mut self) -> Self {
-        self.options["forceNew"] = json!(false);
-        self
-    }
-
-    /// Stays away once the transport has closed.
-    pub fn once(mut self) -> Self {
-        self.options["reconnection"] = json!(false);
-        self
-    }
+    pub(super) partitions: u64,
+    pub(super) redis: Option<Redis>,
 }
 
 impl Cluster {
@@ -422,210 +318,6 @@ impl Cluster {
         self.nodes[node].resume();
     }
 
-    // ---- HTTP
-
-    /// POSTs to the internal listener, with the key.
-    pub async fn post(&self, node: usize, path: &str, body: &Value) -> Answer {
-        self.send(
-            self.request(node, Method::POST, path)
-                .bearer_auth(NODE_KEY)
-                .json(body),
-        )
-        .await
-    }
-
-    /// GETs from the internal listener, with the key.
-    pub async fn get(&self, node: usize, path: &str) -> Answer {
-        self.send(self.request(node, Method::GET, path).bearer_auth(NODE_KEY))
-            .await
-    }
-
-    /// GETs from the public listener.
-    pub async fn get_public(&self, node: usize, path: &str) -> Answer {
-        self.send(self.http.get(format!("{}{path}", self.nodes[node].public)))
-            .await
-    }
-
-    /// A request to the internal listener to which the test adds what it likes; no key yet.
-    pub fn request(&self, node: usize, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.nodes[node].internal))
-    }
-
-    /// Sends a request.
-    pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request
-            .timeout(super::DEADLINE)
-            .send()
-            .await
-            .expect("the node answers");
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let text = response
-            .text()
-            .await
-            .expect("the node sends a whole answer");
-        let json = serde_json::from_str(&text).unwrap_or_default();
-        Answer {
-            status,
-            headers,
-            text,
-            json,
-        }
-    }
-
-    /// Tells a node of an update (`profile-update` and so on), which must succeed.
-    pub async fn notify(&self, node: usize, user: u64, kind: &str, body: Value) -> Value {
-        let answer = self
-            .post(node, &format!("/api/v1/users/{user}/{kind}"), &body)
-            .await;
-        assert_eq!(
-            answer.status, 200,
-            "{kind} of {user} {body} answered {answer:#?}"
-        );
-        answer.json
-    }
-
-    /// Tells a node of a new profile; returns its revision.
-    pub async fn notify_profile(&self, node: usize, user: u64, profile: Value) -> u64 {
-        let answer = self
-            .notify(node, user, "profile-update", json!({ "user": profile }))
-            .await;
-        answer["revision"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no revision in {answer}"))
-    }
-
-    /// A number among a node's metrics, summed over its labels; 0 where the metric is not there.
-    pub async fn metric(&self, node: usize, name: &str) -> f64 {
-        let answer = self.get(node, "/metrics").await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let of_that_name = answer.text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
-        let values = of_that_name.filter_map(|line| line.rsplit(' ').next());
-        values
-            .map(|value| value.parse::<f64>().expect("a metric is a number"))
-            .sum()
-    }
-
-    // ---- waiting
-
-    /// Waits until so many connections of a user are registered, on all nodes together.
-    pub async fn wait_for_refcount(&self, user: u64, refcount: u64) {
-        let what = format!("user {user} has {refcount} connections");
-        eventually_eq(&what, refcount, async || match &self.redis {
-            Some(redis) => {
-                redis
-                    .number(&["HLEN", &self.key(user, "conns", true)])
-                    .await
-            }
-            None => self.registered(0, user).await.len() as u64,
-        })
-        .await;
-    }
-
-    /// Waits until exactly these users are in Redis's sets of online users.
-    pub async fn wait_for_online(&self, users: &[u64]) {
-        let wanted: BTreeSet<u64> = users.iter().copied().collect();
-        eventually_eq("who is online in Redis", wanted, async || {
-            self.online_in_redis().await
-        })
-        .await;
-    }
-
-    /// Who is online according to Redis.
-    pub async fn online_in_redis(&self) -> BTreeSet<u64> {
-        let mut online = BTreeSet::new();
-        for partition in 0..self.partitions {
-            let key = format!("vigie:{{{partition}}}:online");
-            let members = self.redis().lines(&["SMEMBERS", &key]).await;
-            online.extend(members.iter().map(|id| id.parse::<u64>().expect("an id")));
-        }
-        online
-    }
-
-    /// Waits until a user's topic has so many subscribed nodes.
-    pub async fn wait_for_subscribers(&self, user: u64, nodes: u64) {
-        let channel = self.key(user, "user", true);
-        let wanted = vec![channel.clone(), nodes.to_string()];
-        eventually_eq("nodes that listen to the topic", wanted, async || {
-            let answer = self.cli(&["PUBSUB", "SHARDNUMSUB", &channel]).await;
-            answer.lines().map(str::to_owned).collect()
-        })
-        .await;
-    }
-
-    /// Waits until Redis holds nothing about anybody's presence.
-    pub async fn wait_until_nobody_is_left(&self) {
-        for kind in ["conns:*", "node:*", "online", "leaving"] {
-            let what = format!("no key vigie:{{p}}:{kind}");
-            eventually_eq(&what, Vec::<String>::new(), async || {
-                self.redis().keys(&format!("vigie:{{*}}:{kind}")).await
-            })
-            .await;
-        }
-    }
-
-    /// Waits until every running node counts this user among those online.
-    pub async fn wait_until_seen(&self, user: u64) {
-        self.wait_for_roster(&format!("every node sees {user}"), |roster| {
-            roster.contains(&user)
-        })
-        .await;
-    }
-
-    /// Waits until every running node counts exactly these users as online.
-    pub async fn wait_until_all_see(&self, users: &[u64]) {
-        let wanted: BTreeSet<u64> = users.iter().copied().collect();
-        self.wait_for_roster(&format!("every node sees {users:?}"), |roster| {
-            *roster == wanted
-        })
-        .await;
-    }
-
-    /// A key or channel about a user.
-    pub fn key(&self, user: u64, kind: &str, with_user: bool) -> String {
-        let partition = user % self.partitions;
-        let of_user = if with_user {
-            format!(":{user}")
-        } else {
-            String::new()
-        };
-        format!("vigie:{{{partition}}}:{kind}{of_user}")
-    }
-
-    /// The connections of a user that one node has registered.
-    async fn connections_of(&self, node: usize, user: u64) -> BTreeSet<String> {
-        let all = self.registered(node, user).await;
-        let name = json!(self.nodes[node].name);
-        let own = all.iter().filter(|connection| connection["node"] == name);
-        own.map(|connection| connection["id"].to_string()).collect()
-    }
-
-    /// The connections of a user on all nodes, as one node tells it.
-    async fn registered(&self, node: usize, user: u64) -> Vec<Value> {
-        let answer = self.get(node, &format!("/api/v1/presence/{user}")).await;
-        answer.json["connections"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    async fn wait_for_roster(&self, what: &str, holds: impl Fn(&BTreeSet<u64>) -> bool) {
-        let running = self.running();
-        eventually(what, async || {
-            let lookouts = self.lookouts.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_running = lookouts.iter().filter(|(place, _)| running.contains(place));
-            let agreed = of_running
-                .map(|(_, lookout)| lookout.roster())
-                .all(|roster| roster.is_some_and(|roster| holds(&roster)));
-            agreed.then_some(())
-        })
-        .await;
-    }
-
     /// Waits until a new node is ready, and posts a guest on it.
     async fn welcome(&self, node: usize) {
         eventually(&format!("node {node} is ready"), async || {
@@ -645,25 +337,4 @@ impl Cluster {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&node);
     }
-}
-
-/// A token of a user, good for an hour.
-fn token(user: u64) -> String {
-    sign(
-        &json!({ "sub": user.to_string(), "exp": now_seconds() + 3600 }),
-        SECRET,
-    )
-}
-
-/// Signs claims with HS256.
-pub fn sign(claims: &Value, secret: &str) -> String {
-    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key)
-        .expect("claims are JSON, the secret is bytes")
-}
-
-/// Seconds since 1970.
-pub fn now_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or(Duration::ZERO).as_secs() as i64
 }

@@ -1,0 +1,95 @@
+//! How a socket is opened, and as whom.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::cluster::SECRET;
+
+/// How a socket is opened.
+#[derive(Clone, Debug)]
+pub struct Connecting {
+    pub(super) auth: Option<Value>,
+    pub(super) namespace: &'static str,
+    pub(super) options: Value,
+}
+
+impl Connecting {
+    /// With `auth` as it stands.
+    pub fn auth(auth: Value) -> Self {
+        let options = json!({ "transports": ["websocket"] });
+        Self {
+            auth: Some(auth),
+            namespace: "/socket.io/",
+            options,
+        }
+    }
+
+    /// Without `auth` at all.
+    pub fn no_auth() -> Self {
+        Self {
+            auth: None,
+            ..Self::guest()
+        }
+    }
+
+    /// As front ends do it before anybody has signed in.
+    pub fn guest() -> Self {
+        Self::auth(json!({ "token": null }))
+    }
+
+    /// With this token.
+    pub fn token(token: &str) -> Self {
+        Self::auth(json!({ "token": token }))
+    }
+
+    /// As this user.
+    pub fn user(user: u64) -> Self {
+        Self::token(&token(user))
+    }
+
+    /// `/` or `/socket.io/` (the default).
+    pub fn namespace(mut self, namespace: &'static str) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
+    /// Which transports, in which order; more than one means an upgrade.
+    pub fn transports(mut self, transports: &[&str]) -> Self {
+        self.options["transports"] = json!(transports);
+        self
+    }
+
+    /// On the transport of the sockets opened so before to the same node.
+    pub fn shared(mut self) -> Self {
+        self.options["forceNew"] = json!(false);
+        self
+    }
+
+    /// Stays away once the transport has closed.
+    pub fn once(mut self) -> Self {
+        self.options["reconnection"] = json!(false);
+        self
+    }
+}
+
+/// A token of a user, good for an hour.
+pub fn token(user: u64) -> String {
+    sign(
+        &json!({ "sub": user.to_string(), "exp": now_seconds() + 3600 }),
+        SECRET,
+    )
+}
+
+/// Signs claims with HS256.
+pub fn sign(claims: &Value, secret: &str) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key)
+        .expect("claims are JSON, the secret is bytes")
+}
+
+/// Seconds since 1970.
+pub fn now_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs() as i64
+}
