@@ -152,7 +152,6 @@ impl Hub {
             started_at_ms: now_ms(),
             draining: AtomicBool::new(false),
         }));
-        hub.0.engine.subscribe_base().await?;
         hub.0
             .engine
             .renew(&hub.node_info(), hub.0.options.lease.lease)

@@ -362,9 +362,9 @@ impl Engine {
         either!(self.connections_of(user))
     }
 
-    /// Listens to every partition's transitions and to the node's own channel. Returns once confirmed.
-    pub async fn subscribe_base(&self) -> Result<(), EngineError> {
-        either!(self.subscribe_base())
+    /// Listens to the partition's transitions and to the node's own channel. Returns once confirmed.
+    pub async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
+        either!(self.subscribe_presence(partition))
     }
 
     /// Listens to the topics of `users`. Returns once all are confirmed; after an error, any may be.

@@ -276,7 +276,7 @@ impl Presence {
 
     /// Subscribes first, notes the revision, then reads: what happens meanwhile arrives as transitions.
     async fn restore(&self, partition: u32, round: u64) -> Result<(), EngineError> {
-        self.engine.subscribe_base().await?;
+        self.engine.subscribe_presence(partition).await?;
         let position = self.engine.position(partition).await?;
         let snapshot = self.engine.online(partition).await?;
         let place = self.deliveries.place().await;

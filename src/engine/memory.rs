@@ -225,7 +225,7 @@ impl Memory {
         Ok((true, known.connections.iter().map(registered).collect()))
     }
 
-    pub(super) fn subscribe_base(&self) -> Result<(), EngineError> {
+    pub(super) fn subscribe_presence(&self, _partition: u32) -> Result<(), EngineError> {
         Ok(())
     }
 

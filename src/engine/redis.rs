@@ -260,12 +260,10 @@ impl Redis {
         Ok((online, connections))
     }
 
-    pub(super) async fn subscribe_base(&self) -> Result<(), EngineError> {
-        let mut channels: Vec<_> = (0..self.partitions())
-            .map(|partition| self.keys.presence_channel(partition))
-            .collect();
-        channels.push(self.keys.node(self.incarnation.as_str()));
-        self.bus.subscribe(channels).await
+    pub(super) async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
+        let presence = self.keys.presence_channel(partition);
+        let own = self.keys.node(self.incarnation.as_str());
+        self.bus.subscribe(vec![presence, own]).await
     }
 
     pub(super) async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {

@@ -131,6 +131,25 @@ async fn an_expired_token_says_so() {
         .await;
 }
 
+/// Goal: one address may have so many connections on a node and no more.
+/// Method: a limit of three on one node, of which the harness's guest takes one; a fourth is refused until one
+/// of them has gone.
+#[tokio::test]
+async fn connections_per_address_are_limited() {
+    let cluster = Cluster::builder()
+        .env("VIGIE_LIMITS__CONNECTIONS_PER_ADDRESS", "3")
+        .start()
+        .await;
+    let (first, _second) = (cluster.connect(0, ADA).await, cluster.connect(0, BOB).await);
+    assert_eq!(
+        cluster.refusal(0, Connecting::guest()).await,
+        "too_many_connections"
+    );
+    first.close().await;
+    cluster.wait_for_refcount(ADA, 0).await;
+    cluster.connect_guest(0).await;
+}
+
 /// Goal: one user may have so many connections and no more; others are not affected.
 /// Method: a limit of two; a third is refused until one of the two has gone.
 #[tokio::test]
