@@ -106,7 +106,7 @@ impl App {
             Ok(())
         });
         let (public, public_address) = public;
-        let routes = http::public(hub.clone(), sockets.layer(), origins);
+        let routes = http::public(hub.clone(), sockets.routes(), origins);
         servers.spawn(serve(public, routes, stopping.clone()));
         let (internal, internal_address) = internal;
         let routes = http::internal(Internal {
@@ -157,7 +157,8 @@ impl App {
         self.hub.drain();
         // Nobody is left to hear it when both servers have ended.
         let _ = self.stop_accepting.send(true);
-        if tokio::time::timeout(self.drain, self.sockets.close_all())
+        let closed = self.sockets.close_all(self.drain);
+        if tokio::time::timeout(self.drain + GOODBYE_WITHIN, closed)
             .await
             .is_err()
         {
@@ -230,11 +231,14 @@ fn domain_options(settings: &Settings) -> domain::Options {
                 Audience::Everyone => presence::Audience::Everyone,
                 Audience::Watchers => presence::Audience::Watchers,
             },
+            // Nodes notice within a heartbeat that they have to register again.
+            doubt: settings.node.lease + settings.node.heartbeat,
         },
         lease: LeaseOptions {
             lease: settings.node.lease,
             heartbeat: settings.node.heartbeat,
         },
+        audit: settings.node.audit,
         watches: settings.limits.watches,
         public_fields: settings.visibility.public_fields.clone(),
     }

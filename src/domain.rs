@@ -3,6 +3,7 @@
 //! [`Hub`] is the face of it. Calls come from the transport or from a back end in Rust; what is to be told to
 //! this node's connections leaves as one stream of [`delivery::Delivery`].
 
+mod audit;
 pub mod connection;
 pub mod delivery;
 pub mod health;
@@ -22,9 +23,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinSet};
 
-use self::delivery::{Deliveries, DeliveryStream};
+use self::delivery::{Deliveries, Delivery, DeliveryStream};
 use self::health::{Canaries, Check};
-use self::lease::LeaseOptions;
+use self::lease::{Lease, LeaseOptions};
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 use self::topic::Topics;
@@ -33,7 +34,7 @@ use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
     RegisteredConnection,
 };
-use crate::ids::UserId;
+use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::{ConnectionKind, Metrics};
 
 /// How long a starting node waits until it knows who is online.
@@ -46,6 +47,8 @@ pub struct Options {
     pub presence: PresenceOptions,
     /// How long a node counts as alive.
     pub lease: LeaseOptions,
+    /// How often a node compares what it holds with what the engine says.
+    pub audit: Duration,
     /// Most profiles one connection may watch.
     pub watches: usize,
     /// Fields of a user that everybody may see.
@@ -82,8 +85,10 @@ struct Inner {
     engine: Engine,
     topics: Arc<Topics>,
     presence: Presence,
+    deliveries: Deliveries,
     visibility: Visibility,
     canaries: Canaries,
+    lease: Lease,
     metrics: Arc<Metrics>,
     options: Options,
     started_at_ms: u64,
@@ -98,8 +103,8 @@ pub struct Running {
 /// What a caller can do about an update that was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// The update cannot be written as JSON.
-    #[error("the update cannot be written as JSON: {0}")]
+    /// The update is no JSON, or a profile no JSON object.
+    #[error("the update is not the JSON that is needed: {0}")]
     Json(#[from] serde_json::Error),
     /// The account was deleted.
     #[error("the account was deleted")]
@@ -137,7 +142,7 @@ impl Hub {
         let presence = Presence::new(
             engine.clone(),
             topics.clone(),
-            deliveries,
+            deliveries.clone(),
             metrics.clone(),
             options.presence,
         );
@@ -146,7 +151,9 @@ impl Hub {
             engine,
             topics,
             presence,
+            deliveries,
             canaries: Canaries::default(),
+            lease: Lease::new(options.lease),
             metrics,
             options,
             started_at_ms: now_ms(),
@@ -154,7 +161,7 @@ impl Hub {
         }));
         hub.0
             .engine
-            .renew(&hub.node_info(), hub.0.options.lease.lease)
+            .begin(&hub.node_info(), hub.0.lease.length())
             .await?;
         let running = hub.spawn(messages);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
@@ -171,11 +178,10 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.0.presence.keep_replica().await }));
         run(|hub| Box::pin(async move { hub.0.presence.keep_releasing().await }));
         run(|hub| Box::pin(async move { hub.0.presence.sweep().await }));
-        run(|hub| {
-            Box::pin(async move {
-                lease::keep(&hub.0.engine, hub.0.options.lease, || hub.node_info()).await;
-            })
-        });
+        run(|hub| Box::pin(async move { hub.keep_lease().await }));
+        run(|hub| Box::pin(async move { hub.keep_reaping().await }));
+        run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
+        run(|hub| Box::pin(async move { hub.keep_hearing().await }));
         tasks.spawn(self.clone().read(messages));
         Running { tasks }
     }
@@ -194,8 +200,10 @@ impl Hub {
                 Message::Canary { nonce } => self.0.canaries.landed(nonce),
                 Message::Interrupted => {
                     tracing::info!("messages may have been missed; subscribing and reading anew");
+                    self.0.metrics.interruptions.inc();
                     self.0.presence.interrupted();
                     self.0.topics.interrupted();
+                    self.0.lease.doubt();
                 }
             }
         }
@@ -407,6 +415,23 @@ impl Hub {
         }
     }
 
+    /// Has the oldest open question of a connection answered in its turn.
+    async fn take_turn(&self, to: ConnectionId) {
+        self.0.deliveries.place().await.put(Delivery::Turn { to });
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    fn lease(&self) -> &Lease {
+        &self.0.lease
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     fn topics(&self) -> &Arc<Topics> {
         &self.0.topics
     }
@@ -439,7 +464,7 @@ impl Running {
     }
 }
 
-fn notified(outcome: Result<Published, EngineError>) -> Result<Notified, NotifyError> {
+fn notified(outcome: Result<Published, NotifyError>) -> Result<Notified, NotifyError> {
     let (revision, nodes, stale) = match outcome? {
         Published::Stored { revision, nodes } => (revision, nodes, false),
         Published::Stale { revision } => (revision, 0, true),

@@ -88,6 +88,8 @@ pub enum Registration {
         refcount: u64,
         /// Number of the partition's last transition: the user is online from it on at the latest.
         revision: u64,
+        /// Since when the connection counts, in ms since 1970 on the engine's clock.
+        since_ms: u64,
     },
     /// The account was deleted; nothing was changed.
     AccountDeleted,
@@ -203,6 +205,26 @@ pub struct Views {
     pub full: Arc<RawValue>,
 }
 
+/// What the engine keeps about a user's updates.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The last update of each kind, and when it was stored, in ms since 1970 on the engine's clock.
+    pub updates: Vec<(Kind, Views, u64)>,
+    /// The account was deleted.
+    pub deleted: bool,
+    /// Connections that counted at this time, in ms since 1970 on the engine's clock, are to be closed.
+    pub disconnected_at_ms: u64,
+}
+
+/// What a call of the reaper did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// Connections released by this call.
+    pub released: u64,
+    /// Connections that the incarnation still owes.
+    pub left: u64,
+}
+
 /// A message on a user's topic.
 #[derive(Clone, Debug)]
 pub enum TopicMessage {
@@ -215,8 +237,11 @@ pub enum TopicMessage {
         /// Its payload.
         data: Arc<RawValue>,
     },
-    /// Every connection of the user is to be closed.
-    Disconnect,
+    /// Connections of the user are to be closed.
+    Disconnect {
+        /// Those that counted at this time, in ms since 1970 on the engine's clock; all where absent.
+        before_ms: Option<u64>,
+    },
     /// The account is gone.
     AccountDeleted,
 }
@@ -382,9 +407,9 @@ impl Engine {
         either!(self.publish(updates))
     }
 
-    /// The last update of each kind about `user`.
-    pub async fn last_updates(&self, user: UserId) -> Result<Vec<(Kind, Views)>, EngineError> {
-        either!(self.last_updates(user))
+    /// What is kept about the updates of `user`.
+    pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
+        either!(self.stored(user))
     }
 
     /// Sends an event to the user's own connections. Returns how many nodes were listening, or `None` for
@@ -414,9 +439,56 @@ impl Engine {
         either!(self.send_canary(nonce))
     }
 
-    /// Renews the node's lease for `lease` and tells the others about the node.
-    pub async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+    /// Begins the lease of the present incarnation, and tells the others about the node.
+    pub async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        either!(self.begin(info, lease))
+    }
+
+    /// Renews the lease of the present incarnation, and tells the others about the node. `false` when the
+    /// lease is gone: what the incarnation registered is, or will be, released by others.
+    pub async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<bool, EngineError> {
         either!(self.renew(info, lease))
+    }
+
+    /// Takes a new incarnation, whose lease is still to begin. Returns the one before.
+    pub fn start_over(&self) -> Incarnation {
+        match self {
+            Self::Memory(memory) => memory.incarnation(),
+            Self::Redis(redis) => redis.start_over(),
+        }
+    }
+
+    /// Takes away leases that are over. Returns their incarnations.
+    pub async fn bury(&self) -> Result<Vec<String>, EngineError> {
+        either!(self.bury())
+    }
+
+    /// Incarnations that owe something in the partition and have no lease.
+    pub async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
+        either!(self.dead(partition))
+    }
+
+    /// Releases at most `batch_max` connections of a dead incarnation.
+    pub async fn reap(
+        &self,
+        partition: u32,
+        incarnation: &str,
+        batch_max: u32,
+        grace: Duration,
+    ) -> Result<Reaped, EngineError> {
+        either!(self.reap(partition, incarnation, batch_max, grace))
+    }
+
+    /// The connections that the present incarnation has registered in the partition.
+    pub async fn owed(&self, partition: u32) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        either!(self.owed(partition))
+    }
+
+    /// Has the connection that carries messages opened anew, because nothing arrives over it.
+    pub async fn reconnect_messages(&self) {
+        if let Self::Redis(redis) = self {
+            redis.reconnect_messages().await;
+        }
     }
 
     /// Gives the lease back: the node is no longer alive.
@@ -430,7 +502,7 @@ impl Engine {
     }
 
     /// The node's present life.
-    pub fn incarnation(&self) -> &Incarnation {
+    pub fn incarnation(&self) -> Incarnation {
         match self {
             Self::Memory(memory) => memory.incarnation(),
             Self::Redis(redis) => redis.incarnation(),

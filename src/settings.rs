@@ -158,6 +158,9 @@ pub struct NodeSettings {
     /// Over how long connections are closed on shutdown.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// How often a node compares the connections it holds with those registered.
+    #[serde(with = "humantime_serde")]
+    pub audit: Duration,
 }
 
 /// `[presence]`: who hears that somebody came or went, and when.
@@ -298,6 +301,7 @@ impl Default for NodeSettings {
             lease: Duration::from_secs(6),
             heartbeat: Duration::from_secs(2),
             drain: Duration::from_secs(10),
+            audit: Duration::from_secs(60),
         }
     }
 }

@@ -14,7 +14,7 @@
 -- ARGV[4]  int     most connections a user may have
 -- ARGV[5]  string  presence channel (same hash tag as the keys)
 --
--- RETURNS   { 'ok', refcount, revision of the last transition },
+-- RETURNS   { 'ok', refcount, revision of the last transition, connected at (ms) },
 --           { 'deleted' } for a deleted account, { 'full' } at the limit: nothing is changed
 -- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user was offline
 -- REPEAT    safe: the same connection counts once and announces nothing
@@ -47,8 +47,9 @@ redis.call('SADD', owed, user .. '/' .. connection)
 redis.call('SADD', nodes, incarnation)
 redis.call('ZREM', leaving, user)
 local refcount = redis.call('HLEN', connections)
+local since    = tonumber(redis.call('HGET', connections, field))
 if redis.call('SADD', online, user) == 0 then
-  return { 'ok', refcount, tonumber(redis.call('GET', rev_key) or 0) }
+  return { 'ok', refcount, tonumber(redis.call('GET', rev_key) or 0), since }
 end
 
 -- The microsecond at which a life of the data begins names it: no other life began then.
@@ -57,4 +58,4 @@ local epoch = redis.call('GET', epoch_key)
 local rev   = redis.call('INCR', rev_key)
 redis.call('SPUBLISH', channel, string.format(
   '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[]}', epoch, rev, user))
-return { 'ok', refcount, rev }
+return { 'ok', refcount, rev, since }

@@ -1,6 +1,6 @@
 -- Stores an update of one kind about a user and publishes it on the user's topic.
 --
--- KEYS[1]  hash    last updates of the user: "<kind>.revision", "<kind>.public", "<kind>.full"
+-- KEYS[1]  hash    last updates of the user: "<kind>.revision", "<kind>.at" (ms), "<kind>.public", "<kind>.full"
 -- KEYS[2]  string  name of this life of the data
 -- KEYS[3]  string  answer already given to this request; lives for a minute
 -- ARGV[1]  string  kind: profile, stats, friends or matches
@@ -34,12 +34,15 @@ local stored = tonumber(redis.call('HGET', profile, kind .. '.revision') or 0)
 local time   = redis.call('TIME')
 if revision == 0 then
   revision = math.max(time[1] * 1000000 + time[2], stored + 1)
-elseif revision <= stored then
+end
+-- Beyond 2^53 - 1 numbers lose digits: after a caller has used the last one nothing is newer.
+if revision <= stored or revision > 9007199254740991 then
   return { 'stale', stored, 0 }
 end
 
 local revision_text = string.format('%.0f', revision)
-redis.call('HSET', profile, kind .. '.revision', revision_text,
+local now_ms        = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', profile, kind .. '.revision', revision_text, kind .. '.at', now_ms,
   kind .. '.public', public, kind .. '.full', full)
 redis.call('PEXPIRE', profile, keep_ms)
 redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))

@@ -69,21 +69,24 @@ impl Hub {
             return Err(EngineError::Unavailable(reason).into());
         }
         let mut hold = self.topics().hold(user);
-        let (registration, confirmed) =
-            tokio::join!(self.presence().register(user, id), hold.confirmed());
-        match (registration, confirmed) {
-            (Ok(Registration::AccountDeleted), _) => Err(Refused::AccountDeleted),
-            (Ok(Registration::TooManyConnections), _) => Err(Refused::TooManyConnections),
-            (Ok(Registration::Registered { .. }), Ok(())) => {
-                hold.enter_own(id);
-                Ok(())
+        hold.confirmed().await?;
+        // Told before counted: whatever happens to the account from the moment of counting on is heard.
+        hold.enter_own(id);
+        let refused = match self.presence().register(user, id).await {
+            Ok(Registration::Registered { since_ms, .. }) => {
+                self.topics().counts_since(user, id, since_ms);
+                return Ok(());
             }
-            (Err(error), _) | (_, Err(error)) => {
+            Ok(Registration::AccountDeleted) => Refused::AccountDeleted,
+            Ok(Registration::TooManyConnections) => Refused::TooManyConnections,
+            Err(error) => {
                 // A lost answer does not mean a lost command: take back what may have been done.
                 self.presence().release(user, id);
-                Err(error.into())
+                error.into()
             }
-        }
+        };
+        self.topics().leave(user, id);
+        Err(refused)
     }
 }
 
@@ -96,6 +99,11 @@ impl Connection {
     /// The account; none for a guest.
     pub fn user(&self) -> Option<UserId> {
         self.user
+    }
+
+    /// Has the oldest open question answered in its turn, after what is to be told before.
+    pub async fn take_turn(&self) {
+        self.hub.take_turn(self.id).await;
     }
 
     /// Has the question "who is online" answered through the stream of deliveries.

@@ -65,6 +65,11 @@ pub enum Delivery {
         /// Connections that watch the user and are not the user's own.
         watchers: Recipients,
     },
+    /// It is the turn of the oldest open question of `to`, whose answer is known already.
+    Turn {
+        /// Who asked.
+        to: ConnectionId,
+    },
     /// Answers the oldest open question of `to`: who is online, as a JSON array.
     OnlineUsers {
         /// Who asked.

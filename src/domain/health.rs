@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Hub;
 use crate::engine::Engine;
 
 /// How long a canary may take. Readiness is asked about every few seconds, so late is as good as lost.
@@ -26,6 +27,34 @@ pub struct Check {
 pub(crate) struct Canaries {
     last: AtomicU64,
     flying: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Hub {
+    /// Sends a canary every heartbeat, for ever. When the engine answers and two in a row do not come back,
+    /// the connection that carries messages is opened anew: it looks alive and is not.
+    pub(crate) async fn keep_hearing(&self) {
+        let mut lost = 0;
+        loop {
+            tokio::time::sleep(self.lease().heartbeat()).await;
+            let sent_at = Instant::now();
+            let [engine, canary] = self.0.canaries.check(self.engine()).await;
+            match (engine.failure, canary.failure) {
+                (Some(_), _) => lost = 0,
+                (None, None) => {
+                    lost = 0;
+                    self.metrics()
+                        .canary_lag_seconds
+                        .set(sent_at.elapsed().as_secs_f64());
+                }
+                (None, Some(_)) => lost += 1,
+            }
+            if lost >= 2 {
+                lost = 0;
+                tracing::warn!("nothing arrives over the subscribing connection; opening it anew");
+                self.engine().reconnect_messages().await;
+            }
+        }
+    }
 }
 
 impl Canaries {
@@ -49,7 +78,10 @@ impl Canaries {
         let sent = tokio::time::timeout(CANARY_WITHIN, engine.send_canary(nonce)).await;
         let engine_failure = match sent {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "could not send a canary");
+                Some("cannot be reached".to_owned())
+            }
             Err(_) => Some("did not answer within a second".to_owned()),
         };
         let canary_failure = match &engine_failure {

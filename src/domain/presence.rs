@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::Notify;
 
 use super::delivery::{Deliveries, Delivery, StatusChange};
@@ -16,6 +16,9 @@ use crate::telemetry::Metrics;
 
 /// Users taken offline by one call of the script: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
+
+/// Connections registered again together.
+const REGISTER_BATCH_MAX: usize = 256;
 
 /// Releases sent together.
 const RELEASE_BATCH_MAX: usize = 64;
@@ -50,6 +53,8 @@ pub struct PresenceOptions {
     pub offline_grace: Duration,
     /// Who is told.
     pub audience: Audience,
+    /// How long nodes may take to register their connections again after the engine was away.
+    pub doubt: Duration,
 }
 
 /// Presence on this node.
@@ -103,11 +108,49 @@ impl Presence {
         connection: ConnectionId,
     ) -> Result<Registration, EngineError> {
         let limit = self.options.connections_per_user;
-        let registration = self.engine.register(user, connection, limit).await?;
+        let registration = self.register_within(user, connection, limit).await?;
         if let Registration::Registered { revision, .. } = registration {
             self.wait_until_shown(user, revision).await;
         }
         Ok(registration)
+    }
+
+    /// Registers with the incarnation that the node has when it is done.
+    async fn register_within(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        limit: u64,
+    ) -> Result<Registration, EngineError> {
+        loop {
+            let incarnation = self.engine.incarnation();
+            let registration = self.engine.register(user, connection, limit).await?;
+            if self.engine.incarnation() == incarnation {
+                return Ok(registration);
+            }
+        }
+    }
+
+    /// Counts this node's connections once more: the engine may have lost them, or the node its lease.
+    pub(crate) async fn register_again(
+        &self,
+        connections: &[(UserId, ConnectionId)],
+    ) -> Result<(), EngineError> {
+        for batch in connections.chunks(REGISTER_BATCH_MAX) {
+            // They were admitted once; the limit is for newcomers.
+            let registered = batch
+                .iter()
+                .map(|(user, id)| self.register_within(*user, *id, u64::MAX >> 11));
+            try_join_all(registered).await?;
+            // Whoever left meanwhile was released before it was registered again.
+            for (user, id) in batch
+                .iter()
+                .filter(|(user, id)| !self.topics.is_own(*user, *id))
+            {
+                self.release(*user, *id);
+            }
+        }
+        Ok(())
     }
 
     async fn wait_until_shown(&self, user: UserId, revision: u64) {
@@ -145,7 +188,7 @@ impl Presence {
         }
     }
 
-    /// Returns whether there may be more. What failed stays in the queue.
+    /// Returns whether there may be more.
     async fn release_batch(&self) -> bool {
         let batch: Vec<_> = self
             .releases()
@@ -157,15 +200,23 @@ impl Presence {
         let outcomes = batch
             .iter()
             .map(|(user, connection)| self.engine.release(*user, *connection, grace));
-        let failed = join_all(outcomes).await.into_iter().find_map(Result::err);
-        if let Some(error) = failed {
-            // Releasing is idempotent, so the whole batch is simply tried again.
-            tracing::debug!(%error, "could not release connections; trying again");
-            tokio::time::sleep(RETRY_DELAY).await;
-            return true;
+        let outcomes = join_all(outcomes).await;
+        let failed: Vec<_> = outcomes
+            .iter()
+            .zip(&batch)
+            .filter(|(outcome, _)| outcome.is_err())
+            .map(|(_, owed)| *owed)
+            .collect();
+        {
+            // Only this task takes from the queue. What failed goes behind the others.
+            let mut releases = self.releases();
+            releases.drain(..batch.len());
+            releases.extend(&failed);
         }
-        // Only this task takes from the queue.
-        self.releases().drain(..batch.len());
+        if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
+            tracing::debug!(%error, count = failed.len(), "could not release connections; trying again");
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
         !batch.is_empty()
     }
 
@@ -192,15 +243,20 @@ impl Presence {
         });
     }
 
+    /// How long a user without connections stays online.
+    pub(crate) fn offline_grace(&self) -> Duration {
+        self.options.offline_grace
+    }
+
     /// How many users are online.
     pub(crate) fn online_count(&self) -> usize {
-        self.replica().len()
+        self.replica().count()
     }
 
     /// At most `limit` online users above `after`, ascending, and how many are online in all.
     pub(crate) fn page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
         let replica = self.replica();
-        (replica.page(after, limit), replica.len())
+        (replica.page(after, limit), replica.count())
     }
 
     /// Whether the replica follows the transitions of every partition.
@@ -257,13 +313,27 @@ impl Presence {
         }
     }
 
-    /// Reads a snapshot whenever one is needed, for ever; the first one at once.
+    /// Reads a snapshot whenever one is needed, for ever; the first one at once. Whoever is missing after an
+    /// interruption is gone only when the time to register again is over.
     pub(crate) async fn keep_replica(&self) {
+        loop {
+            self.restore_expected().await;
+            if !self.replica().has_doubts() {
+                self.snapshot_needed.notified().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.snapshot_needed.notified() => {}
+                () = tokio::time::sleep(self.options.doubt) => self.settle().await,
+            }
+        }
+    }
+
+    async fn restore_expected(&self) {
         loop {
             let expected = self.replica().expected_snapshots();
             if expected.is_empty() {
-                self.snapshot_needed.notified().await;
-                continue;
+                return;
             }
             for (partition, round) in expected {
                 if let Err(error) = self.restore(partition, round).await {
@@ -281,12 +351,22 @@ impl Presence {
         let snapshot = self.engine.online(partition).await?;
         let place = self.deliveries.place().await;
         let mut replica = self.replica();
-        if let Some(change) = replica.restore(partition, round, position, snapshot)
-            && !change.is_empty()
-        {
+        if let Some(change) = replica.restore(partition, round, position, snapshot) {
+            self.metrics.snapshots.inc();
             place.put(self.tell(change));
         }
         Ok(())
+    }
+
+    async fn settle(&self) {
+        let place = self.deliveries.place().await;
+        let mut replica = self.replica();
+        let change = replica.settle();
+        tracing::info!(
+            count = change.offline.len(),
+            "users did not come back after an interruption"
+        );
+        place.put(self.tell(change));
     }
 
     /// Takes users offline when their grace is over, for ever.
@@ -329,7 +409,7 @@ impl Presence {
                 .engine
                 .expire(partition, EXPIRE_BATCH_MAX, ahead)
                 .await?;
-            if expired.count < u64::from(EXPIRE_BATCH_MAX) {
+            if expired.next_due.is_none_or(|due| due > ahead) {
                 return Ok(expired.next_due);
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::NotifyError;
 use super::visibility::Visibility;
 use crate::engine::{Engine, EngineError, Kind, Published, Update};
 use crate::ids::{Revision, UserId};
@@ -21,32 +22,55 @@ pub struct Notification {
     pub revision: Option<Revision>,
 }
 
-/// Stores and publishes notifications in order, in one round trip; one result for each.
+/// Stores and publishes notifications in order, in one round trip; one result for each. One that cannot be
+/// prepared stops no other.
 pub(crate) async fn notify(
     engine: &Engine,
     visibility: &Visibility,
     notifications: Vec<Notification>,
-) -> Vec<Result<Published, EngineError>> {
-    let updates = notifications
+) -> Vec<Result<Published, NotifyError>> {
+    let prepared: Vec<_> = notifications
         .into_iter()
-        .map(|notification| prepare(visibility, notification));
-    engine.publish(updates.collect()).await
+        .map(|notification| prepare(visibility, notification))
+        .collect();
+    let updates = prepared
+        .iter()
+        .filter_map(|update| update.as_ref().ok())
+        .cloned()
+        .collect();
+    let mut published = engine.publish(updates).await.into_iter();
+    let mut outcome = |prepared: Result<Update, serde_json::Error>| {
+        prepared?;
+        let missing = || {
+            Err(EngineError::Answer(
+                "fewer outcomes than updates".to_owned(),
+            ))
+        };
+        published
+            .next()
+            .unwrap_or_else(missing)
+            .map_err(NotifyError::from)
+    };
+    prepared.into_iter().map(&mut outcome).collect()
 }
 
 /// A profile is shown by its public fields. Of everything else the field that carries it decides.
-fn prepare(visibility: &Visibility, notification: Notification) -> Update {
+fn prepare(
+    visibility: &Visibility,
+    notification: Notification,
+) -> Result<Update, serde_json::Error> {
     let full = notification.content;
     let public = match notification.kind {
-        Kind::Profile => Some(visibility.public_view(&full)),
+        Kind::Profile => Some(visibility.public_view(&full)?),
         Kind::Stats | Kind::Friends | Kind::Matches => visibility
             .is_public(notification.kind.as_str())
             .then(|| full.clone()),
     };
-    Update {
+    Ok(Update {
         user: notification.user,
         kind: notification.kind,
         revision: notification.revision,
         public,
         full,
-    }
+    })
 }

@@ -50,6 +50,11 @@ struct Partition {
     pending: Option<VecDeque<Transition>>,
     /// Grows whenever a snapshot that was begun earlier no longer counts.
     round: u64,
+    /// Set when history itself may have changed: what the next snapshot lacks is doubtful, not gone.
+    suspicious: bool,
+    /// Users who are shown although the last snapshot lacked them: their nodes may be about to register them
+    /// again.
+    doubtful: HashSet<UserId>,
     /// Who waits for a revision to be applied.
     waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
 }
@@ -76,13 +81,8 @@ impl Replica {
     }
 
     /// How many users are online.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.online.len()
-    }
-
-    /// Whether `user` is online.
-    pub fn contains(&self, user: UserId) -> bool {
-        self.online.contains(&user)
     }
 
     /// At most `limit` online users above `after`, ascending.
@@ -125,9 +125,11 @@ impl Replica {
         Some(receiver)
     }
 
-    /// Messages may have been missed: every partition needs a snapshot that is begun from now on.
+    /// Messages may have been missed, or the engine may have lost data: every partition needs a snapshot that is
+    /// begun from now on. Whoever it lacks is shown until [`Self::settle`].
     pub fn expect_snapshots(&mut self) {
         for partition in &mut self.partitions {
+            partition.suspicious = true;
             partition.expect_snapshot(VecDeque::new());
         }
     }
@@ -161,6 +163,9 @@ impl Replica {
             state.expect_snapshot(VecDeque::from([transition]));
             return Applied::Gap;
         }
+        for user in transition.online.iter().chain(&transition.offline) {
+            state.doubtful.remove(user);
+        }
         state.reach(Position {
             epoch: transition.epoch,
             revision: transition.revision,
@@ -171,6 +176,28 @@ impl Replica {
         };
         self.forget_encoded(&change);
         Applied::Changed(change)
+    }
+
+    /// Whether somebody is shown whom the last snapshot lacked.
+    pub fn has_doubts(&self) -> bool {
+        self.partitions
+            .iter()
+            .any(|partition| !partition.doubtful.is_empty())
+    }
+
+    /// Everybody who is connected has had the time to be registered again: those still doubtful are gone.
+    pub fn settle(&mut self) -> Change {
+        let doubtful: Vec<UserId> = self
+            .partitions
+            .iter_mut()
+            .flat_map(|partition| partition.doubtful.drain())
+            .collect();
+        let change = Change {
+            online: Vec::new(),
+            offline: remove_all(&mut self.online, doubtful),
+        };
+        self.forget_encoded(&change);
+        change
     }
 
     /// Replaces the partition by a snapshot of `round` that was begun at `position`, followed by the
@@ -193,6 +220,10 @@ impl Replica {
             state.expect_snapshot(VecDeque::new());
             return None;
         };
+        let before = state.position.as_ref();
+        let suspicious =
+            state.suspicious || before.is_some_and(|before| before.epoch != reached.epoch);
+        state.suspicious = false;
         // Revisions of another epoch cannot be compared, so whoever waits for one is let go.
         state.reach(Position {
             revision: u64::MAX,
@@ -201,12 +232,15 @@ impl Replica {
         state.position = Some(reached);
 
         let here = |user: &&UserId| user.get() % count == u64::from(partition);
-        let gone = self
+        let missing = self
             .online
             .iter()
             .filter(here)
-            .filter(|user| !members.contains(user));
-        let gone = gone.copied().collect();
+            .filter(|user| !members.contains(user))
+            .copied();
+        let (doubtful, gone): (Vec<_>, Vec<_>) =
+            missing.partition(|user| suspicious || state.doubtful.contains(user));
+        state.doubtful = doubtful.into_iter().collect();
         let change = Change {
             offline: remove_all(&mut self.online, gone),
             online: insert_all(&mut self.online, members),
@@ -398,16 +432,50 @@ mod tests {
         );
     }
 
-    #[test]
-    fn another_epoch_starts_over() {
-        let mut replica = replica(100, &[1]);
-        let foreign = Transition {
+    fn in_epoch_b(transition: Transition) -> Transition {
+        Transition {
             epoch: "b".to_owned(),
-            ..transition(1, &[2], &[])
-        };
-        assert_eq!(replica.apply(0, foreign), Applied::Gap);
-        let restored = restore(&mut replica, position("b", 1), &users(&[2]));
-        assert_eq!(restored, Some(change(&[2], &[1])));
+            ..transition
+        }
+    }
+
+    #[test]
+    fn another_epoch_leaves_time_to_register_again() {
+        let mut replica = replica(100, &[1, 2, 3]);
+        assert_eq!(
+            replica.apply(0, in_epoch_b(transition(1, &[2], &[]))),
+            Applied::Gap
+        );
+        let restored = restore(&mut replica, position("b", 1), &users(&[2, 9]));
+        assert_eq!(restored, Some(change(&[9], &[])));
+        assert_eq!(replica.encoded().get(), "[1,2,3,9]");
+        // One registers again in silence, one does not.
+        let again = replica.apply(0, in_epoch_b(transition(2, &[1], &[])));
+        assert_eq!(again, Applied::Changed(change(&[], &[])));
+        assert!(replica.has_doubts());
+        assert_eq!(replica.settle(), change(&[], &[3]));
+        assert!(!replica.has_doubts());
+    }
+
+    #[test]
+    fn after_an_interruption_whoever_is_missing_is_doubtful() {
+        let mut replica = replica(7, &[1, 2]);
+        replica.expect_snapshots();
+        assert_eq!(
+            restore(&mut replica, position("a", 9), &users(&[1])),
+            Some(change(&[], &[]))
+        );
+        // A doubt outlives a gap, and ends with the transition that says so.
+        assert_eq!(replica.apply(0, transition(11, &[], &[])), Applied::Gap);
+        assert_eq!(
+            restore(&mut replica, position("a", 11), &users(&[1])),
+            Some(change(&[], &[]))
+        );
+        assert_eq!(
+            replica.apply(0, transition(12, &[], &[2])),
+            Applied::Changed(change(&[], &[2]))
+        );
+        assert_eq!(replica.settle(), change(&[], &[]));
     }
 
     #[test]

@@ -3,20 +3,24 @@
 //! A topic is in the table while somebody cares. One task brings the engine's subscriptions in line with the
 //! table, so that a subscription that comes, goes and comes again ends as it should.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 
 use super::delivery::{Deliveries, Delivery, LastUpdates, Recipients};
 use super::visibility::View;
-use crate::engine::{Engine, EngineError, Kind, TopicMessage, Views};
+use crate::engine::{Engine, EngineError, Kind, Stored, TopicMessage, Views};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::Metrics;
 
 /// Topics subscribed in one go.
 const BATCH_MAX: usize = 512;
+
+/// Topics whose stored updates are read together.
+const READ_BATCH_MAX: usize = 64;
 
 /// Pause before a subscription that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -34,7 +38,7 @@ pub(crate) struct Topics {
 struct Table {
     topics: HashMap<UserId, Topic>,
     /// Topics whose subscription may be out of line.
-    changed: Vec<UserId>,
+    changed: HashSet<UserId>,
     /// How often messages may have been missed. Whatever was found out before the last time is void.
     interruptions: u64,
 }
@@ -54,7 +58,15 @@ struct Topic {
     loaded: bool,
     /// Calls that wait for the topic and have not entered a connection yet.
     holds: usize,
+    /// Nothing that was stored when it was loaded is missing from `last`.
+    complete: bool,
+    /// Messages may have been missed since the last one.
+    behind: bool,
+    /// The account is gone, and that was told.
+    deleted: bool,
     own: Recipients,
+    /// Since when each of `own` counts, in the same order, in ms on the engine's clock.
+    own_since_ms: Vec<u64>,
     watchers: Recipients,
     waiting: Vec<oneshot::Sender<Result<(), EngineError>>>,
     last: LastUpdates,
@@ -117,7 +129,7 @@ impl Topics {
             receiver
         });
         if confirmed.is_some() {
-            table.changed.push(user);
+            table.changed.insert(user);
             self.changed.notify_one();
         }
         Hold {
@@ -127,14 +139,30 @@ impl Topics {
         }
     }
 
+    /// Notes since when a connection of the user's own counts, in ms on the engine's clock.
+    pub(crate) fn counts_since(&self, user: UserId, connection: ConnectionId, since_ms: u64) {
+        self.edit(user, |topic| {
+            let at = topic.own.iter().position(|known| *known == connection);
+            if let Some(since) = at.and_then(|at| topic.own_since_ms.get_mut(at)) {
+                *since = since_ms;
+            }
+        });
+    }
+
     /// Takes a connection of the user's own out of the topic.
     pub(crate) fn leave(&self, user: UserId, connection: ConnectionId) {
-        self.edit(user, |topic| remove(&mut topic.own, connection));
+        self.edit(user, |topic| {
+            if let Some(at) = remove(&mut topic.own, connection) {
+                topic.own_since_ms.swap_remove(at);
+            }
+        });
     }
 
     /// Takes a watching connection out of the topic.
     pub(crate) fn unwatch(&self, user: UserId, connection: ConnectionId) {
-        self.edit(user, |topic| remove(&mut topic.watchers, connection));
+        self.edit(user, |topic| {
+            remove(&mut topic.watchers, connection);
+        });
     }
 
     fn edit(&self, user: UserId, edit: impl FnOnce(&mut Topic)) {
@@ -144,7 +172,7 @@ impl Topics {
         };
         edit(topic);
         if !topic.is_wanted() {
-            table.changed.push(user);
+            table.changed.insert(user);
             self.changed.notify_one();
         }
     }
@@ -175,7 +203,8 @@ impl Topics {
         for (user, topic) in &mut table.topics {
             topic.confirmed = false;
             topic.loaded = false;
-            table.changed.push(*user);
+            topic.behind = true;
+            table.changed.insert(*user);
         }
         self.changed.notify_one();
     }
@@ -197,9 +226,10 @@ impl Topics {
         if table.changed.is_empty() {
             return None;
         }
-        let count = table.changed.len().min(BATCH_MAX);
+        let batch: Vec<UserId> = table.changed.iter().take(BATCH_MAX).copied().collect();
         let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
-        for user in table.changed.drain(..count) {
+        for user in batch {
+            table.changed.remove(&user);
             match table.topics.get(&user) {
                 Some(topic) if !topic.is_wanted() => {
                     table.topics.remove(&user);
@@ -209,8 +239,6 @@ impl Topics {
                 Some(_) | None => {}
             }
         }
-        wanted.sort_unstable();
-        wanted.dedup();
         Some(Batch {
             wanted,
             unwanted,
@@ -257,39 +285,80 @@ impl Topics {
                 let _ = waiting.send(outcome.clone());
             }
             if outcome.is_err() {
-                table.changed.push(*user);
+                table.changed.insert(*user);
             }
         }
     }
 
     /// Delivers what was missed on topics that had been interrupted.
     async fn catch_up(&self, users: &[UserId]) {
-        for user in users {
-            if !self.is_behind(*user) {
-                continue;
-            }
-            match self.engine.last_updates(*user).await {
-                Ok(updates) => {
-                    for (kind, views) in updates {
-                        self.deliver(*user, TopicMessage::Update(kind, views)).await;
+        let behind: Vec<UserId> = users
+            .iter()
+            .filter(|user| self.is_behind(**user))
+            .copied()
+            .collect();
+        for batch in behind.chunks(READ_BATCH_MAX) {
+            let stored = join_all(batch.iter().map(|user| self.engine.stored(*user))).await;
+            for (user, stored) in batch.iter().zip(stored) {
+                match stored {
+                    Ok(stored) => self.deliver_missed(*user, stored).await,
+                    Err(error) => {
+                        tracing::warn!(%error, "could not read what was missed; trying again");
+                        self.try_again(*user);
                     }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "could not read what was missed; trying again");
-                    self.interrupted();
-                    return tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Whether something was delivered about the user before the interruption.
     fn is_behind(&self, user: UserId) -> bool {
-        let table = self.table();
-        table
+        self.table()
             .topics
             .get(&user)
-            .is_some_and(|topic| !topic.loaded && !topic.last.is_empty())
+            .is_some_and(|topic| topic.behind)
+    }
+
+    /// Has the topic subscribed and caught up once more.
+    fn try_again(&self, user: UserId) {
+        self.edit(user, |topic| topic.confirmed = false);
+        self.table().changed.insert(user);
+        self.changed.notify_one();
+    }
+
+    async fn deliver_missed(&self, user: UserId, stored: Stored) {
+        let Some(missed) = self.missed(user, stored) else {
+            return;
+        };
+        for message in missed {
+            self.metrics.missed_messages.inc();
+            self.deliver(user, message).await;
+        }
+    }
+
+    /// What the engine has stored and this node has not delivered.
+    fn missed(&self, user: UserId, stored: Stored) -> Option<Vec<TopicMessage>> {
+        let mut table = self.table();
+        let topic = table.topics.get_mut(&user)?;
+        topic.behind = false;
+        Some(topic.missed(stored))
+    }
+
+    /// The connections of their own that users have on this node.
+    pub(crate) fn own_connections(&self) -> Vec<(UserId, ConnectionId)> {
+        let table = self.table();
+        let own = table
+            .topics
+            .iter()
+            .flat_map(|(user, topic)| topic.own.iter().map(|id| (*user, *id)));
+        own.collect()
+    }
+
+    /// Whether `connection` is one of the user's own.
+    pub(crate) fn is_own(&self, user: UserId, connection: ConnectionId) -> bool {
+        self.table()
+            .topics
+            .get(&user)
+            .is_some_and(|topic| topic.own.contains(&connection))
     }
 }
 
@@ -312,10 +381,13 @@ impl Topic {
                 })
             }
             TopicMessage::Event { event, data } => Some(Delivery::Event { event, data, own }),
-            TopicMessage::Disconnect => Some(Delivery::Disconnect { own }),
+            TopicMessage::Disconnect { before_ms } => Some(Delivery::Disconnect {
+                own: before_ms.map_or(own, |before_ms| self.own_since_before(before_ms)),
+            }),
             TopicMessage::AccountDeleted => {
                 self.last.clear();
-                Some(Delivery::AccountDeleted {
+                let told = std::mem::replace(&mut self.deleted, true);
+                (!told).then_some(Delivery::AccountDeleted {
                     user,
                     own,
                     watchers,
@@ -324,8 +396,41 @@ impl Topic {
         }
     }
 
+    fn own_since_before(&self, before_ms: u64) -> Recipients {
+        let since = self.own.iter().zip(&self.own_since_ms);
+        Arc::new(
+            since
+                .filter(|(_, since_ms)| **since_ms <= before_ms)
+                .map(|(id, _)| *id)
+                .collect(),
+        )
+    }
+
+    /// What is stored and was not delivered. Where nothing of a kind is known, an update was missed if it was
+    /// stored after one of the user's own connections began to count.
+    fn missed(&self, stored: Stored) -> Vec<TopicMessage> {
+        if stored.deleted {
+            return vec![TopicMessage::AccountDeleted];
+        }
+        let oldest_ms = self.own_since_ms.iter().min().copied().unwrap_or(u64::MAX);
+        let mut missed = Vec::new();
+        if stored.disconnected_at_ms >= oldest_ms {
+            let before_ms = Some(stored.disconnected_at_ms);
+            missed.push(TopicMessage::Disconnect { before_ms });
+        }
+        for (kind, views, at_ms) in stored.updates {
+            if self.last.contains_key(&kind) || self.complete || at_ms >= oldest_ms {
+                missed.push(TopicMessage::Update(kind, views));
+            }
+        }
+        missed
+    }
+
     /// Remembers an update; `false` where it is not newer. In another epoch every order starts over.
     fn learn(&mut self, kind: Kind, views: &Views) -> bool {
+        if self.deleted {
+            return false;
+        }
         let newer = self
             .last
             .get(&kind)
@@ -348,10 +453,11 @@ impl Hold {
         }
     }
 
-    /// Enters a connection of the user's own.
+    /// Enters a connection of the user's own: from here on it is told what arrives on the topic.
     pub(crate) fn enter_own(self, connection: ConnectionId) {
         self.topics.edit(self.user, |topic| {
-            Arc::make_mut(&mut topic.own).push(connection)
+            Arc::make_mut(&mut topic.own).push(connection);
+            topic.own_since_ms.push(u64::MAX);
         });
     }
 
@@ -386,7 +492,8 @@ impl Hold {
         let Some(interruptions) = self.unless_loaded() else {
             return Ok(());
         };
-        for (kind, views) in self.topics.engine.last_updates(self.user).await? {
+        let stored = self.topics.engine.stored(self.user).await?;
+        for (kind, views, _) in stored.updates {
             self.topics
                 .deliver(self.user, TopicMessage::Update(kind, views))
                 .await;
@@ -395,6 +502,7 @@ impl Hold {
         let still_valid = table.interruptions == interruptions;
         if let Some(topic) = table.topics.get_mut(&self.user) {
             topic.loaded = topic.confirmed && still_valid;
+            topic.complete |= topic.loaded;
         }
         Ok(())
     }
@@ -415,8 +523,9 @@ impl Drop for Hold {
     }
 }
 
-fn remove(recipients: &mut Recipients, connection: ConnectionId) {
-    if let Some(at) = recipients.iter().position(|known| *known == connection) {
-        Arc::make_mut(recipients).swap_remove(at);
-    }
+/// Returns where it was.
+fn remove(recipients: &mut Recipients, connection: ConnectionId) -> Option<usize> {
+    let at = recipients.iter().position(|known| *known == connection)?;
+    Arc::make_mut(recipients).swap_remove(at);
+    Some(at)
 }

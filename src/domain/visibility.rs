@@ -46,17 +46,14 @@ impl Visibility {
         self.public_fields.contains(field)
     }
 
-    /// The public fields of a JSON object. Anything but an object has none, so its public view is `{}`.
-    pub fn public_view(&self, full: &RawValue) -> Arc<RawValue> {
-        let fields: BTreeMap<String, &RawValue> =
-            serde_json::from_str(full.get()).unwrap_or_default();
-        let public: BTreeMap<String, &RawValue> = fields
-            .into_iter()
-            .filter(|(field, _)| self.is_public(field))
-            .collect();
-        // A map of strings to JSON is always JSON.
-        serde_json::value::to_raw_value(&public)
-            .map_or_else(|_| Arc::from(RawValue::NULL.to_owned()), Arc::from)
+    /// The public fields of a JSON object.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn public_view(&self, full: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
+        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(full.get())?;
+        fields.retain(|field, _| self.is_public(field));
+        serde_json::value::to_raw_value(&fields).map(Arc::from)
     }
 }
 
@@ -67,7 +64,11 @@ mod tests {
     fn public_view(full: &str) -> String {
         let visibility = Visibility::new(&["username".to_owned(), "avatar".to_owned()]);
         let full = RawValue::from_string(full.to_owned()).expect("valid JSON");
-        visibility.public_view(&full).get().to_owned()
+        visibility
+            .public_view(&full)
+            .expect("an object")
+            .get()
+            .to_owned()
     }
 
     #[test]
@@ -89,8 +90,10 @@ mod tests {
 
     #[test]
     fn what_is_no_object_has_no_public_view() {
+        let visibility = Visibility::new(&["username".to_owned()]);
         for full in ["[]", "1", "\"username\"", "null"] {
-            assert_eq!(public_view(full), "{}", "{full}");
+            let full = RawValue::from_string(full.to_owned()).expect("valid JSON");
+            assert!(visibility.public_view(&full).is_err(), "{full}");
         }
     }
 

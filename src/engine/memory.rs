@@ -12,9 +12,10 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::{
     EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo, Position,
-    Published, RegisteredConnection, Registration, TopicMessage, Transition, Update, Views,
+    Published, Reaped, RegisteredConnection, Registration, Stored, TopicMessage, Transition,
+    Update, Views,
 };
-use crate::ids::{ConnectionId, Incarnation, Revision, UserId};
+use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
 
 /// Messages kept for a slow reader before the oldest are lost and everything built from them is built anew.
 const BUFFER: usize = 16 * 1024;
@@ -50,10 +51,22 @@ struct User {
 
 enum Profile {
     Known {
-        kinds: BTreeMap<Kind, Views>,
+        /// The last update of each kind, and when it was stored.
+        kinds: BTreeMap<Kind, (Views, u64)>,
         updated_at_ms: u64,
+        disconnected_at_ms: u64,
     },
     Deleted,
+}
+
+impl Profile {
+    fn new() -> Self {
+        Self::Known {
+            kinds: BTreeMap::new(),
+            updated_at_ms: now_ms(),
+            disconnected_at_ms: 0,
+        }
+    }
 }
 
 impl Memory {
@@ -72,8 +85,8 @@ impl Memory {
         (Arc::new(memory), receiver)
     }
 
-    pub(super) fn incarnation(&self) -> &Incarnation {
-        &self.incarnation
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation.clone()
     }
 
     /// No call leaves the state half changed, so a poisoned lock is as good as any.
@@ -130,7 +143,7 @@ impl Memory {
         }
         let came_online = known.is_none();
         let known = state.users.entry(user).or_default();
-        known.connections.entry(connection).or_insert_with(now_ms);
+        let since_ms = *known.connections.entry(connection).or_insert_with(now_ms);
         let refcount = known.connections.len() as u64;
         if let Some(offline_at_ms) = known.offline_at_ms.take() {
             state.leaving.remove(&(offline_at_ms, user));
@@ -141,6 +154,7 @@ impl Memory {
         Ok(Registration::Registered {
             refcount,
             revision: state.revision,
+            since_ms,
         })
     }
 
@@ -254,46 +268,59 @@ impl Memory {
         let profile = state
             .profiles
             .entry(update.user)
-            .or_insert_with(|| Profile::Known {
-                kinds: BTreeMap::new(),
-                updated_at_ms: 0,
-            });
+            .or_insert_with(Profile::new);
         let Profile::Known {
             kinds,
             updated_at_ms,
+            ..
         } = profile
         else {
             return Published::AccountDeleted;
         };
-        let stored = kinds.get(&update.kind).map_or(0, |views| views.revision.0);
-        let revision = match update.revision {
-            None => Revision(now_us().max(stored + 1)),
-            Some(revision) if revision.0 > stored => revision,
-            Some(_) => {
-                return Published::Stale {
-                    revision: Revision(stored),
-                };
-            }
-        };
+        let stored = kinds
+            .get(&update.kind)
+            .map_or(0, |(views, _)| views.revision.0);
+        let revision = update
+            .revision
+            .map_or_else(|| now_us().max(stored + 1), |revision| revision.0);
+        // After a caller has used the last one nothing is newer.
+        if revision <= stored || revision > SAFE_INTEGER_MAX {
+            return Published::Stale {
+                revision: Revision(stored),
+            };
+        }
+        let revision = Revision(revision);
         let views = Views {
             epoch: EPOCH.to_owned(),
             revision,
             public: update.public,
             full: update.full,
         };
-        kinds.insert(update.kind, views.clone());
         *updated_at_ms = now_ms();
+        kinds.insert(update.kind, (views.clone(), *updated_at_ms));
         let nodes = self.tell_topic(state, update.user, TopicMessage::Update(update.kind, views));
         Published::Stored { revision, nodes }
     }
 
-    pub(super) fn last_updates(&self, user: UserId) -> Result<Vec<(Kind, Views)>, EngineError> {
+    pub(super) fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
         Ok(match self.state().profiles.get(&user) {
-            Some(Profile::Known { kinds, .. }) => kinds
-                .iter()
-                .map(|(kind, views)| (*kind, views.clone()))
-                .collect(),
-            Some(Profile::Deleted) | None => Vec::new(),
+            Some(Profile::Known {
+                kinds,
+                disconnected_at_ms,
+                ..
+            }) => Stored {
+                updates: kinds
+                    .iter()
+                    .map(|(kind, (views, at_ms))| (*kind, views.clone(), *at_ms))
+                    .collect(),
+                deleted: false,
+                disconnected_at_ms: *disconnected_at_ms,
+            },
+            Some(Profile::Deleted) => Stored {
+                deleted: true,
+                ..Stored::default()
+            },
+            None => Stored::default(),
         })
     }
 
@@ -308,7 +335,17 @@ impl Memory {
     }
 
     pub(super) fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
-        Ok(self.tell_existing(user, TopicMessage::Disconnect))
+        if let Profile::Known {
+            disconnected_at_ms, ..
+        } = self
+            .state()
+            .profiles
+            .entry(user)
+            .or_insert_with(Profile::new)
+        {
+            *disconnected_at_ms = now_ms();
+        }
+        Ok(self.tell_existing(user, TopicMessage::Disconnect { before_ms: None }))
     }
 
     fn tell_existing(&self, user: UserId, message: TopicMessage) -> Option<u64> {
@@ -330,7 +367,7 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+    pub(super) fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let mut state = self.state();
         let now_ms = now_ms();
         state.node = Some(LiveNode {
@@ -343,6 +380,43 @@ impl Memory {
             Profile::Deleted => true,
         });
         Ok(())
+    }
+
+    pub(super) fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<bool, EngineError> {
+        self.begin(info, lease)?;
+        Ok(true)
+    }
+
+    pub(super) fn bury(&self) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    pub(super) fn dead(&self, _partition: u32) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    pub(super) fn reap(
+        &self,
+        _partition: u32,
+        _incarnation: &str,
+        _batch_max: u32,
+        _grace: Duration,
+    ) -> Result<Reaped, EngineError> {
+        Ok(Reaped {
+            released: 0,
+            left: 0,
+        })
+    }
+
+    pub(super) fn owed(&self, _partition: u32) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        let state = self.state();
+        let owed = state.users.iter().flat_map(|(user, known)| {
+            known
+                .connections
+                .keys()
+                .map(move |connection| (*user, *connection))
+        });
+        Ok(owed.collect())
     }
 
     pub(super) fn resign(&self) -> Result<(), EngineError> {

@@ -7,7 +7,7 @@ mod keys;
 mod scripts;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use fred::interfaces::{
@@ -15,16 +15,16 @@ use fred::interfaces::{
 };
 use fred::prelude::{Builder, Client, Config, ReconnectPolicy};
 use fred::types::config::UnresponsiveConfig;
-use fred::types::{ClusterHash, CustomCommand};
+use fred::types::{ClusterHash, CustomCommand, FromValue};
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use self::bus::Bus;
 use self::keys::Keys;
-use self::scripts::{Scripts, unavailable};
+use self::scripts::{Script, Scripts, unavailable};
 use super::{
     EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position, Published,
-    RegisteredConnection, Registration, Update, Views,
+    Reaped, RegisteredConnection, Registration, Stored, Update, Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
 
@@ -33,6 +33,9 @@ const LAYOUT: u64 = 1;
 
 /// Members asked for by one `SSCAN`: few enough that Redis stays responsive in between.
 const SCAN_COUNT: u32 = 1000;
+
+/// Leases taken away by one call of the script.
+const BURY_BATCH_MAX: u32 = 100;
 
 /// Pub/sub messages that fred keeps for a slow reader before the oldest are lost (then everything built
 /// from messages is built anew). At 1 KiB a message this is 16 MiB at the very most.
@@ -61,7 +64,8 @@ pub struct Options {
 
 /// The Redis engine of one node.
 pub struct Redis {
-    incarnation: Incarnation,
+    incarnation: RwLock<Incarnation>,
+    partitions: u64,
     keys: Keys,
     scripts: Scripts,
     commands: Client,
@@ -86,7 +90,8 @@ impl Redis {
 
         let (bus, messages) = Bus::start(subscriptions, keys.clone());
         let redis = Self {
-            incarnation,
+            incarnation: RwLock::new(incarnation),
+            partitions: u64::from(options.partitions),
             keys,
             scripts,
             commands,
@@ -96,8 +101,20 @@ impl Redis {
         Ok((Arc::new(redis), messages))
     }
 
-    pub(super) fn incarnation(&self) -> &Incarnation {
-        &self.incarnation
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn start_over(&self) -> Incarnation {
+        let mut incarnation = self
+            .incarnation
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let next = Incarnation::new(incarnation.node_id());
+        std::mem::replace(&mut *incarnation, next)
     }
 
     pub(super) fn partitions(&self) -> u32 {
@@ -105,7 +122,7 @@ impl Redis {
     }
 
     fn partition_of(&self, user: UserId) -> u32 {
-        (user.get() % u64::from(self.partitions())) as u32
+        (user.get() % self.partitions) as u32
     }
 
     pub(super) async fn register(
@@ -117,7 +134,7 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, &self.incarnation),
+            self.keys.owed(partition, self.incarnation().as_str()),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
@@ -127,7 +144,7 @@ impl Redis {
         ];
         let args = vec![
             user.to_string(),
-            self.incarnation.to_string(),
+            self.incarnation().to_string(),
             connection.to_string(),
             connections_max.to_string(),
             self.keys.presence_channel(partition),
@@ -144,6 +161,7 @@ impl Redis {
             Some("ok") => Ok(Registration::Registered {
                 refcount: number(1).unwrap_or(0),
                 revision: number(2).unwrap_or(0),
+                since_ms: number(3).unwrap_or(0),
             }),
             _ => Err(EngineError::Answer("register.lua".to_owned())),
         }
@@ -158,14 +176,14 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, &self.incarnation),
+            self.keys.owed(partition, self.incarnation().as_str()),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
         ];
         let args = vec![
             user.to_string(),
-            self.incarnation.to_string(),
+            self.incarnation().to_string(),
             connection.to_string(),
             grace.as_millis().to_string(),
         ];
@@ -213,8 +231,19 @@ impl Redis {
     }
 
     pub(super) async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
-        let key = self.keys.online(partition);
-        let mut online = Vec::new();
+        let ids: Vec<u64> = self.scan(self.keys.online(partition)).await?;
+        Ok(ids
+            .into_iter()
+            .filter_map(|id| UserId::try_from(id).ok())
+            .collect())
+    }
+
+    /// The members of a set, read in steps. Those that come or go meanwhile may be among them or not.
+    async fn scan<T>(&self, key: String) -> Result<Vec<T>, EngineError>
+    where
+        Vec<T>: FromValue,
+    {
+        let mut members = Vec::new();
         let mut cursor = "0".to_owned();
         loop {
             let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
@@ -224,18 +253,14 @@ impl Redis {
                 "COUNT".to_owned(),
                 SCAN_COUNT.to_string(),
             ];
-            let (next, members): (String, Vec<u64>) = self
+            let (next, page): (String, Vec<T>) = self
                 .commands
                 .custom(command, words)
                 .await
                 .map_err(unavailable)?;
-            online.extend(
-                members
-                    .into_iter()
-                    .filter_map(|id| UserId::try_from(id).ok()),
-            );
+            members.extend(page);
             if next == "0" {
-                return Ok(online);
+                return Ok(members);
             }
             cursor = next;
         }
@@ -262,7 +287,7 @@ impl Redis {
 
     pub(super) async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
         let presence = self.keys.presence_channel(partition);
-        let own = self.keys.node(self.incarnation.as_str());
+        let own = self.keys.node(self.incarnation().as_str());
         self.bus.subscribe(vec![presence, own]).await
     }
 
@@ -316,20 +341,32 @@ impl Redis {
         }
     }
 
-    pub(super) async fn last_updates(
-        &self,
-        user: UserId,
-    ) -> Result<Vec<(Kind, Views)>, EngineError> {
-        let epoch_key = self.keys.epoch(self.partition_of(user));
-        let (epoch, fields) = tokio::try_join!(
-            self.commands.get::<Option<String>, _>(epoch_key),
-            self.commands
-                .hgetall::<HashMap<String, String>, _>(self.keys.profile(user)),
-        )
-        .map_err(unavailable)?;
-        let epoch = epoch.unwrap_or_default();
-        let read = |kind: Kind| Some((kind, stored_views(&fields, kind, &epoch)?));
-        Ok(Kind::ALL.into_iter().filter_map(read).collect())
+    pub(super) async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
+        let keys = vec![
+            self.keys.profile(user),
+            self.keys.epoch(self.partition_of(user)),
+        ];
+        let (epoch, fields): (String, Vec<String>) = self
+            .scripts
+            .read
+            .call(&self.commands, keys, Vec::new())
+            .await?;
+        let fields = pairs(fields);
+        let number = |name: &str| {
+            fields
+                .get(name)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        let read = |kind: Kind| {
+            let views = stored_views(&fields, kind, &epoch)?;
+            Some((kind, views, number(&format!("{}.at", kind.as_str()))))
+        };
+        Ok(Stored {
+            updates: Kind::ALL.into_iter().filter_map(read).collect(),
+            deleted: fields.contains_key("deleted"),
+            disconnected_at_ms: number("disconnected"),
+        })
     }
 
     pub(super) async fn send_event(
@@ -347,8 +384,23 @@ impl Redis {
     }
 
     pub(super) async fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
-        self.publish_message(user, r#"{"kind":"disconnect"}"#.to_owned())
-            .await
+        let keys = self.request_keys(user);
+        let args = vec![self.profile_ttl_ms.to_string(), self.keys.topic(user)];
+        let nodes: i64 = self
+            .scripts
+            .disconnect
+            .call(&self.commands, keys, args)
+            .await?;
+        Ok(u64::try_from(nodes).ok())
+    }
+
+    /// Where the answer to a new request is kept, and what says that the account was deleted.
+    fn request_keys(&self, user: UserId) -> Vec<String> {
+        let partition = self.partition_of(user);
+        vec![
+            self.keys.request(partition, &random_name()),
+            self.keys.profile(user),
+        ]
     }
 
     async fn publish_message(
@@ -356,11 +408,7 @@ impl Redis {
         user: UserId,
         message: String,
     ) -> Result<Option<u64>, EngineError> {
-        let partition = self.partition_of(user);
-        let keys = vec![
-            self.keys.request(partition, &random_name()),
-            self.keys.profile(user),
-        ];
+        let keys = self.request_keys(user);
         let args = vec![message, self.keys.topic(user)];
         let nodes: i64 = self
             .scripts
@@ -380,20 +428,52 @@ impl Redis {
     }
 
     pub(super) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
-        let channel = self.keys.node(self.incarnation.as_str());
+        let channel = self.keys.node(self.incarnation().as_str());
         self.commands
             .spublish(channel, nonce.to_string())
             .await
             .map_err(unavailable)
     }
 
-    pub(super) async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
-        let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
-        let _lease_ends_at_ms: u64 = self
+    pub(super) async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
+        // Recorded again where Redis has lost its data; another node's record stays.
+        let _recorded: (u64, u64) = self
             .scripts
-            .renew
-            .call(&self.commands, vec![self.keys.leases()], args)
+            .claim
+            .call(&self.commands, vec![self.keys.meta()], args)
             .await?;
+        let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
+        self.describe(info, lease).await
+    }
+
+    pub(super) async fn renew(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<bool, EngineError> {
+        if self.lease(&self.scripts.renew, info, lease).await? == 0 {
+            return Ok(false);
+        }
+        self.describe(info, lease).await?;
+        Ok(true)
+    }
+
+    /// Returns the end of the lease, in ms.
+    async fn lease(
+        &self,
+        script: &Script,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<u64, EngineError> {
+        let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
+        script
+            .call(&self.commands, vec![self.keys.leases()], args)
+            .await
+    }
+
+    /// Tells the others about the node, until the lease ends.
+    async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let key = self.keys.node(&info.incarnation);
         let fields: HashMap<&str, String> = HashMap::from([
             ("id", info.id.clone()),
@@ -419,8 +499,75 @@ impl Redis {
         pipeline.last().await.map_err(unavailable)
     }
 
+    pub(super) async fn bury(&self) -> Result<Vec<String>, EngineError> {
+        let keys = vec![self.keys.leases()];
+        self.scripts
+            .bury
+            .call(&self.commands, keys, vec![BURY_BATCH_MAX.to_string()])
+            .await
+    }
+
+    pub(super) async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
+        let mut owing: Vec<String> = self
+            .commands
+            .smembers(self.keys.registered_nodes(partition))
+            .await
+            .map_err(unavailable)?;
+        // Asked for after, so that a node that began meanwhile is seen with its lease.
+        let leases: Vec<String> = self
+            .commands
+            .zrange(self.keys.leases(), 0, -1, None, false, None, false)
+            .await
+            .map_err(unavailable)?;
+        owing.retain(|incarnation| !leases.contains(incarnation));
+        Ok(owing)
+    }
+
+    pub(super) async fn reap(
+        &self,
+        partition: u32,
+        incarnation: &str,
+        batch_max: u32,
+        grace: Duration,
+    ) -> Result<Reaped, EngineError> {
+        let keys = vec![
+            self.keys.owed(partition, incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+        ];
+        let args = vec![
+            incarnation.to_owned(),
+            self.keys.connections_begin(partition),
+            batch_max.to_string(),
+            grace.as_millis().to_string(),
+        ];
+        let (released, left) = self.scripts.reap.call(&self.commands, keys, args).await?;
+        Ok(Reaped { released, left })
+    }
+
+    pub(super) async fn owed(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        let incarnation = self.incarnation();
+        let entries: Vec<String> = self
+            .scan(self.keys.owed(partition, incarnation.as_str()))
+            .await?;
+        let read = |entry: &String| {
+            let (user, connection) = entry.split_once('/')?;
+            Some((user.parse().ok()?, ConnectionId(connection.parse().ok()?)))
+        };
+        Ok(entries.iter().filter_map(read).collect())
+    }
+
+    pub(super) async fn reconnect_messages(&self) {
+        self.bus.reconnect().await;
+    }
+
     pub(super) async fn resign(&self) -> Result<(), EngineError> {
-        let incarnation = self.incarnation.as_str();
+        let incarnation = self.incarnation();
+        let incarnation = incarnation.as_str();
         let _: () = self
             .commands
             .zrem(self.keys.leases(), incarnation)
@@ -465,11 +612,6 @@ impl Redis {
 async fn connect(options: &Options) -> Result<Client, OpenError> {
     let config = Config::from_url(&options.url)
         .map_err(|error| OpenError::Url(error.details().to_owned()))?;
-    let server = config
-        .server
-        .hosts()
-        .first()
-        .map_or_else(String::new, ToString::to_string);
     let mut policy =
         ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
@@ -494,10 +636,16 @@ async fn connect(options: &Options) -> Result<Client, OpenError> {
         .init()
         .await
         .map_err(|error| OpenError::Unreachable {
-            server,
+            server: server_of(&client),
             cause: error.details().to_owned(),
         })?;
     Ok(client)
+}
+
+/// Where Redis is looked for, without its password.
+fn server_of(client: &Client) -> String {
+    let hosts = client.client_config().server.hosts();
+    hosts.first().map_or_else(String::new, ToString::to_string)
 }
 
 async fn claim_layout(
@@ -513,7 +661,7 @@ async fn claim_layout(
         .call(commands, vec![keys.meta()], args)
         .await
         .map_err(|error| OpenError::Unreachable {
-            server: keys.meta(),
+            server: server_of(commands),
             cause: error.to_string(),
         })?;
     if (found_layout, found_partitions) == (LAYOUT, partitions) {
@@ -526,6 +674,11 @@ async fn claim_layout(
         found_layout,
         found_partitions,
     })
+}
+
+fn pairs(flat: Vec<String>) -> HashMap<String, String> {
+    let mut flat = flat.into_iter();
+    std::iter::from_fn(|| Some((flat.next()?, flat.next()?))).collect()
 }
 
 fn registered((field, connected_at_ms): (String, u64)) -> Option<RegisteredConnection> {

@@ -1,5 +1,7 @@
 //! Every metric of the hub, by the name under which `/metrics` shows it.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -49,6 +51,18 @@ pub struct Metrics {
     pub presence_messages: Counter,
     /// Times at which the numbers of transitions did not follow each other.
     pub presence_gaps: Counter,
+    /// Times at which messages may have been missed.
+    pub interruptions: Counter,
+    /// Snapshots of who is online that were read.
+    pub snapshots: Counter,
+    /// Messages that had been missed and were delivered late.
+    pub missed_messages: Counter,
+    /// Times at which this node's lease was gone.
+    pub lease_losses: Counter,
+    /// Connections of dead nodes released by this one.
+    pub reaped_connections: Counter,
+    /// How long the last canary took to come back, in seconds.
+    pub canary_lag_seconds: Gauge<f64, AtomicU64>,
     /// Events written to connections of this node.
     pub deliveries: Counter,
     /// Connections closed because they did not keep up.
@@ -83,6 +97,23 @@ impl Metrics {
             "Messages received on the presence channels",
         );
         let presence_gaps = counter("presence_gaps", "Gaps found in the numbers of transitions");
+        let interruptions = counter(
+            "interruptions",
+            "Times at which messages may have been missed",
+        );
+        let snapshots = counter(
+            "presence_snapshots",
+            "Snapshots of who is online that were read",
+        );
+        let missed_messages = counter(
+            "missed_messages",
+            "Messages that were missed and delivered late",
+        );
+        let lease_losses = counter("lease_losses", "Times at which this node's lease was gone");
+        let reaped_connections = counter(
+            "reaped_connections",
+            "Connections of dead nodes released by this one",
+        );
         let deliveries = counter("deliveries", "Events written to connections of this node");
         let overflows = counter(
             "connections_overflowed",
@@ -104,6 +135,12 @@ impl Metrics {
             "Users online on all nodes, as this node sees it",
         );
         let topics = gauge("topics", "Topics this node listens to");
+        let canary_lag_seconds = Gauge::default();
+        registry.register(
+            "canary_lag_seconds",
+            "How long the last canary took to come back",
+            canary_lag_seconds.clone(),
+        );
         for kind in [ConnectionKind::Guest, ConnectionKind::User] {
             // Looking one up is what makes it show.
             drop(connections.get_or_create(&ConnectionLabels { kind }));
@@ -120,6 +157,12 @@ impl Metrics {
             topic_messages,
             presence_messages,
             presence_gaps,
+            interruptions,
+            snapshots,
+            missed_messages,
+            lease_losses,
+            reaped_connections,
+            canary_lag_seconds,
             deliveries,
             overflows,
             client_events,

@@ -76,6 +76,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether the TCP connection is still there.
+    pub fn is_open(&self) -> bool {
+        self.stream.strong_count() > 0
+    }
+
     /// Closes the TCP connection at once, whatever waits to be written.
     pub fn close(&self) {
         if let Some(stream) = self.stream.upgrade() {

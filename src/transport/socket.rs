@@ -11,29 +11,39 @@ mod outlet;
 mod rate;
 mod reply;
 mod session;
+mod transports;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde_json::value::RawValue;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
-use socketioxide::layer::SocketIoLayer;
 
 use self::addresses::Addresses;
 use self::gate::Welcome;
 use self::outlet::Outlets;
+use self::transports::{SocketService, Transports};
 use crate::domain::Hub;
 use crate::domain::delivery::DeliveryStream;
 use crate::domain::token::TokenVerifier;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
+use crate::transport::listener::Peer;
 
 /// Both behave the same. Existing front ends call `io("http://host/socket.io/")`, which the official client
 /// reads as the namespace `/socket.io/`.
 pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
+
+/// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
+/// connection's outlet, where it is shared.
+const LIBRARY_QUEUE_LEN: usize = 256;
 
 /// How long a connection may take to join a namespace.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
@@ -58,6 +68,7 @@ struct Sockets {
     hub: Hub,
     tokens: TokenVerifier,
     outlets: Outlets,
+    transports: Arc<Transports>,
     addresses: Addresses,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -67,24 +78,27 @@ struct Sockets {
 /// The Socket.IO side of a node.
 pub struct SocketServer {
     sockets: Arc<Sockets>,
-    layer: SocketIoLayer,
+    service: SocketService,
 }
 
 impl SocketServer {
     /// Opens both namespaces.
     pub fn new(hub: Hub, tokens: TokenVerifier, metrics: Arc<Metrics>, limits: Limits) -> Self {
-        let (layer, io) = SocketIo::builder()
+        let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .connect_timeout(JOIN_WITHIN)
             .max_payload(limits.message as u64)
             .ws_max_message_size(limits.message)
             .ws_max_frame_size(limits.message)
-            .max_buffer_size(limits.outbound_queue)
-            .build_layer();
+            .max_buffer_size(LIBRARY_QUEUE_LEN)
+            .build_with_inner_svc(Router::new());
+        let transports = Arc::new(Transports::default());
+        transports.serve_with(service.clone());
         let sockets = Arc::new(Sockets {
             hub,
             tokens,
-            outlets: Outlets::new(metrics.clone(), limits.outbound_queue),
+            outlets: Outlets::new(transports.clone(), metrics.clone(), limits.outbound_queue),
+            transports,
             addresses: Addresses::new(limits.connections_per_address),
             metrics,
             limits,
@@ -97,12 +111,16 @@ impl SocketServer {
             };
             io.ns(namespace, Welcome.with(admit));
         }
-        Self { sockets, layer }
+        Self { sockets, service }
     }
 
-    /// Serves `/socket.io/` in front of other routes.
-    pub fn layer(&self) -> SocketIoLayer {
-        self.layer.clone()
+    /// The routes under `/socket.io/`.
+    pub fn routes(&self) -> Router {
+        let noted = axum::middleware::from_fn_with_state(self.sockets.clone(), note_upgrade);
+        Router::new()
+            .route_service("/socket.io", self.service.clone())
+            .route_service("/socket.io/", self.service.clone())
+            .layer(noted)
     }
 
     /// Writes what the domain wants told, until it has nothing more to tell.
@@ -110,11 +128,32 @@ impl SocketServer {
         delivery::deliver(self.sockets.clone(), deliveries)
     }
 
-    /// Closes every connection at the transport, so that clients come back to another node by themselves, and
-    /// waits until each is forgotten.
-    pub async fn close_all(&self) {
-        self.sockets.outlets.close_all().await;
+    /// Closes every connection at the transport, spread over `spread`, so that clients come back to another node
+    /// by themselves, and waits until each is forgotten.
+    pub async fn close_all(&self, spread: Duration) {
+        self.sockets.outlets.close_all(spread).await;
     }
+}
+
+/// Notes which TCP connection a session moves to.
+async fn note_upgrade(
+    State(sockets): State<Arc<Sockets>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let parameter = |name: &str| {
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    if parameter("transport") == Some("websocket")
+        && let Some(sid) = parameter("sid")
+    {
+        sockets.transports.upgrade(sid, peer);
+    }
+    next.run(request).await
 }
 
 impl Sockets {

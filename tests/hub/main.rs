@@ -17,5 +17,6 @@ mod notifications;
 mod order;
 mod payloads;
 mod presence;
+mod scripts;
 mod tokens;
 mod watch;

@@ -48,15 +48,22 @@ impl Bus {
             .map_err(unavailable)
     }
 
-    /// Stops listening to `channels`.
+    /// Stops listening to `channels`. After an error the others are still seen to.
     pub(super) async fn unsubscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
+        let mut outcome = Ok(());
         for channel in channels {
-            self.client
-                .sunsubscribe(channel)
-                .await
-                .map_err(unavailable)?;
+            if let Err(error) = self.client.sunsubscribe(channel).await {
+                outcome = Err(unavailable(error));
+            }
         }
-        Ok(())
+        outcome
+    }
+
+    /// Opens the connection anew; what was subscribed is told as interrupted.
+    pub(super) async fn reconnect(&self) {
+        if let Err(error) = self.client.force_reconnection().await {
+            tracing::debug!(%error, "could not open the subscribing connection anew");
+        }
     }
 }
 
@@ -138,7 +145,7 @@ impl WireMessage {
                 event: self.event?,
                 data: self.data.map_or_else(null, Arc::from),
             }),
-            "disconnect" => Some(TopicMessage::Disconnect),
+            "disconnect" => Some(TopicMessage::Disconnect { before_ms: None }),
             "account-deleted" => Some(TopicMessage::AccountDeleted),
             kind => {
                 let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;

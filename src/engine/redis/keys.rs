@@ -1,6 +1,6 @@
 //! Spells every key and channel. The table in `lua/README.md` says what each holds.
 
-use crate::ids::{Incarnation, UserId};
+use crate::ids::UserId;
 
 /// Spells keys and channels under one prefix.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Keys {
         self.of_partition(partition, "presence")
     }
 
-    pub(crate) fn owed(&self, partition: u32, incarnation: &Incarnation) -> String {
+    pub(crate) fn owed(&self, partition: u32, incarnation: &str) -> String {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
 
@@ -86,6 +86,11 @@ impl Keys {
 
     pub(crate) fn connections(&self, user: UserId) -> String {
         self.of_user(user, "conns")
+    }
+
+    /// What the keys of the partition's users' connections begin with; the user's id follows.
+    pub(crate) fn connections_begin(&self, partition: u32) -> String {
+        self.of_partition(partition, "conns:")
     }
 
     pub(crate) fn profile(&self, user: UserId) -> String {

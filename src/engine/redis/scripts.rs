@@ -20,9 +20,14 @@ pub(crate) struct Scripts {
     pub(crate) expire: Script,
     pub(crate) position: Script,
     pub(crate) update: Script,
+    pub(crate) read: Script,
     pub(crate) publish: Script,
     pub(crate) delete_account: Script,
+    pub(crate) disconnect: Script,
+    pub(crate) begin: Script,
     pub(crate) renew: Script,
+    pub(crate) bury: Script,
+    pub(crate) reap: Script,
     pub(crate) claim: Script,
 }
 
@@ -34,8 +39,13 @@ impl Scripts {
             expire: Script::new(include_str!("../../../lua/presence/expire.lua")),
             position: Script::new(include_str!("../../../lua/presence/position.lua")),
             update: Script::new(include_str!("../../../lua/profile/update.lua")),
+            read: Script::new(include_str!("../../../lua/profile/read.lua")),
             publish: Script::new(include_str!("../../../lua/topic/publish.lua")),
             delete_account: Script::new(include_str!("../../../lua/account/delete.lua")),
+            disconnect: Script::new(include_str!("../../../lua/account/disconnect.lua")),
+            begin: Script::new(include_str!("../../../lua/lease/begin.lua")),
+            bury: Script::new(include_str!("../../../lua/lease/bury.lua")),
+            reap: Script::new(include_str!("../../../lua/presence/reap.lua")),
             renew: Script::new(include_str!("../../../lua/lease/renew.lua")),
             claim: Script::new(include_str!("../../../lua/meta/claim.lua")),
         }

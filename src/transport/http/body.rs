@@ -11,18 +11,31 @@ use super::Internal;
 use super::problem::Problem;
 use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
 
-/// A JSON body, whatever its `Content-Type` claims.
+/// A body that is a JSON object, whatever its `Content-Type` claims.
 pub(super) struct Json<T>(pub(super) T);
+
+/// A body that is a JSON array.
+pub(super) struct JsonArray<T>(pub(super) Vec<T>);
 
 impl<T: DeserializeOwned> FromRequest<Internal> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Internal) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| unreadable(&rejection, state.body_max))?;
-        parse(&bytes).map(Self)
+        parse_object(&read(request, state).await?).map(Self)
     }
+}
+
+impl<T: DeserializeOwned> FromRequest<Internal> for JsonArray<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Internal) -> Result<Self, Problem> {
+        parse(&read(request, state).await?).map(Self)
+    }
+}
+
+async fn read(request: Request, state: &Internal) -> Result<Bytes, Problem> {
+    let bytes = Bytes::from_request(request, state).await;
+    bytes.map_err(|rejection| unreadable(&rejection, state.body_max))
 }
 
 fn unreadable(rejection: &BytesRejection, body_max: usize) -> Problem {
@@ -34,6 +47,16 @@ fn unreadable(rejection: &BytesRejection, body_max: usize) -> Problem {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
         }
         _ => Problem::bad_request("the body could not be read"),
+    }
+}
+
+/// Reads a JSON object. An array would be read as the fields in their order.
+pub(super) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'[') => Err(Problem::bad_request(
+            "the body: a JSON object is needed, not an array",
+        )),
+        _ => parse(bytes),
     }
 }
 

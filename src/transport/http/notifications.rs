@@ -1,16 +1,19 @@
 //! Back ends tell that something about a user changed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Internal;
-use super::body::{Json, User, checked};
+use super::body::{Json, JsonArray, User, checked};
 use super::problem::Problem;
 use crate::domain::profile::Notification;
 use crate::domain::{Notified, NotifyError};
@@ -23,31 +26,60 @@ use crate::transport::protocol::event_of;
 #[serde(try_from = "Box<RawValue>")]
 struct Object(Box<RawValue>);
 
-impl TryFrom<Box<RawValue>> for Object {
-    type Error = &'static str;
-
-    fn try_from(json: Box<RawValue>) -> Result<Self, Self::Error> {
-        if json.get().starts_with('{') {
-            Ok(Self(json))
-        } else {
-            Err("a JSON object is needed here")
-        }
-    }
-}
-
 /// A JSON array of objects, kept to the letter.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Box<RawValue>")]
 struct Objects(Box<RawValue>);
 
-impl TryFrom<Box<RawValue>> for Objects {
-    type Error = &'static str;
+/// What every client can read: no lone surrogates, no deeper than serde_json's own limit of 128.
+fn readable<T: DeserializeOwned>(json: &RawValue, needed: &str) -> Result<T, String> {
+    serde_json::from_str(json.get()).map_err(|error| format!("{needed}: {error}"))
+}
 
-    fn try_from(json: Box<RawValue>) -> Result<Self, Self::Error> {
-        match serde_json::from_str::<Vec<BTreeMap<String, serde::de::IgnoredAny>>>(json.get()) {
-            Ok(_) => Ok(Self(json)),
-            Err(_) => Err("a JSON array of objects is needed here"),
+impl TryFrom<Box<RawValue>> for Object {
+    type Error = String;
+
+    fn try_from(json: Box<RawValue>) -> Result<Self, String> {
+        readable::<Map<String, Value>>(&json, "a JSON object is needed here")?;
+        Ok(Self(json))
+    }
+}
+
+impl TryFrom<Box<RawValue>> for Objects {
+    type Error = String;
+
+    fn try_from(json: Box<RawValue>) -> Result<Self, String> {
+        readable::<Vec<Map<String, Value>>>(&json, "a JSON array of objects is needed here")?;
+        Ok(Self(json))
+    }
+}
+
+/// The fields of a JSON object, each at most once.
+struct Fields(BTreeMap<String, Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+
+        impl<'de> Visitor<'de> for Once {
+            type Value = Fields;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if fields.insert(name.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                }
+                Ok(Fields(fields))
+            }
         }
+
+        deserializer.deserialize_map(Once)
     }
 }
 
@@ -283,7 +315,7 @@ pub(super) enum ItemResult {
 )]
 pub(super) async fn batch(
     State(internal): State<Internal>,
-    Json(items): Json<Vec<Box<RawValue>>>,
+    JsonArray(items): JsonArray<Box<RawValue>>,
 ) -> Result<Response, Problem> {
     let (mut results, mut notifications) = (Vec::with_capacity(items.len()), Vec::new());
     for item in &items {
@@ -332,7 +364,7 @@ fn refused(problem: Problem) -> ItemResult {
 }
 
 fn read_item(item: &RawValue) -> Result<Notification, Problem> {
-    let mut fields: BTreeMap<String, Box<RawValue>> = super::body::parse(item.get().as_bytes())?;
+    let Fields(mut fields) = super::body::parse(item.get().as_bytes())?;
     let mut take = |name: &str| {
         let field = fields.remove(name);
         field.ok_or_else(|| Problem::bad_request(format!("`{name}` is missing")))
@@ -353,7 +385,7 @@ fn read_item(item: &RawValue) -> Result<Notification, Problem> {
     }
 }
 
-fn field<T: serde::de::DeserializeOwned>(name: &str, json: &RawValue) -> Result<T, Problem> {
+fn field<T: DeserializeOwned>(name: &str, json: &RawValue) -> Result<T, Problem> {
     serde_json::from_str(json.get())
         .map_err(|error| Problem::bad_request(format!("`{name}`: {error}")))
 }

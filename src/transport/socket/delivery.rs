@@ -1,12 +1,13 @@
 //! Writes what the domain wants told. Each update is encoded once for each view, whoever gets it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Sockets;
-use super::outlet::{Outlet, Outlets, Packet};
+use super::outlet::{Backlog, Outlets, Packet, encode};
 use crate::domain::delivery::{Delivery, DeliveryStream, StatusChange};
 use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
@@ -16,18 +17,45 @@ use crate::transport::protocol::{
     UserRequest, UserStatusChange, Watching, event_of, seen, server_event,
 };
 
-/// Works off the stream, in order.
+/// Pause in which connections that are behind write some of what waits for them.
+const CATCH_BREATH: Duration = Duration::from_millis(1);
+
+/// Changes written in a row before connections that fell behind are looked at.
+const CHANGES_MAX: usize = 64;
+
+/// Works off the stream, in order. While a connection is far behind it goes slowly: one that keeps up catches
+/// up, one that does not is soon so far behind that it is closed.
 pub(super) async fn deliver(sockets: Arc<Sockets>, mut deliveries: DeliveryStream) {
-    while let Some(delivery) = deliveries.recv().await {
-        write(&sockets.outlets, delivery);
+    let outlets = &sockets.outlets;
+    loop {
+        let delivery = match outlets.flush() {
+            Backlog::None => tokio::select! {
+                delivery = deliveries.recv() => delivery,
+                () = outlets.fell_behind() => continue,
+            },
+            Backlog::Some => match tokio::time::timeout(CATCH_BREATH, deliveries.recv()).await {
+                Ok(delivery) => delivery,
+                Err(_) => continue,
+            },
+            Backlog::Pressing => {
+                tokio::time::sleep(CATCH_BREATH).await;
+                match deliveries.try_recv() {
+                    Ok(delivery) => Some(delivery),
+                    Err(TryRecvError::Empty) => continue,
+                    Err(TryRecvError::Disconnected) => None,
+                }
+            }
+        };
+        match delivery {
+            Some(delivery) => write(outlets, delivery).await,
+            None => return,
+        }
     }
 }
 
-fn write(outlets: &Outlets, delivery: Delivery) {
+async fn write(outlets: &Outlets, delivery: Delivery) {
     match delivery {
-        Delivery::StatusChanges(changes) => changes
-            .iter()
-            .for_each(|change| tell_status(outlets, change)),
+        Delivery::StatusChanges(changes) => tell_all(outlets, &changes).await,
         Delivery::Update {
             user,
             kind,
@@ -60,8 +88,22 @@ fn write(outlets: &Outlets, delivery: Delivery) {
                 Packet::new(server_event::PROFILE_DELETED, &user),
             );
         }
-        Delivery::OnlineUsers { to, users } => answer(outlets, to, &data_of(&users)),
-        Delivery::Watching { to, view, last } => answer(outlets, to, &Watching::new(view, &last)),
+        Delivery::Turn { to } => answer(outlets, to, None),
+        Delivery::OnlineUsers { to, users } => answer(outlets, to, Some(&users)),
+        Delivery::Watching { to, view, last } => {
+            answer(outlets, to, encode(&Watching::new(view, &last)).as_ref());
+        }
+    }
+}
+
+async fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
+    for changes in changes.chunks(CHANGES_MAX) {
+        for change in changes {
+            tell_status(outlets, change);
+        }
+        if outlets.flush() == Backlog::Pressing {
+            tokio::time::sleep(CATCH_BREATH).await;
+        }
     }
 }
 
@@ -129,8 +171,8 @@ fn kick(outlets: &Outlets, recipients: &[ConnectionId], code: KickCode) {
     outlets.each_of(recipients, |outlet| outlet.kick(code));
 }
 
-fn answer(outlets: &Outlets, to: ConnectionId, answer: &impl Serialize) {
-    outlets.each_of(&[to], |outlet: &Outlet| outlet.answer(answer));
+fn answer(outlets: &Outlets, to: ConnectionId, answer: Option<&Arc<RawValue>>) {
+    outlets.each_of(&[to], |outlet| outlet.answer_oldest(answer));
 }
 
 /// JSON as it is, for serialisers.

@@ -10,11 +10,10 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use socketioxide::adapter::LocalAdapter;
-use socketioxide::extract::AckSender;
-use socketioxide::handler::{DisconnectHandler, FromMessageParts, MessageHandler, Value};
+use socketioxide::handler::{DisconnectHandler, MessageHandler, Value};
 use socketioxide::socket::{DisconnectReason, Socket};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 
 use super::Limits;
 use super::outlet::Outlet;
@@ -36,11 +35,8 @@ pub(super) enum Request {
     RefreshToken(String),
 }
 
-/// What happens on a connection.
-pub(super) enum Incoming {
-    Request(Request, Question),
-    Closed,
-}
+/// A request, and where its answer goes.
+pub(super) type Incoming = (Request, Question);
 
 /// The handler that the library calls for every event, and for the end of the connection.
 #[derive(Clone)]
@@ -48,20 +44,20 @@ pub(super) struct Inbox(Arc<Inner>);
 
 struct Inner {
     queue: mpsc::Sender<Incoming>,
+    ended: Arc<Notify>,
     outlet: Arc<Outlet>,
     metrics: Arc<Metrics>,
     bucket: Mutex<Bucket>,
 }
 
-/// Ends the session from the sending side. It does not keep the session alive.
-pub(super) struct Closer(mpsc::WeakSender<Incoming>);
-
 impl Inbox {
     /// The inbox, and the queue that the session works off. It is bounded: what a client may send at once.
+    /// `ended` is notified when the client is gone.
     pub(super) fn new(
         outlet: Arc<Outlet>,
         metrics: Arc<Metrics>,
         limits: Limits,
+        ended: Arc<Notify>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let (queue, incoming) = mpsc::channel(limits.events_burst as usize + QUEUE_SLACK);
         let bucket = Bucket::new(
@@ -71,31 +67,28 @@ impl Inbox {
         );
         let inner = Inner {
             queue,
+            ended,
             outlet,
             metrics,
             bucket: Mutex::new(bucket),
         };
         (Self(Arc::new(inner)), incoming)
     }
-
-    pub(super) fn closer(&self) -> Closer {
-        Closer(self.0.queue.downgrade())
-    }
 }
 
 impl Inner {
-    fn receive(&self, value: &Value, acknowledgement: Option<AckSender>) {
+    fn receive(&self, value: &Value, acknowledgement: Option<i64>) {
         self.metrics.client_events.inc();
         let (event, payload) = split(value);
         let question = Question::new(event, acknowledgement);
-        if !self.within_rate() {
-            return self.refuse(
-                question,
-                ErrorCode::RateLimited,
-                "too many events in too short a time; wait a little",
-            );
-        }
+        let within_rate = self.within_rate();
         match decode(question.event(), payload.as_deref()) {
+            // Always answered with an array, which costs little; a flood ends with the connection.
+            Ok(Request::OnlineUsers) => self.queue(Request::OnlineUsers, question),
+            _ if !within_rate => {
+                let message = "too many events in too short a time; wait a little";
+                self.refuse(question, ErrorCode::RateLimited, message);
+            }
             Ok(request) => self.queue(request, question),
             Err((code, message)) => self.refuse(question, code, &message),
         }
@@ -107,15 +100,20 @@ impl Inner {
     }
 
     fn queue(&self, request: Request, question: Question) {
-        // Closed: the session has ended, and nobody waits for an answer.
-        if let Err(TrySendError::Full(Incoming::Request(_, question))) =
-            self.queue.try_send(Incoming::Request(request, question))
-        {
-            self.refuse(
-                question,
-                ErrorCode::RateLimited,
-                "earlier events still wait; wait a little",
-            );
+        match self.queue.try_send((request, question)) {
+            Err(TrySendError::Full((Request::OnlineUsers, _))) => {
+                // There is no refusal that it could be answered with: its client comes back and asks anew.
+                self.outlet.close_transport();
+            }
+            Err(TrySendError::Full((_, question))) => {
+                self.refuse(
+                    question,
+                    ErrorCode::RateLimited,
+                    "earlier events still wait; wait a little",
+                );
+            }
+            // Closed: the session has ended, and nobody waits for an answer.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
         }
     }
 
@@ -126,9 +124,7 @@ impl Inner {
 }
 
 impl MessageHandler<LocalAdapter, Self> for Inbox {
-    fn call(&self, socket: Arc<Socket<LocalAdapter>>, mut value: Value, ack_id: Option<i64>) {
-        let acknowledgement =
-            ack_id.and_then(|_| AckSender::from_message_parts(&socket, &mut value, &ack_id).ok());
+    fn call(&self, _socket: Arc<Socket<LocalAdapter>>, value: Value, acknowledgement: Option<i64>) {
         self.0.receive(&value, acknowledgement);
     }
 }
@@ -142,25 +138,8 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
         _reason: DisconnectReason,
         defer: fn(Arc<Socket<LocalAdapter>>),
     ) {
-        send_closed(&self.0.queue);
+        self.0.ended.notify_one();
         defer(socket);
-    }
-}
-
-impl Closer {
-    /// Has the session end after what it was sent before.
-    pub(super) fn close(&self) {
-        if let Some(queue) = self.0.upgrade() {
-            send_closed(&queue);
-        }
-    }
-}
-
-/// The end must not get lost in a full queue; each connection waits with it at most a few times.
-fn send_closed(queue: &mpsc::Sender<Incoming>) {
-    if let Err(TrySendError::Full(closed)) = queue.try_send(Incoming::Closed) {
-        let queue = queue.clone();
-        tokio::spawn(async move { queue.send(closed).await });
     }
 }
 

@@ -1,26 +1,39 @@
 //! The way out to one connection, and the table of all of them.
 //!
-//! Until the client was told that it is connected, what is to be told waits. A connection that does not keep
-//! up is closed at the transport: its client comes back and asks anew, so it is never left with a gap.
+//! What the library's queue does not take at once waits here, encoded once for all who wait for it: until the
+//! client was told that it is connected, and while a burst is written. A connection for which too much waits is
+//! closed at the transport: its client comes back and asks anew, so it is never left with a gap.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use socketioxide::SendError;
-use socketioxide::extract::SocketRef;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::AckSender;
+use socketioxide::handler::{FromMessageParts, Value};
+use socketioxide::socket::Socket;
+use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
-use super::inbox::Closer;
 use super::reply::Question;
+use super::transports::Transports;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::listener::Peer;
 use crate::transport::protocol::{KickCode, Kicked, server_event};
 
-/// An event to write, encoded once for all who get it.
+/// How often connections are looked at that had not ended when they were told to.
+const CLOSE_AGAIN: Duration = Duration::from_millis(500);
+
+/// JSON, encoded once for all who get it; `None` for what cannot be written as JSON, which none of ours is.
+pub(super) fn encode(payload: &impl Serialize) -> Option<Arc<RawValue>> {
+    serde_json::value::to_raw_value(payload).ok().map(Arc::from)
+}
+
+/// An event to write.
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
     event: Cow<'static, str>,
@@ -28,15 +41,14 @@ pub(super) struct Packet {
 }
 
 impl Packet {
-    /// An event with a payload; `None` where that cannot be written as JSON, which none of ours is.
+    /// An event with a payload.
     pub(super) fn new(
         event: impl Into<Cow<'static, str>>,
         payload: &impl Serialize,
     ) -> Option<Self> {
-        let payload = serde_json::value::to_raw_value(payload).ok()?;
         Some(Self {
             event: event.into(),
-            payload: Some(payload.into()),
+            payload: Some(encode(payload)?),
         })
     }
 
@@ -53,28 +65,50 @@ impl Packet {
 pub(super) struct Outlet {
     id: ConnectionId,
     peer: Option<Peer>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What all outlets share.
+struct Shared {
+    transports: Arc<Transports>,
     metrics: Arc<Metrics>,
     waiting_max: usize,
-    state: Mutex<State>,
+    /// Open outlets for which something waits.
+    behind: Mutex<Vec<ConnectionId>>,
+    fell_behind: Notify,
 }
 
 struct State {
     stage: Stage,
+    waiting: VecDeque<Parcel>,
     /// Questions whose answers come through the stream of deliveries, oldest first.
     questions: VecDeque<Question>,
-    closer: Option<Closer>,
 }
 
 enum Stage {
-    /// The client was not told yet that it is connected; this is what it will be told after.
-    Opening(Vec<Parcel>),
-    Open(SocketRef),
+    /// The client was not told yet that it is connected.
+    Opening,
+    Open(Arc<Socket<LocalAdapter>>),
     Closed,
 }
 
 enum Parcel {
     Packet(Packet),
+    Answer {
+        acknowledgement: i64,
+        answer: Arc<RawValue>,
+    },
     Goodbye,
+}
+
+/// Whether anything waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backlog {
+    None,
+    Some,
+    /// So much that no more should be added before some of it is written.
+    Pressing,
 }
 
 impl Outlet {
@@ -83,26 +117,26 @@ impl Outlet {
     }
 
     /// The client was told that it is connected.
-    pub(super) fn welcome(&self, socket: SocketRef) {
+    pub(super) fn welcome(&self, socket: Arc<Socket<LocalAdapter>>) {
         let mut state = self.state();
-        if let Stage::Opening(waiting) = std::mem::replace(&mut state.stage, Stage::Open(socket)) {
-            for parcel in waiting {
-                self.send(&mut state, parcel);
+        match state.stage {
+            Stage::Opening => {
+                state.stage = Stage::Open(socket);
+                self.flush_state(&mut state);
+                if !state.waiting.is_empty() {
+                    self.fell_behind();
+                }
             }
-        } else {
-            // The session has ended meanwhile.
-            state.stage = Stage::Closed;
+            // It was to be closed before it was open.
+            Stage::Open(_) | Stage::Closed => {
+                self.shared.transports.close(&socket, self.peer.as_ref())
+            }
         }
-    }
-
-    /// How to end the session from this side.
-    pub(super) fn ends_with(&self, closer: Closer) {
-        self.state().closer = Some(closer);
     }
 
     /// Writes an event.
     pub(super) fn emit(&self, packet: &Packet) {
-        self.metrics.deliveries.inc();
+        self.shared.metrics.deliveries.inc();
         self.send(&mut self.state(), Parcel::Packet(packet.clone()));
     }
 
@@ -115,21 +149,38 @@ impl Outlet {
         self.send(&mut state, Parcel::Goodbye);
     }
 
-    /// Remembers a question until [`Self::answer`].
+    /// Remembers a question until it is its turn to be answered.
     pub(super) fn ask(&self, question: Question) {
         self.state().questions.push_back(question);
     }
 
-    /// Takes back the newest question: it gets no answer.
+    /// Takes back the newest question.
     pub(super) fn take_back(&self) -> Option<Question> {
         self.state().questions.pop_back()
     }
 
-    /// Answers the oldest question.
-    pub(super) fn answer(&self, answer: &impl Serialize) {
-        let question = self.state().questions.pop_front();
-        if let Some(question) = question {
-            question.answer(self, answer);
+    /// Answers the oldest question with `answer`, or with what was prepared for it.
+    pub(super) fn answer_oldest(&self, answer: Option<&Arc<RawValue>>) {
+        let mut state = self.state();
+        if let Some(question) = state.questions.pop_front() {
+            self.answer_with(&mut state, question, answer);
+        }
+    }
+
+    /// Answers a question out of turn.
+    pub(super) fn answer_now(&self, question: Question) {
+        self.answer_with(&mut self.state(), question, None);
+    }
+
+    fn answer_with(&self, state: &mut State, question: Question, answer: Option<&Arc<RawValue>>) {
+        if let Some((acknowledgement, answer)) = question.into_reply(answer) {
+            self.send(
+                state,
+                Parcel::Answer {
+                    acknowledgement,
+                    answer,
+                },
+            );
         }
     }
 
@@ -138,80 +189,133 @@ impl Outlet {
         self.end(&mut self.state());
     }
 
-    /// The connection does not keep up.
-    pub(super) fn overflowed(&self) {
-        self.overflow(&mut self.state());
+    fn send(&self, state: &mut State, parcel: Parcel) {
+        match &state.stage {
+            Stage::Closed => return,
+            Stage::Open(socket) if state.waiting.is_empty() => {
+                if write(socket, &parcel) {
+                    return;
+                }
+                self.fell_behind();
+            }
+            Stage::Open(_) | Stage::Opening => {}
+        }
+        state.waiting.push_back(parcel);
+        if state.waiting.len() > self.shared.waiting_max {
+            self.shared.metrics.overflows.inc();
+            tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
+            self.end(state);
+        }
     }
 
-    fn overflow(&self, state: &mut State) {
-        self.metrics.overflows.inc();
-        tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
-        self.end(state);
+    fn fell_behind(&self) {
+        self.shared.behind().push(self.id);
+        self.shared.fell_behind.notify_one();
+    }
+
+    /// Writes what waits, as far as there is room.
+    fn flush(&self) -> Backlog {
+        let mut state = self.state();
+        self.flush_state(&mut state);
+        match state.waiting.len() {
+            0 => Backlog::None,
+            waiting if waiting > self.shared.waiting_max / 2 => Backlog::Pressing,
+            _ => Backlog::Some,
+        }
+    }
+
+    fn flush_state(&self, state: &mut State) {
+        if let Stage::Open(socket) = &state.stage {
+            while state
+                .waiting
+                .front()
+                .is_some_and(|parcel| write(socket, parcel))
+            {
+                state.waiting.pop_front();
+            }
+        }
     }
 
     fn end(&self, state: &mut State) {
-        state.stage = Stage::Closed;
-        if let Some(peer) = &self.peer {
-            peer.close();
-        }
-        if let Some(closer) = &state.closer {
-            closer.close();
+        state.waiting.clear();
+        if let Stage::Open(socket) = std::mem::replace(&mut state.stage, Stage::Closed) {
+            self.shared.transports.close(&socket, self.peer.as_ref());
         }
     }
 
-    fn send(&self, state: &mut State, parcel: Parcel) {
-        let fits = match &mut state.stage {
-            Stage::Closed => true,
-            Stage::Opening(waiting) => {
-                waiting.push(parcel);
-                waiting.len() <= self.waiting_max
-            }
-            Stage::Open(socket) => write(socket, parcel),
-        };
-        if !fits {
-            self.overflow(state);
-        }
-    }
-
+    /// The session is over.
     fn close(&self) {
         let mut state = self.state();
-        state.stage = Stage::Closed;
+        state.waiting.clear();
         state.questions.clear();
-        state.closer = None;
+        if let Stage::Open(socket) = std::mem::replace(&mut state.stage, Stage::Closed) {
+            self.shared.transports.forget(&socket.id.to_string());
+        }
+    }
+}
+
+impl Shared {
+    fn behind(&self) -> MutexGuard<'_, Vec<ConnectionId>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether there was room for it. A socket that is closed takes everything.
-fn write(socket: &SocketRef, parcel: Parcel) -> bool {
-    use socketioxide::SocketError::InternalChannelFull;
-    match parcel {
-        Parcel::Packet(Packet { event, payload }) => {
-            let sent = match payload {
-                Some(payload) => socket.emit(event, &*payload),
-                // An array of none is no payload at all; `()` would be a `null`.
-                None => socket.emit(event, &[(); 0]),
-            };
-            !matches!(sent, Err(SendError::Socket(InternalChannelFull)))
-        }
-        Parcel::Goodbye => !matches!(socket.clone().disconnect(), Err(InternalChannelFull)),
+fn write(socket: &Arc<Socket<LocalAdapter>>, parcel: &Parcel) -> bool {
+    let sent = match parcel {
+        Parcel::Packet(Packet { event, payload }) => match payload {
+            Some(payload) => socket.emit(event, &**payload),
+            // An array of none is no payload at all; `()` would be a `null`.
+            None => socket.emit(event, &[(); 0]),
+        },
+        Parcel::Answer {
+            acknowledgement,
+            answer,
+        } => acknowledge(socket, *acknowledgement, answer),
+        Parcel::Goodbye => socket.clone().disconnect().map_err(SendError::Socket),
+    };
+    !matches!(
+        sent,
+        Err(SendError::Socket(SocketError::InternalChannelFull))
+    )
+}
+
+/// The sender is made anew for each attempt, because it is gone after one that fails.
+fn acknowledge(
+    socket: &Arc<Socket<LocalAdapter>>,
+    id: i64,
+    answer: &RawValue,
+) -> Result<(), SendError> {
+    let mut nothing = Value::Str(Default::default(), None);
+    match AckSender::from_message_parts(socket, &mut nothing, &Some(id)) {
+        Ok(sender) => sender.send(answer),
+        Err(never) => match never {},
     }
 }
 
 /// Every connection's way out.
 pub(super) struct Outlets {
     open: RwLock<HashMap<ConnectionId, Arc<Outlet>>>,
-    metrics: Arc<Metrics>,
-    waiting_max: usize,
+    shared: Arc<Shared>,
     emptied: Notify,
 }
 
 impl Outlets {
-    /// At most `waiting_max` packets wait for one connection.
-    pub(super) fn new(metrics: Arc<Metrics>, waiting_max: usize) -> Self {
+    /// At most `waiting_max` parcels wait for one connection.
+    pub(super) fn new(
+        transports: Arc<Transports>,
+        metrics: Arc<Metrics>,
+        waiting_max: usize,
+    ) -> Self {
         Self {
             open: RwLock::default(),
-            metrics,
-            waiting_max,
+            shared: Arc::new(Shared {
+                transports,
+                metrics,
+                waiting_max,
+                behind: Mutex::default(),
+                fell_behind: Notify::new(),
+            }),
             emptied: Notify::new(),
         }
     }
@@ -229,12 +333,11 @@ impl Outlets {
         let outlet = Arc::new(Outlet {
             id,
             peer,
-            metrics: self.metrics.clone(),
-            waiting_max: self.waiting_max,
+            shared: self.shared.clone(),
             state: Mutex::new(State {
-                stage: Stage::Opening(Vec::new()),
+                stage: Stage::Opening,
+                waiting: VecDeque::new(),
                 questions: VecDeque::new(),
-                closer: None,
             }),
         });
         self.write().insert(id, outlet.clone());
@@ -270,8 +373,44 @@ impl Outlets {
         }
     }
 
-    /// Closes every connection at the transport and waits until all are forgotten.
-    pub(super) async fn close_all(&self) {
+    /// Resolves when something waits that was not waiting before.
+    pub(super) async fn fell_behind(&self) {
+        self.shared.fell_behind.notified().await;
+    }
+
+    /// Writes what waits, as far as there is room; returns the worst backlog left.
+    pub(super) fn flush(&self) -> Backlog {
+        let behind = std::mem::take(&mut *self.shared.behind());
+        if behind.is_empty() {
+            return Backlog::None;
+        }
+        let mut worst = Backlog::None;
+        let mut still_behind = Vec::new();
+        {
+            let open = self.read();
+            for outlet in behind.iter().filter_map(|id| open.get(id)) {
+                let backlog = outlet.flush();
+                if backlog != Backlog::None {
+                    still_behind.push(outlet.id);
+                }
+                if worst != Backlog::Pressing && backlog != Backlog::None {
+                    worst = backlog;
+                }
+            }
+        }
+        self.shared.behind().extend(still_behind);
+        worst
+    }
+
+    /// Closes every connection at the transport, spread over `spread`, and waits until all are forgotten.
+    pub(super) async fn close_all(&self, spread: Duration) {
+        let ids: Vec<ConnectionId> = self.read().keys().copied().collect();
+        let pause = spread / u32::try_from(ids.len().max(1)).unwrap_or(u32::MAX);
+        let begun = tokio::time::Instant::now();
+        for (closed, id) in (0..).zip(ids) {
+            tokio::time::sleep_until(begun + pause * closed).await;
+            self.each_of(&[id], Outlet::close_transport);
+        }
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
@@ -280,8 +419,9 @@ impl Outlets {
             if self.read().is_empty() {
                 return;
             }
+            // Whoever was being admitted in the meantime, too.
             self.each(Outlet::close_transport);
-            emptied.await;
+            let _ = tokio::time::timeout(CLOSE_AGAIN, emptied).await;
         }
     }
 }

@@ -1,24 +1,28 @@
 //! Answers to events. A client that wants none is told of refusals only, by an `exception` event.
 
-use serde::Serialize;
-use socketioxide::extract::AckSender;
-use socketioxide::{SendError, SocketError};
+use std::sync::Arc;
 
-use super::outlet::{Outlet, Packet};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::outlet::{Outlet, Packet, encode};
 use crate::transport::protocol::{ErrorCode, Exception, Refusal, server_event};
 
 /// An event that waits for its answer.
 pub(super) struct Question {
     event: String,
-    acknowledgement: Option<AckSender>,
+    /// The number under which the client waits for the answer, if it does.
+    acknowledgement: Option<i64>,
+    prepared: Option<Arc<RawValue>>,
 }
 
 impl Question {
-    /// `acknowledgement` is where the client wants the answer, if it wants one.
-    pub(super) fn new(event: String, acknowledgement: Option<AckSender>) -> Self {
+    /// `acknowledgement` is the number under which the client waits for the answer, if it does.
+    pub(super) fn new(event: String, acknowledgement: Option<i64>) -> Self {
         Self {
             event,
             acknowledgement,
+            prepared: None,
         }
     }
 
@@ -27,16 +31,10 @@ impl Question {
         &self.event
     }
 
-    /// Answers that it was done.
-    pub(super) fn answer(self, outlet: &Outlet, answer: &impl Serialize) {
-        let Some(acknowledgement) = self.acknowledgement else {
-            return;
-        };
-        if let Err(SendError::Socket(SocketError::InternalChannelFull)) =
-            acknowledgement.send(answer)
-        {
-            outlet.overflowed();
-        }
+    /// With an answer that is given when it is the question's turn.
+    pub(super) fn prepared(mut self, answer: &impl Serialize) -> Self {
+        self.prepared = encode(answer);
+        self
     }
 
     /// Answers that it was refused, and why.
@@ -44,7 +42,7 @@ impl Question {
         let message = message.into();
         if self.acknowledgement.is_some() {
             let ok = false;
-            return self.answer(outlet, &Refusal { ok, error, message });
+            return outlet.answer_now(self.prepared(&Refusal { ok, error, message }));
         }
         let event = self.event;
         if let Some(packet) = Packet::new(
@@ -57,5 +55,10 @@ impl Question {
         ) {
             outlet.emit(&packet);
         }
+    }
+
+    /// Where the answer goes, and `answer`, or what was prepared.
+    pub(super) fn into_reply(self, answer: Option<&Arc<RawValue>>) -> Option<(i64, Arc<RawValue>)> {
+        Some((self.acknowledgement?, answer.cloned().or(self.prepared)?))
     }
 }

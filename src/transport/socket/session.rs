@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc};
 
 use super::Sockets;
 use super::inbox::{Incoming, Request};
@@ -36,13 +37,14 @@ struct Expiry {
     announced: bool,
 }
 
-/// Runs until the client is gone, then forgets the connection.
+/// Runs until the client is gone, which `ended` tells, then forgets the connection.
 pub(super) async fn run(
     sockets: Arc<Sockets>,
     connection: Connection,
     identity: Option<Identity>,
     outlet: Arc<Outlet>,
-    mut incoming: mpsc::Receiver<Incoming>,
+    incoming: mpsc::Receiver<Incoming>,
+    ended: &Notify,
 ) {
     let id = connection.id();
     let mut session = Session {
@@ -51,26 +53,35 @@ pub(super) async fn run(
         connection,
         outlet,
     };
-    loop {
-        let wait = session
-            .expiry
-            .map_or(LONGEST_SLEEP, |expiry| expiry.next_in(now_ms()));
-        tokio::select! {
-            happened = incoming.recv() => match happened {
-                Some(Incoming::Request(request, question)) => session.handle(request, question).await,
-                Some(Incoming::Closed) | None => break,
-            },
-            () = tokio::time::sleep(wait) => session.look_at_token(now_ms()),
-        }
+    // What the client still wanted is void: nobody is left to see it.
+    tokio::select! {
+        biased;
+        () = ended.notified() => {}
+        () = session.work(incoming) => {}
     }
     tracing::debug!(connection = %id, "closed a connection");
-    // Questions still in the queue hold the socket, which holds the queue.
-    drop(incoming);
     session.sockets.outlets.close(id);
     session.connection.close();
 }
 
 impl Session {
+    /// Works off events until there can be no more: the client was gone before it was told that it is connected.
+    async fn work(&mut self, mut incoming: mpsc::Receiver<Incoming>) {
+        loop {
+            let wait = self
+                .expiry
+                .map_or(LONGEST_SLEEP, |expiry| expiry.next_in(now_ms()));
+            tokio::select! {
+                request = incoming.recv() => match request {
+                    Some((request, question)) => self.handle(request, question).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(wait) => self.look_at_token(now_ms()),
+            }
+        }
+    }
+
+    /// Answers go out in the order of the events, and never before what was delivered earlier.
     async fn handle(&mut self, request: Request, question: Question) {
         match request {
             Request::OnlineUsers => {
@@ -80,28 +91,32 @@ impl Session {
             Request::Watch(target) => self.watch(target, question).await,
             Request::Unwatch(target) => {
                 self.connection.unwatch(target);
-                question.answer(&self.outlet, &Done { ok: true });
+                self.answer(question, &Done { ok: true }).await;
             }
-            Request::RefreshToken(token) => self.refresh_token(&token, question),
+            Request::RefreshToken(token) => self.refresh_token(&token, question).await,
         }
     }
 
-    /// The answer comes with the deliveries, so that it is not older than what was delivered before it.
     async fn watch(&mut self, target: UserId, question: Question) {
         self.outlet.ask(question);
         let Err(error) = self.connection.watch(target).await else {
             return;
         };
         if let Some(question) = self.outlet.take_back() {
-            let code = match error {
-                WatchError::TooMany(_) => ErrorCode::TooManyWatches,
-                WatchError::Engine(_) => ErrorCode::Unavailable,
-            };
-            self.refuse(question, code, error.to_string());
+            match error {
+                WatchError::TooMany(_) => {
+                    self.refuse(question, ErrorCode::TooManyWatches, error.to_string())
+                }
+                WatchError::Engine(error) => {
+                    tracing::debug!(connection = %self.connection.id(), %error, "could not watch");
+                    let message = "the hub cannot reach what it needs at the moment; try again";
+                    self.refuse(question, ErrorCode::Unavailable, message);
+                }
+            }
         }
     }
 
-    fn refresh_token(&mut self, token: &str, question: Question) {
+    async fn refresh_token(&mut self, token: &str, question: Question) {
         let Some(user) = self.connection.user() else {
             let message = "a guest has no token to refresh; sign in by connecting with one";
             return self.refuse(question, ErrorCode::NotSignedIn, message);
@@ -114,13 +129,14 @@ impl Session {
                     now_ms(),
                 ));
                 let expires_at = identity.expires_at;
-                question.answer(
-                    &self.outlet,
+                self.answer(
+                    question,
                     &TokenRefreshed {
                         ok: true,
                         expires_at,
                     },
-                );
+                )
+                .await;
             }
             Ok(_) => self.refuse(
                 question,
@@ -136,6 +152,11 @@ impl Session {
                 );
             }
         }
+    }
+
+    async fn answer(&self, question: Question, answer: &impl Serialize) {
+        self.outlet.ask(question.prepared(answer));
+        self.connection.take_turn().await;
     }
 
     fn refuse(&self, question: Question, code: ErrorCode, message: impl Into<String>) {

@@ -1,0 +1,43 @@
+-- Releases what a dead incarnation owes, at most a batch of it.
+--
+-- KEYS[1]  set   what the incarnation owes: "<user>/<connection>"
+-- KEYS[2]  set   incarnations that have registered anything in this partition
+-- KEYS[3]  set   online users of the partition
+-- KEYS[4]  zset  users about to go offline, scored by when (ms)
+-- ARGV[1]  string  the dead incarnation
+-- ARGV[2]  string  what the keys of users' connections begin with (same hash tag as the keys)
+-- ARGV[3]  int     most connections to release in this call
+-- ARGV[4]  int     grace before a user goes offline (ms)
+--
+-- RETURNS   { connections released, connections left }
+-- PUBLISHES nothing: expire.lua says who went offline
+-- REPEAT    safe: a connection is released once
+
+local owed, nodes       = KEYS[1], KEYS[2]
+local online, leaving   = KEYS[3], KEYS[4]
+local incarnation       = ARGV[1]
+local connections_begin = ARGV[2]
+local batch_max         = tonumber(ARGV[3])
+local grace_ms          = tonumber(ARGV[4])
+
+local time       = redis.call('TIME')
+local offline_at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + grace_ms)
+
+local batch = redis.call('SPOP', owed, batch_max)
+for _, entry in ipairs(batch) do
+  local user, connection = string.match(entry, '^(%d+)/(%d+)$')
+  if user then
+    -- Whose connections these are is known only now; the hash tag is the partition's.
+    local connections = connections_begin .. user
+    redis.call('HDEL', connections, incarnation .. '/' .. connection)
+    if redis.call('EXISTS', connections) == 0 and redis.call('SISMEMBER', online, user) == 1 then
+      redis.call('ZADD', leaving, 'NX', offline_at, user)
+    end
+  end
+end
+
+local left = redis.call('SCARD', owed)
+if left == 0 then
+  redis.call('SREM', nodes, incarnation)
+end
+return { #batch, left }

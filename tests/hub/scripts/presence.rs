@@ -1,0 +1,297 @@
+//! `lua/presence/`: who is online. Here is what concerns all of its scripts; each has a file besides.
+
+mod expire;
+mod reap;
+mod register;
+mod release;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{LARGEST, Listener, Server, key, number};
+use crate::harness::ADA;
+
+const REGISTER: &str = include_str!("../../../lua/presence/register.lua");
+const RELEASE: &str = include_str!("../../../lua/presence/release.lua");
+const EXPIRE: &str = include_str!("../../../lua/presence/expire.lua");
+const REAP: &str = include_str!("../../../lua/presence/reap.lua");
+const POSITION: &str = include_str!("../../../lua/presence/position.lua");
+
+/// Connections that a user may have where a test does not care.
+const MANY: u64 = 50;
+/// A grace that no test outlives.
+const LONG_MS: u64 = 600_000;
+
+/// Registers a connection. That the answer ends with the time which is stored is held here, for all
+/// tests; they see what is before it.
+async fn register(server: &Server, user: u64, node: &str, connection: u64) -> Value {
+    register_up_to(server, MANY, user, node, connection).await
+}
+
+async fn register_up_to(
+    server: &Server,
+    connections_max: u64,
+    user: u64,
+    node: &str,
+    connection: u64,
+) -> Value {
+    let keys = [
+        key(format_args!("conns:{user}")),
+        key(format_args!("node:{node}")),
+        key("nodes"),
+        key("online"),
+        key("leaving"),
+        key("rev"),
+        key("epoch"),
+        key(format_args!("profile:{user}")),
+    ];
+    let args = [
+        user.to_string(),
+        node.to_owned(),
+        connection.to_string(),
+        connections_max.to_string(),
+        key("presence"),
+    ];
+    let mut answer = server.run(REGISTER, keys, &args).await;
+    let words = answer.as_array_mut().expect("a list");
+    if words[0] == "ok" {
+        let since = words.pop().expect("an answer says since when");
+        let stored = server.hash(&key(format_args!("conns:{user}"))).await;
+        assert_eq!(stored[&format!("{node}/{connection}")], since.to_string());
+    }
+    answer
+}
+
+async fn release(
+    server: &Server,
+    user: u64,
+    node: &str,
+    connection: u64,
+    grace_ms: u64,
+) -> (u64, u64) {
+    let keys = [
+        key(format_args!("conns:{user}")),
+        key(format_args!("node:{node}")),
+        key("nodes"),
+        key("online"),
+        key("leaving"),
+    ];
+    let args = [
+        user.to_string(),
+        node.to_owned(),
+        connection.to_string(),
+        grace_ms.to_string(),
+    ];
+    let answer = server.run(RELEASE, keys, &args).await;
+    (number(&answer[0]), number(&answer[1]))
+}
+
+/// Takes offline at most `batch_max` of those who are due within `ahead_ms`.
+async fn expire(server: &Server, batch_max: u64, ahead_ms: u64) -> (u64, i64) {
+    let keys = [key("leaving"), key("online"), key("rev"), key("epoch")];
+    let args = [batch_max.to_string(), key("presence"), ahead_ms.to_string()];
+    let answer = server.run(EXPIRE, keys, &args).await;
+    let next_due_ms = answer[1].as_i64().unwrap_or_else(|| panic!("{answer}"));
+    (number(&answer[0]), next_due_ms)
+}
+
+/// Releases at most `batch_max` of what a dead incarnation owes: how many were, how many are left.
+async fn reap(server: &Server, dead: &str, batch_max: u64, grace_ms: u64) -> (u64, u64) {
+    let keys = [
+        key(format_args!("node:{dead}")),
+        key("nodes"),
+        key("online"),
+        key("leaving"),
+    ];
+    let args = [
+        dead.to_owned(),
+        key("conns:"),
+        batch_max.to_string(),
+        grace_ms.to_string(),
+    ];
+    let answer = server.run(REAP, keys, &args).await;
+    (number(&answer[0]), number(&answer[1]))
+}
+
+async fn position(server: &Server) -> (String, u64) {
+    let answer = server.run(POSITION, [key("rev"), key("epoch")], &[]).await;
+    (
+        answer[0].as_str().expect("a name").to_owned(),
+        number(&answer[1]),
+    )
+}
+
+async fn presence(server: &Server) -> Listener {
+    server.listen(&key("presence")).await
+}
+
+/// The next transition: its number, who came, who went. It names the life of the data.
+async fn next_transition(server: &Server, presence: &mut Listener) -> (u64, Vec<u64>, Vec<u64>) {
+    let message = presence.next().await;
+    let fields = message.as_object().expect("an object").keys();
+    assert_eq!(
+        fields.collect::<Vec<_>>(),
+        ["epoch", "offline", "online", "rev"]
+    );
+    assert_eq!(
+        message["epoch"],
+        server.command(&["GET", &key("epoch")]).await
+    );
+    let users = |field: &str| -> Vec<u64> {
+        let users = message[field]
+            .as_array()
+            .unwrap_or_else(|| panic!("{message}"));
+        users.iter().map(number).collect()
+    };
+    (number(&message["rev"]), users("online"), users("offline"))
+}
+
+/// Goal: the position names a life of the data and a number, the same until something happens; after
+/// Redis was emptied it is another life, numbered from the start.
+/// Method: read before and after a transition and FLUSHALL; the messages carry the same name.
+#[tokio::test]
+async fn a_position_belongs_to_one_life_of_the_data() {
+    let server = Server::start().await;
+    let mut presence = presence(&server).await;
+    let (life, revision) = position(&server).await;
+    assert_eq!(revision, 0);
+    assert!(
+        !life.is_empty() && life.chars().all(|c| c.is_ascii_hexdigit()),
+        "{life}"
+    );
+    assert_eq!(position(&server).await, (life.clone(), 0));
+    register(&server, ADA, "a.1", 1).await;
+    assert_eq!(presence.next().await["epoch"], life);
+    assert_eq!(position(&server).await, (life.clone(), 1));
+
+    server.command(&["FLUSHALL"]).await;
+    assert_eq!(register(&server, ADA, "a.1", 1).await, json!(["ok", 1, 1]));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (1, vec![ADA], vec![])
+    );
+    let (next_life, revision) = position(&server).await;
+    assert_eq!(revision, 1);
+    assert_ne!(next_life, life);
+}
+
+/// Goal: the largest ids and numbers keep every digit, wherever they go.
+/// Method: the largest user id, a large connection, transitions numbered close to the limit.
+#[tokio::test]
+async fn large_numbers_keep_every_digit() {
+    let server = Server::start().await;
+    let mut presence = presence(&server).await;
+    server
+        .command(&["SET", &key("rev"), &(LARGEST - 2).to_string()])
+        .await;
+    let answer = register(&server, LARGEST, "a.1", LARGEST).await;
+    assert_eq!(answer, json!(["ok", 1, LARGEST - 1]));
+    let text = presence.next_text().await;
+    assert!(
+        text.contains(r#""rev":9007199254740990,"online":[9007199254740991],"#),
+        "{text}"
+    );
+    let again = register(&server, LARGEST, "a.1", LARGEST).await;
+    assert_eq!(again, json!(["ok", 1, LARGEST - 1]));
+    assert_eq!(
+        server.set(&key("node:a.1")).await,
+        ["9007199254740991/9007199254740991"]
+    );
+
+    release(&server, LARGEST, "a.1", LARGEST, 0).await;
+    assert_eq!(expire(&server, 10, 0).await, (1, -1));
+    let text = presence.next_text().await;
+    assert!(text.ends_with(r#""rev":9007199254740991,"online":[],"offline":[9007199254740991]}"#));
+    assert_eq!(position(&server).await.1, LARGEST);
+}
+
+/// Goal: in whatever order calls come and however often they are repeated, refcounts are right, the
+/// transitions are numbered without a gap, and added up they are the set of online users.
+/// Method: 600 calls drawn from a fixed seed, held against a model in this test after each call.
+#[tokio::test]
+async fn any_order_of_calls_adds_up() {
+    let server = Server::start().await;
+    let mut presence = presence(&server).await;
+    let mut connections: BTreeMap<u64, BTreeSet<(&str, u64)>> = BTreeMap::new();
+    let (mut online, mut announced) = (BTreeSet::new(), BTreeSet::new());
+    let mut transitions = 0;
+    let mut dice = Dice(42);
+    for step in 0..600 {
+        let user = 1 + dice.roll(3);
+        let node = ["a.1", "b.1"][dice.roll(2) as usize];
+        let connection = user;
+        let own = connections.entry(user).or_default();
+        match dice.roll(6) {
+            0 | 1 => {
+                own.insert((node, connection));
+                transitions += u64::from(online.insert(user));
+                let answer = register(&server, user, node, connection).await;
+                assert_eq!(answer, json!(["ok", own.len(), transitions]), "step {step}");
+            }
+            2 | 3 => {
+                own.remove(&(node, connection));
+                let (refcount, due) = release(&server, user, node, connection, 0).await;
+                assert_eq!(refcount, own.len() as u64, "step {step}");
+                assert_eq!(
+                    due > 0,
+                    own.is_empty() && online.contains(&user),
+                    "step {step}"
+                );
+            }
+            4 => {
+                let entry = |own: &BTreeSet<(&str, u64)>| own.iter().any(|(name, _)| *name == node);
+                let owed = connections.values().filter(|own| entry(own)).count() as u64;
+                connections
+                    .values_mut()
+                    .for_each(|own| own.retain(|(name, _)| *name != node));
+                assert_eq!(reap(&server, node, 10, 0).await, (owed, 0), "step {step}");
+            }
+            _ => {
+                let before = online.len();
+                online.retain(|user| connections.get(user).is_some_and(|own| !own.is_empty()));
+                let gone = before - online.len();
+                transitions += u64::from(gone > 0);
+                assert_eq!(
+                    expire(&server, 10, 0).await,
+                    (gone as u64, -1),
+                    "step {step}"
+                );
+            }
+        }
+        assert_eq!(position(&server).await.1, transitions, "step {step}");
+    }
+    for number in 1..=transitions {
+        let (revision, came, went) = next_transition(&server, &mut presence).await;
+        assert_eq!(revision, number);
+        for user in came {
+            assert!(announced.insert(user), "{user} came twice, at {number}");
+        }
+        for user in went {
+            assert!(announced.remove(&user), "{user} left twice, at {number}");
+        }
+    }
+    presence.hears_nothing().await;
+    assert_eq!(announced, online);
+    let told: Vec<String> = online.iter().map(u64::to_string).collect();
+    assert_eq!(server.set(&key("online")).await, told);
+    assert!(
+        transitions > 50,
+        "the calls drawn lead to {transitions} transitions only"
+    );
+}
+
+/// Draws the same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: u64) -> u64 {
+        // Knuth's multiplier for 64 bits; the high ones are the random ones.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}

@@ -1,0 +1,158 @@
+//! `lua/presence/expire.lua`: the grace is over.
+
+use super::{LONG_MS, expire, next_transition, presence, register, release};
+use crate::harness::{ADA, BOB, EVE, eventually};
+use crate::scripts::{Server, key};
+
+/// Goal: offline is said once the grace is over, not before, and once only; until then the answer
+/// tells how long to wait. Method: asked again and again until it happens; then once more.
+#[tokio::test]
+async fn offline_is_said_once_when_the_grace_is_over() {
+    let server = Server::start().await;
+    register(&server, ADA, "a.1", 1).await;
+    let mut presence = presence(&server).await;
+    let (_, due) = release(&server, ADA, "a.1", 1, 150).await;
+    eventually("the grace is over", async || {
+        let before = server.now_ms().await;
+        let (count, next_due_ms) = expire(&server, 10, 0).await;
+        let after = server.now_ms().await;
+        if count == 0 {
+            let wait_ms = u64::try_from(next_due_ms).expect("somebody is leaving");
+            assert!(
+                (before..=after).contains(&(due - wait_ms)),
+                "{before} {due} {wait_ms}"
+            );
+            return None;
+        }
+        assert_eq!((count, next_due_ms), (1, -1));
+        assert!(after >= due, "said {} ms early", due - after);
+        Some(())
+    })
+    .await;
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (2, vec![], vec![ADA])
+    );
+    assert!(server.set(&key("online")).await.is_empty());
+
+    let before = server.contents().await;
+    assert_eq!(expire(&server, 10, LONG_MS).await, (0, -1));
+    assert_eq!(server.contents().await, before);
+    presence.hears_nothing().await;
+}
+
+/// Goal: one call takes no more users offline than it may, those who left first, and says them in one
+/// transition; the next call goes on. Method: five users, two at a time, one who stays for now.
+#[tokio::test]
+async fn a_batch_is_a_batch() {
+    let server = Server::start().await;
+    for user in 1..=5 {
+        register(&server, user, "a.1", user).await;
+        release(&server, user, "a.1", user, 0).await;
+        let user = user.to_string();
+        server
+            .command(&["ZADD", &key("leaving"), "XX", &user, &user])
+            .await;
+    }
+    register(&server, ADA, "a.1", ADA).await;
+    release(&server, ADA, "a.1", ADA, LONG_MS).await;
+    let mut presence = presence(&server).await;
+    assert_eq!(expire(&server, 2, 0).await, (2, 0));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (7, vec![], vec![1, 2])
+    );
+    assert_eq!(server.set(&key("online")).await, ["3", "4", "42", "5"]);
+    assert_eq!(expire(&server, 2, 0).await, (2, 0));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (8, vec![], vec![3, 4])
+    );
+    let (count, next_due_ms) = expire(&server, 2, 0).await;
+    assert_eq!(count, 1);
+    assert!((1..=LONG_MS as i64).contains(&next_due_ms), "{next_due_ms}");
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (9, vec![], vec![5])
+    );
+    presence.hears_nothing().await;
+}
+
+/// Goal: the last node to leave may say the offline that is due within the grace, and no other.
+/// Method: one user due in ten minutes, one in twenty; ten minutes ahead, then all.
+#[tokio::test]
+async fn looking_ahead_takes_those_who_would_be_due() {
+    let server = Server::start().await;
+    for user in [ADA, BOB, EVE] {
+        register(&server, user, "a.1", user).await;
+    }
+    release(&server, ADA, "a.1", ADA, LONG_MS).await;
+    release(&server, BOB, "a.1", BOB, 2 * LONG_MS).await;
+    let mut presence = presence(&server).await;
+    assert_eq!(expire(&server, 10, 0).await.0, 0);
+    assert_eq!(expire(&server, 10, LONG_MS).await.0, 1);
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (4, vec![], vec![ADA])
+    );
+    assert_eq!(expire(&server, 10, 2 * LONG_MS).await, (1, -1));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (5, vec![], vec![BOB])
+    );
+    assert_eq!(server.set(&key("online")).await, [EVE.to_string()]);
+}
+
+/// Goal: who is no longer online is not said to go offline, and takes no number.
+/// Method: somebody in the sorted set who is not online, alone and beside one who is.
+#[tokio::test]
+async fn who_is_offline_already_is_not_announced() {
+    let server = Server::start().await;
+    server.command(&["ZADD", &key("leaving"), "1", "7"]).await;
+    let mut presence = presence(&server).await;
+    assert_eq!(expire(&server, 10, 0).await, (0, -1));
+    assert!(
+        server.contents().await.is_empty(),
+        "{:?}",
+        server.contents().await
+    );
+    presence.hears_nothing().await;
+
+    register(&server, ADA, "a.1", 1).await;
+    next_transition(&server, &mut presence).await;
+    release(&server, ADA, "a.1", 1, 0).await;
+    server.command(&["ZADD", &key("leaving"), "1", "7"]).await;
+    assert_eq!(expire(&server, 10, 0).await, (1, -1));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (2, vec![], vec![ADA])
+    );
+}
+
+/// Goal: an expiry with nobody to expire is nothing at all. Method: on an empty Redis.
+#[tokio::test]
+async fn nobody_leaving_is_nothing() {
+    let server = Server::start().await;
+    assert_eq!(expire(&server, 10, 0).await, (0, -1));
+    assert!(
+        server.contents().await.is_empty(),
+        "{:?}",
+        server.contents().await
+    );
+}
+
+/// Goal: an offline that is the first thing to happen in a life of the data names that life, too.
+/// Method: users leave, and the name is lost.
+#[tokio::test]
+async fn an_expiry_names_the_life_of_the_data() {
+    let server = Server::start().await;
+    register(&server, ADA, "a.1", 1).await;
+    release(&server, ADA, "a.1", 1, 0).await;
+    server.command(&["DEL", &key("epoch")]).await;
+    let mut presence = presence(&server).await;
+    assert_eq!(expire(&server, 10, 0).await, (1, -1));
+    assert_eq!(
+        next_transition(&server, &mut presence).await,
+        (2, vec![], vec![ADA])
+    );
+}
