@@ -106,6 +106,11 @@ impl App {
             Ok(())
         });
         let (public, public_address) = public;
+        let (open_streams, stalled_write) = (public.open_streams(), settings.limits.stalled_write);
+        servers.spawn(async move {
+            open_streams.close_stalled(stalled_write).await;
+            Ok(())
+        });
         let routes = http::public(hub.clone(), sockets.routes(), origins);
         servers.spawn(serve(public, routes, stopping.clone()));
         let (internal, internal_address) = internal;

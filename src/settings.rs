@@ -214,6 +214,9 @@ pub struct LimitSettings {
     /// Packets that may wait for one connection before it is closed as too slow.
     #[serde(deserialize_with = "values::number")]
     pub outbound_queue: usize,
+    /// How long the write of a connection may not move before it is closed.
+    #[serde(with = "humantime_serde")]
+    pub stalled_write: Duration,
 }
 
 /// `[visibility]`: what strangers see of a user.
@@ -326,6 +329,7 @@ impl Default for LimitSettings {
             connections_per_address: 0,
             http_body: 256 * 1024,
             outbound_queue: 1024,
+            stalled_write: Duration::from_secs(5),
         }
     }
 }

@@ -6,9 +6,10 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
@@ -18,8 +19,18 @@ use tokio::net::{TcpListener, TcpStream};
 /// Pause after an accept that failed for want of resources, which another attempt at once would not find.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
+/// How often connections are looked at whose writes may not move.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+
 /// Accepts connections for axum.
-pub struct Listener(TcpListener);
+pub struct Listener {
+    listener: TcpListener,
+    open: Arc<OpenStreams>,
+}
+
+/// Every TCP connection of a listener that is still open.
+#[derive(Default)]
+pub struct OpenStreams(Mutex<Vec<Weak<Shared>>>);
 
 impl Listener {
     /// Listens on `address`; port 0 takes a free one.
@@ -27,7 +38,10 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not of this machine.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self)
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            open: Arc::default(),
+        })
     }
 
     /// The address listened on.
@@ -35,7 +49,36 @@ impl Listener {
     /// # Errors
     /// When the operating system does not tell.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
+    }
+
+    /// The connections that it has accepted and that are still open.
+    pub fn open_streams(&self) -> Arc<OpenStreams> {
+        self.open.clone()
+    }
+}
+
+impl OpenStreams {
+    fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes connections whose writes have not moved for `stalled_write`, for ever.
+    pub async fn close_stalled(&self, stalled_write: Duration) {
+        loop {
+            tokio::time::sleep(STALL_CHECK).await;
+            let now_ms = uptime_ms();
+            self.streams().retain(|stream| {
+                let Some(stream) = stream.upgrade() else {
+                    return false;
+                };
+                if stream.is_stalled(now_ms, stalled_write) {
+                    tracing::debug!("closed a connection whose writes did not move");
+                    stream.close();
+                }
+                true
+            });
+        }
     }
 }
 
@@ -45,11 +88,16 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Stream, SocketAddr) {
         loop {
-            match self.0.accept().await {
+            match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     // Events are small and wanted at once. A socket without this option still works.
                     let _ = stream.set_nodelay(true);
-                    return (Stream(Arc::new(stream)), peer);
+                    let stream = Arc::new(Shared {
+                        stream,
+                        blocked_since_ms: AtomicU64::new(0),
+                    });
+                    self.open.streams().push(Arc::downgrade(&stream));
+                    return (Stream(stream), peer);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "could not accept a connection");
@@ -65,14 +113,44 @@ impl axum::serve::Listener for Listener {
 }
 
 /// One TCP connection.
-pub struct Stream(Arc<TcpStream>);
+pub struct Stream(Arc<Shared>);
+
+/// What a connection shares with those who may close it.
+#[derive(Debug)]
+struct Shared {
+    stream: TcpStream,
+    /// Since when a write waits for the other side, in ms of this process; 0 while none does.
+    blocked_since_ms: AtomicU64,
+}
+
+impl Shared {
+    fn close(&self) {
+        // It fails where the connection is closed already.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    }
+
+    fn is_stalled(&self, now_ms: u64, stalled_write: Duration) -> bool {
+        let blocked_since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
+        let blocked_ms = now_ms.saturating_sub(blocked_since_ms);
+        blocked_since_ms != 0 && Duration::from_millis(blocked_ms) >= stalled_write
+    }
+
+    /// A write has moved (`false`), or waits for the other side (`true`).
+    fn note(&self, blocked: bool) {
+        let since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
+        if blocked != (since_ms != 0) {
+            self.blocked_since_ms
+                .store(if blocked { uptime_ms() } else { 0 }, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Who is on the other side of a request's TCP connection, and how to close it.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The other side's address.
     pub address: SocketAddr,
-    stream: Weak<TcpStream>,
+    stream: Weak<Shared>,
 }
 
 impl Peer {
@@ -84,8 +162,7 @@ impl Peer {
     /// Closes the TCP connection at once, whatever waits to be written.
     pub fn close(&self) {
         if let Some(stream) = self.stream.upgrade() {
-            // It fails where the connection is closed already.
-            let _ = socket2::SockRef::from(&*stream).shutdown(Shutdown::Both);
+            stream.close();
         }
     }
 }
@@ -105,9 +182,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let stream = &self.0.stream;
         loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
+            ready!(stream.poll_read_ready(context))?;
+            match stream.try_read(buffer.initialize_unfilled()) {
                 Ok(count) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
@@ -126,11 +204,19 @@ impl Stream {
         context: &mut Context<'_>,
         attempt: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match attempt(&self.0) {
+            let Poll::Ready(ready) = stream.poll_write_ready(context) else {
+                self.0.note(true);
+                return Poll::Pending;
+            };
+            ready?;
+            match attempt(stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
+                outcome => {
+                    self.0.note(false);
+                    return Poll::Ready(outcome);
+                }
             }
         }
     }
@@ -162,9 +248,15 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match socket2::SockRef::from(&*self.0).shutdown(Shutdown::Write) {
+        match socket2::SockRef::from(&self.0.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Time since this process first asked, in ms, from 1 on.
+fn uptime_ms() -> u64 {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
 }
