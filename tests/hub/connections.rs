@@ -1,6 +1,8 @@
 //! Connections that behave oddly: they vanish, come twice, share a transport. Nothing of them stays.
 
-use crate::harness::{ADA, BOB, Cluster, Connecting, EVE, MARKER, Offline, Online};
+use serde_json::json;
+
+use crate::harness::{ADA, BOB, Cluster, Connecting, EVE, MARKER, Offline, Online, eventually_eq};
 
 /// Goal: a transport that breaks without a word counts as leaving.
 /// Method: the client's WebSocket is cut; it does not come back.
@@ -109,4 +111,57 @@ async fn a_namespace_can_be_left_and_entered_again() {
         [BOB, ADA],
         "the other one works as before"
     );
+}
+
+/// Goal: an account that is deleted while its user connects stays gone, on both engines.
+/// Method: for many users a connection is opened and the account deleted at the same time; whichever
+/// was first, in the end nobody is connected and nothing is registered.
+#[tokio::test]
+async fn an_account_deleted_while_its_user_connects_stays_gone() {
+    for builder in [Cluster::builder().nodes(2), Cluster::builder().memory()] {
+        let cluster = builder.start().await;
+        let last = cluster.len() - 1;
+        let users: Vec<u64> = (1000..1060).collect();
+        let mut tabs = Vec::new();
+        for user in &users {
+            tabs.push(cluster.open(0, Connecting::user(*user).once()));
+            let path = format!("/api/v1/users/{user}/account-deleted");
+            assert_eq!(cluster.post(last, &path, &json!({})).await.status, 200);
+        }
+        for user in users {
+            let path = format!("/api/v1/presence/{user}");
+            eventually_eq(&format!("user {user}"), json!("offline"), async || {
+                cluster.get(last, &path).await.json["status"].clone()
+            })
+            .await;
+        }
+    }
+}
+
+/// Goal: pages of other origins may not connect where origins are listed, whatever the transport; what
+/// is no page may.
+/// Method: one origin is allowed; it, another one, and a client without an origin connect.
+#[tokio::test]
+async fn foreign_origins_are_refused() {
+    let cluster = Cluster::builder()
+        .env(
+            "VIGIE_HTTP__ALLOWED_ORIGINS",
+            "https://good.example,https://also.example",
+        )
+        .start()
+        .await;
+    for transport in ["websocket", "polling"] {
+        let page = |origin: &str| {
+            Connecting::guest()
+                .origin(origin)
+                .transports(&[transport])
+                .once()
+        };
+        cluster.connect_with(0, page("https://good.example")).await;
+        let refusal = cluster.refusal(0, page("https://evil.example")).await;
+        assert!(refusal.contains("error"), "{transport}: {refusal}");
+        cluster
+            .connect_with(0, Connecting::guest().transports(&[transport]))
+            .await;
+    }
 }

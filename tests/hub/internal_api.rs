@@ -279,6 +279,11 @@ async fn bad_input_is_refused_and_changes_nothing() {
             cluster.tell(ADA, kind, &body).await.assert_refused();
         }
         let path = format!("/api/v1/users/{ADA}/{kind}");
+        let deep = format!(
+            "{{\"user\":{{\"a\":{}1{}}}}}",
+            "[".repeat(500),
+            "]".repeat(500)
+        );
         for broken in [
             "",
             "{",
@@ -286,13 +291,17 @@ async fn bad_input_is_refused_and_changes_nothing() {
             "nonsense",
             "{\"user\":{}}trailing",
             "\u{0}",
+            "[{\"username\":\"x\"},5]",
+            "{\"user\":{\"\\ud800\":1}}",
+            "{\"user\":{},\"user\":{}}",
+            &deep,
         ] {
             let request = cluster
                 .request(0, Method::POST, &path)
                 .bearer_auth(NODE_KEY);
             let request = request
                 .header("content-type", "application/json")
-                .body(broken);
+                .body(broken.to_owned());
             cluster.send(request).await.assert_refused();
         }
     }
@@ -305,7 +314,14 @@ async fn bad_input_is_refused_and_changes_nothing() {
                 .assert_refused();
         }
     }
-    for body in [json!({}), json!([]), json!(null), json!({ "data": 1 })] {
+    let bodies = [
+        json!({}),
+        json!([]),
+        json!(null),
+        json!({ "data": 1 }),
+        json!(["x", 1]),
+    ];
+    for body in bodies {
         cluster.tell(ADA, "events", &body).await.assert_refused();
     }
 

@@ -304,3 +304,34 @@ async fn a_burst_of_updates_arrives_in_order() {
         );
     }
 }
+
+/// Goal: answers come in the order of the events, whatever each of them has to wait for.
+/// Method: bursts of events that are answered from Redis, from the replica and at once; the answers are
+/// looked up in the order of the wire.
+#[tokio::test]
+async fn answers_come_in_the_order_of_the_events() {
+    let cluster = Cluster::start(2).await;
+    let client = cluster.connect_guest(0).await;
+    for round in 0..50 {
+        let target = json!({ "userId": 100 + round });
+        let numbers = client.burst(&[
+            ("watch-profile", target.clone()),
+            ("get-online-users", json!(null)),
+            ("unwatch-profile", target.clone()),
+            ("watch-profile", target.clone()),
+            ("unwatch-profile", target),
+        ]);
+        for number in &numbers {
+            client.answer(*number).await;
+        }
+        let answered: Vec<u64> = client
+            .events_so_far()
+            .iter()
+            .filter_map(|record| match record {
+                Record::Ack { number, .. } if numbers.contains(number) => Some(*number),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(answered, numbers, "round {round}");
+    }
+}

@@ -319,3 +319,16 @@ async fn odd_shapes_do_no_harm() {
     assert_refused(&answer, "unknown_event", "many attachments");
     cluster.connect(0, ADA).await.watch(BOB).await;
 }
+
+/// Goal: `get-online-users` is answered with an array even by a hub that has had enough of the client.
+/// Method: a burst of one; twenty questions.
+#[tokio::test]
+async fn who_is_online_is_always_an_array() {
+    let builder = Cluster::builder().env("VIGIE_LIMITS__EVENTS_PER_SECOND", "1");
+    let cluster = builder.env("VIGIE_LIMITS__EVENTS_BURST", "1").start().await;
+    let hasty = cluster.connect_with(0, Connecting::guest()).await;
+    let events: Vec<(&str, Value)> = (0..20).map(|_| ("get-online-users", json!(null))).collect();
+    for answer in answers(&hasty, &events).await {
+        assert_eq!(answer, json!([]));
+    }
+}

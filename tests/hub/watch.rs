@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{ADA, BOB, Cluster, Connecting, EVE, MARKER, Record};
+use crate::harness::{ADA, BOB, Cluster, Connecting, EVE, MARKER, Offline, Online, Record};
 use crate::harness::{eventually, profile, public, revision};
 
 /// Goal: an update told to one node reaches a watcher on another.
@@ -383,5 +383,40 @@ async fn watchers_hear_that_an_account_is_gone() {
             watcher.next_event("profile-deleted").await,
             json!({ "userId": ADA })
         );
+    }
+}
+
+/// Goal: with `presence.audience = "watchers"` coming and going is told to the watchers of the user, on every
+/// node, and to nobody else.
+/// Method: a watcher and a stranger on each of two nodes; afterwards a marker that both watch.
+#[tokio::test]
+async fn only_watchers_hear_of_coming_and_going_where_so_configured() {
+    let cluster = Cluster::builder()
+        .nodes(2)
+        .env("VIGIE_PRESENCE__AUDIENCE", "watchers")
+        .without_lookouts()
+        .start()
+        .await;
+    let mut watchers = Vec::new();
+    let mut strangers = Vec::new();
+    for node in [0, 1] {
+        let watcher = cluster.connect_with(node, Connecting::guest()).await;
+        watcher.watch(ADA).await;
+        watchers.push(watcher);
+        let stranger = cluster.connect_with(node, Connecting::guest()).await;
+        stranger.watch(BOB).await;
+        strangers.push(stranger);
+    }
+    let ada = cluster.connect_with(0, Connecting::user(ADA)).await;
+    for watcher in &mut watchers {
+        assert_eq!(watcher.next_status().await, (ADA, Online));
+    }
+    ada.close().await;
+    for watcher in &mut watchers {
+        assert_eq!(watcher.next_status().await, (ADA, Offline));
+    }
+    let _bob = cluster.connect_with(1, Connecting::user(BOB)).await;
+    for stranger in &mut strangers {
+        assert_eq!(stranger.next_status().await, (BOB, Online));
     }
 }

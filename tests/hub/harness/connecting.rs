@@ -66,6 +66,12 @@ impl Connecting {
         self
     }
 
+    /// As a page of this origin.
+    pub fn origin(mut self, origin: &str) -> Self {
+        self.options["extraHeaders"] = json!({ "origin": origin });
+        self
+    }
+
     /// Stays away once the transport has closed.
     pub fn once(mut self) -> Self {
         self.options["reconnection"] = json!(false);
