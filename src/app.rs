@@ -1,5 +1,7 @@
 //! One node, put together: engine, then domain, then transport; taken apart in reverse.
 
+pub mod doctor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,9 +108,10 @@ impl App {
             Ok(())
         });
         let (public, public_address) = public;
+        let overflows = metrics.overflows.clone();
         let (open_streams, stalled_write) = (public.open_streams(), settings.limits.stalled_write);
         servers.spawn(async move {
-            open_streams.close_stalled(stalled_write).await;
+            open_streams.close_stalled(stalled_write, &overflows).await;
             Ok(())
         });
         let routes = http::public(hub.clone(), sockets.routes(), origins);
@@ -214,16 +217,20 @@ async fn open_engine(
             Ok((Engine::Memory(memory), messages))
         }
         EngineKind::Redis => {
-            let options = redis::Options {
-                url: settings.redis.url.expose().to_owned(),
-                prefix: settings.redis.prefix.clone(),
-                partitions: settings.redis.partitions,
-                profile_ttl: settings.redis.profile_ttl,
-                command_timeout: settings.redis.command_timeout,
-            };
+            let options = redis_options(settings);
             let (redis, messages) = Redis::open(incarnation, &options).await?;
             Ok((Engine::Redis(redis), messages))
         }
+    }
+}
+
+fn redis_options(settings: &Settings) -> redis::Options {
+    redis::Options {
+        url: settings.redis.url.expose().to_owned(),
+        prefix: settings.redis.prefix.clone(),
+        partitions: settings.redis.partitions,
+        profile_ttl: settings.redis.profile_ttl,
+        command_timeout: settings.redis.command_timeout,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: which command runs, with which settings, and what the exit code says.
 
 mod check_config;
+mod doctor;
 mod serve;
 mod token;
 mod types;
@@ -34,6 +35,8 @@ enum Command {
     Serve,
     /// Checks the configuration and shows what is in effect, secrets hidden
     CheckConfig,
+    /// Compares what Redis says with itself and with the nodes that hold the connections
+    Doctor(doctor::DoctorArgs),
     /// Prints a token of a user, signed with auth.secret
     Token(token::TokenArgs),
     /// Prints TypeScript for the events of the socket
@@ -77,6 +80,7 @@ pub(crate) fn run() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_settings(overrides, serve::run),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
+        Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Token(args) => with_settings(overrides, |settings| token::run(&settings, &args)),
         Command::Types => types::run(),
     }

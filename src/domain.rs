@@ -6,6 +6,7 @@
 mod audit;
 pub mod connection;
 pub mod delivery;
+mod doctor;
 pub mod health;
 pub mod lease;
 pub mod presence;
@@ -24,6 +25,7 @@ use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::delivery::{Deliveries, Delivery, DeliveryStream};
+use self::doctor::Questions;
 use self::health::{Canaries, Check};
 use self::lease::{Lease, LeaseOptions};
 use self::presence::{Presence, PresenceOptions};
@@ -34,7 +36,7 @@ use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
     RegisteredConnection,
 };
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, Incarnation, UserId};
 use crate::telemetry::{ConnectionKind, Metrics};
 
 /// How long a starting node waits until it knows who is online.
@@ -88,6 +90,7 @@ struct Inner {
     deliveries: Deliveries,
     visibility: Visibility,
     canaries: Canaries,
+    questions: Questions,
     lease: Lease,
     metrics: Arc<Metrics>,
     options: Options,
@@ -153,15 +156,17 @@ impl Hub {
             presence,
             deliveries,
             canaries: Canaries::default(),
+            questions: Questions::default(),
             lease: Lease::new(options.lease),
             metrics,
             options,
             started_at_ms: now_ms(),
             draining: AtomicBool::new(false),
         }));
+        let incarnation = hub.0.engine.incarnation();
         hub.0
             .engine
-            .begin(&hub.node_info(), hub.0.lease.length())
+            .begin(&hub.node_info(&incarnation), hub.0.lease.length())
             .await?;
         let running = hub.spawn(messages);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
@@ -182,6 +187,7 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_reaping().await }));
         run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
+        run(|hub| Box::pin(async move { hub.keep_answering().await }));
         tasks.spawn(self.clone().read(messages));
         Running { tasks }
     }
@@ -198,6 +204,7 @@ impl Hub {
                 }
                 Message::Topic { user, message } => self.0.topics.receive(user, message).await,
                 Message::Canary { nonce } => self.0.canaries.landed(nonce),
+                Message::Asked { reply } => self.0.questions.put(reply),
                 Message::Interrupted => {
                     tracing::info!("messages may have been missed; subscribing and reading anew");
                     self.0.metrics.interruptions.inc();
@@ -400,8 +407,7 @@ impl Hub {
         self.0.metrics.users.set(count(self.0.topics.users()));
     }
 
-    fn node_info(&self) -> NodeInfo {
-        let incarnation = self.0.engine.incarnation();
+    fn node_info(&self, incarnation: &Incarnation) -> NodeInfo {
         let guests = self.0.metrics.connections(ConnectionKind::Guest);
         NodeInfo {
             id: incarnation.node_id().to_owned(),
@@ -430,6 +436,10 @@ impl Hub {
 
     fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    fn questions(&self) -> &Questions {
+        &self.0.questions
     }
 
     fn topics(&self) -> &Arc<Topics> {

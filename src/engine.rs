@@ -268,6 +268,11 @@ pub enum Message {
         /// What was sent with it.
         nonce: u64,
     },
+    /// Somebody asks which connections this node holds; see [`Engine::answer`].
+    Asked {
+        /// Where the answer is expected.
+        reply: String,
+    },
     /// Messages may have been missed: whatever was built from them is to be built anew.
     Interrupted,
 }
@@ -325,6 +330,14 @@ macro_rules! either {
 }
 
 impl Engine {
+    /// What people call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Redis(_) => "redis",
+        }
+    }
+
     /// How many partitions the users are spread over.
     pub fn partitions(&self) -> u32 {
         match self {
@@ -439,7 +452,7 @@ impl Engine {
         either!(self.send_canary(nonce))
     }
 
-    /// Begins the lease of the present incarnation, and tells the others about the node.
+    /// Begins the lease of the incarnation in `info`, and tells the others about the node.
     pub async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         either!(self.begin(info, lease))
     }
@@ -450,11 +463,11 @@ impl Engine {
         either!(self.renew(info, lease))
     }
 
-    /// Takes a new incarnation, whose lease is still to begin. Returns the one before.
-    pub fn start_over(&self) -> Incarnation {
+    /// Goes on as `next`, whose lease has begun. Returns the incarnation before.
+    pub fn go_on_as(&self, next: Incarnation) -> Incarnation {
         match self {
             Self::Memory(memory) => memory.incarnation(),
-            Self::Redis(redis) => redis.start_over(),
+            Self::Redis(redis) => redis.go_on_as(next),
         }
     }
 
@@ -484,10 +497,19 @@ impl Engine {
         either!(self.owed(partition))
     }
 
-    /// Has the connection that carries messages opened anew, because nothing arrives over it.
-    pub async fn reconnect_messages(&self) {
+    /// Answers a question under `reply`: these are the connections that the node holds; see [`Message::Asked`].
+    pub async fn answer(
+        &self,
+        reply: &str,
+        held: &[(UserId, ConnectionId)],
+    ) -> Result<(), EngineError> {
+        either!(self.answer(reply, held))
+    }
+
+    /// Has connections opened anew that look open, because nothing arrives over them.
+    pub async fn reconnect(&self) {
         if let Self::Redis(redis) = self {
-            redis.reconnect_messages().await;
+            redis.reconnect().await;
         }
     }
 

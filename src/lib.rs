@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
+//! | `app/doctor.rs` | examines the data from outside |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
 //! | `ids.rs` | the identifiers, each its own type |
@@ -36,10 +37,12 @@
 //! | `domain/visibility.rs` | which view of a user somebody gets |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
 //! | `domain/token.rs` | which tokens are valid, and whose they are |
+//! | `domain/doctor.rs` | answers the doctor: which connections this node holds |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/memory.rs` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
 //!
 //! # One update, end to end
 //!

@@ -13,6 +13,9 @@ use crate::engine::Engine;
 /// How long a canary may take. Readiness is asked about every few seconds, so late is as good as lost.
 const CANARY_WITHIN: Duration = Duration::from_secs(1);
 
+/// Canaries lost in a row before connections are opened anew.
+const CANARIES_LOST_MAX: u32 = 2;
+
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -30,28 +33,25 @@ pub(crate) struct Canaries {
 }
 
 impl Hub {
-    /// Sends a canary every heartbeat, for ever. When the engine answers and two in a row do not come back,
-    /// the connection that carries messages is opened anew: it looks alive and is not.
+    /// Sends a canary every heartbeat, for ever. When two in a row do not come back, connections are opened
+    /// anew: they may look open and carry nothing.
     pub(crate) async fn keep_hearing(&self) {
         let mut lost = 0;
         loop {
             tokio::time::sleep(self.lease().heartbeat()).await;
             let sent_at = Instant::now();
-            let [engine, canary] = self.0.canaries.check(self.engine()).await;
-            match (engine.failure, canary.failure) {
-                (Some(_), _) => lost = 0,
-                (None, None) => {
-                    lost = 0;
-                    self.metrics()
-                        .canary_lag_seconds
-                        .set(sent_at.elapsed().as_secs_f64());
-                }
-                (None, Some(_)) => lost += 1,
-            }
-            if lost >= 2 {
+            let checks = self.0.canaries.check(self.engine()).await;
+            if checks.iter().all(|check| check.failure.is_none()) {
                 lost = 0;
-                tracing::warn!("nothing arrives over the subscribing connection; opening it anew");
-                self.engine().reconnect_messages().await;
+                let lag = sent_at.elapsed().as_secs_f64();
+                self.metrics().canary_lag_seconds.set(lag);
+                continue;
+            }
+            lost += 1;
+            if lost == CANARIES_LOST_MAX {
+                lost = 0;
+                tracing::warn!("canaries do not come back; opening connections anew");
+                self.engine().reconnect().await;
             }
         }
     }
@@ -94,7 +94,7 @@ impl Canaries {
         self.flying().remove(&nonce);
         [
             Check {
-                name: "engine",
+                name: engine.name(),
                 failure: engine_failure,
             },
             Check {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Hub;
 use crate::engine::EngineError;
+use crate::ids::Incarnation;
 
 /// Connections released by one call of the reaper: few enough that Redis stays responsive.
 const REAP_BATCH_MAX: u32 = 200;
@@ -117,21 +118,11 @@ impl Hub {
     async fn beat(&self, register_again: &mut bool) -> Result<(), EngineError> {
         let lease = self.lease();
         let mut dead = None;
-        if !self
-            .engine()
-            .renew(&self.node_info(), lease.options.lease)
-            .await?
-        {
+        let info = self.node_info(&self.engine().incarnation());
+        if !self.engine().renew(&info, lease.options.lease).await? {
             self.metrics().lease_losses.inc();
-            dead = Some(self.engine().start_over());
             *register_again = true;
-            tracing::warn!(incarnation = %self.engine().incarnation(), "the lease was gone; starting over");
-            self.engine()
-                .begin(&self.node_info(), lease.options.lease)
-                .await?;
-            // The data may be gone with the lease.
-            self.presence().interrupted();
-            self.topics().interrupted();
+            dead = Some(self.start_over().await?);
         }
         if *register_again {
             let connections = self.topics().own_connections();
@@ -144,6 +135,21 @@ impl Hub {
             self.reap_everywhere(dead.as_str()).await?;
         }
         Ok(())
+    }
+
+    /// Takes a new incarnation. Its lease begins before anything is registered with it, so that nobody takes it
+    /// for a dead one. Returns the incarnation that is dead.
+    async fn start_over(&self) -> Result<Incarnation, EngineError> {
+        let next = Incarnation::new(self.engine().incarnation().node_id());
+        tracing::warn!(incarnation = %next, "the lease was gone; starting over");
+        self.engine()
+            .begin(&self.node_info(&next), self.lease().length())
+            .await?;
+        let dead = self.engine().go_on_as(next);
+        // The data may be gone with the lease.
+        self.presence().interrupted();
+        self.topics().interrupted();
+        Ok(dead)
     }
 
     /// Releases what dead nodes owe, for ever.

@@ -183,16 +183,17 @@ impl Topics {
         self.deliver(user, message).await;
     }
 
-    /// Delivers what nobody here has been told yet.
-    async fn deliver(&self, user: UserId, message: TopicMessage) {
+    /// Delivers what nobody here has been told yet; `false` where everybody has.
+    async fn deliver(&self, user: UserId, message: TopicMessage) -> bool {
         let place = self.deliveries.place().await;
         let mut table = self.table();
         // Without a topic nobody cares any more: the subscription is about to end.
-        if let Some(topic) = table.topics.get_mut(&user)
-            && let Some(delivery) = topic.receive(user, message)
-        {
-            place.put(delivery);
-        }
+        let topic = table.topics.get_mut(&user);
+        let Some(delivery) = topic.and_then(|topic| topic.receive(user, message)) else {
+            return false;
+        };
+        place.put(delivery);
+        true
     }
 
     /// Messages may have been missed: subscribes to everything again.
@@ -259,7 +260,7 @@ impl Topics {
         let outcome = self.engine.subscribe(&batch.wanted).await;
         self.settle(&batch, &outcome);
         match outcome {
-            Ok(()) => self.catch_up(&batch.wanted).await,
+            Ok(()) => self.catch_up(&batch).await,
             Err(error) => {
                 tracing::warn!(%error, topics = batch.wanted.len(), "could not subscribe; trying again");
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -291,22 +292,27 @@ impl Topics {
     }
 
     /// Delivers what was missed on topics that had been interrupted.
-    async fn catch_up(&self, users: &[UserId]) {
-        let behind: Vec<UserId> = users
-            .iter()
-            .filter(|user| self.is_behind(**user))
-            .copied()
-            .collect();
-        for batch in behind.chunks(READ_BATCH_MAX) {
-            let stored = join_all(batch.iter().map(|user| self.engine.stored(*user))).await;
-            for (user, stored) in batch.iter().zip(stored) {
+    async fn catch_up(&self, batch: &Batch) {
+        let wanted = batch.wanted.iter().copied();
+        let behind: Vec<UserId> = wanted.filter(|user| self.is_behind(*user)).collect();
+        for users in behind.chunks(READ_BATCH_MAX) {
+            let stored = join_all(users.iter().map(|user| self.engine.stored(*user))).await;
+            let mut failed = false;
+            for (user, stored) in users.iter().zip(stored) {
                 match stored {
-                    Ok(stored) => self.deliver_missed(*user, stored).await,
+                    Ok(stored) => {
+                        self.deliver_missed(*user, stored, batch.interruptions)
+                            .await
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "could not read what was missed; trying again");
+                        tracing::warn!(%user, %error, "could not read what was missed; trying again");
                         self.try_again(*user);
+                        failed = true;
                     }
                 }
+            }
+            if failed {
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
@@ -325,22 +331,24 @@ impl Topics {
         self.changed.notify_one();
     }
 
-    async fn deliver_missed(&self, user: UserId, stored: Stored) {
-        let Some(missed) = self.missed(user, stored) else {
-            return;
-        };
-        for message in missed {
-            self.metrics.missed_messages.inc();
-            self.deliver(user, message).await;
+    async fn deliver_missed(&self, user: UserId, stored: Stored, interruptions: u64) {
+        for message in self.missed(user, stored, interruptions) {
+            if self.deliver(user, message).await {
+                self.metrics.missed_messages.inc();
+            }
         }
     }
 
-    /// What the engine has stored and this node has not delivered.
-    fn missed(&self, user: UserId, stored: Stored) -> Option<Vec<TopicMessage>> {
+    /// What the engine has stored and this node may not have delivered. Where there was another interruption
+    /// since the topic was subscribed, it has to be looked at again.
+    fn missed(&self, user: UserId, stored: Stored, interruptions: u64) -> Vec<TopicMessage> {
         let mut table = self.table();
-        let topic = table.topics.get_mut(&user)?;
-        topic.behind = false;
-        Some(topic.missed(stored))
+        let still_behind = table.interruptions != interruptions;
+        let Some(topic) = table.topics.get_mut(&user) else {
+            return Vec::new();
+        };
+        topic.behind = still_behind;
+        topic.missed(stored)
     }
 
     /// The connections of their own that users have on this node.

@@ -2,7 +2,9 @@
 //!
 //! Two connections: one for commands, one for subscriptions (`bus`), so that neither waits for the other.
 
+mod answer;
 mod bus;
+pub mod doctor;
 mod keys;
 mod scripts;
 
@@ -40,6 +42,9 @@ const BURY_BATCH_MAX: u32 = 100;
 /// Pub/sub messages that fred keeps for a slow reader before the oldest are lost (then everything built
 /// from messages is built anew). At 1 KiB a message this is 16 MiB at the very most.
 const PUBSUB_BUFFER: usize = 16 * 1024;
+
+/// How long the hub waits for a connection that it has opened anew.
+const REOPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Delays between attempts to reconnect grow from the first to the second, with jitter on top.
 const RECONNECT_DELAY_MS: (u32, u32) = (50, 2_000);
@@ -84,21 +89,48 @@ impl Redis {
     ) -> Result<(Arc<Self>, Messages), OpenError> {
         let commands = connect(options).await?;
         let subscriptions = connect(options).await?;
-        let keys = Keys::new(&options.prefix, options.partitions);
-        let scripts = Scripts::new();
-        claim_layout(&commands, &scripts, &keys, options).await?;
+        let (redis, messages) = Self::on(commands, subscriptions, incarnation, options);
+        redis.claim_layout(options).await?;
+        Ok((Arc::new(redis), messages))
+    }
 
+    fn on(
+        commands: Client,
+        subscriptions: Client,
+        incarnation: Incarnation,
+        options: &Options,
+    ) -> (Self, Messages) {
+        let keys = Keys::new(&options.prefix, options.partitions);
         let (bus, messages) = Bus::start(subscriptions, keys.clone());
         let redis = Self {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
             keys,
-            scripts,
+            scripts: Scripts::new(),
             commands,
             bus,
             profile_ttl_ms: options.profile_ttl.as_millis(),
         };
-        Ok((Arc::new(redis), messages))
+        (redis, messages)
+    }
+
+    /// Records the layout, or compares with the one that is recorded.
+    async fn claim_layout(&self, options: &Options) -> Result<(), OpenError> {
+        let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
+        let found: (u64, u64) = self
+            .scripts
+            .claim
+            .call(&self.commands, vec![self.keys.meta()], args)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        agree(options, found)
+    }
+
+    fn unreachable(&self, error: &EngineError) -> OpenError {
+        OpenError::Unreachable {
+            server: server_of(&self.commands),
+            cause: error.to_string(),
+        }
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
@@ -108,12 +140,11 @@ impl Redis {
             .clone()
     }
 
-    pub(super) fn start_over(&self) -> Incarnation {
+    pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
         let mut incarnation = self
             .incarnation
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let next = Incarnation::new(incarnation.node_id());
         std::mem::replace(&mut *incarnation, next)
     }
 
@@ -173,17 +204,30 @@ impl Redis {
         connection: ConnectionId,
         grace: Duration,
     ) -> Result<u64, EngineError> {
+        let incarnation = self.incarnation();
+        self.release_of(incarnation.as_str(), user, connection, grace)
+            .await
+    }
+
+    /// Releases a connection of any incarnation.
+    async fn release_of(
+        &self,
+        incarnation: &str,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, self.incarnation().as_str()),
+            self.keys.owed(partition, incarnation),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
         ];
         let args = vec![
             user.to_string(),
-            self.incarnation().to_string(),
+            incarnation.to_owned(),
             connection.to_string(),
             grace.as_millis().to_string(),
         ];
@@ -554,15 +598,27 @@ impl Redis {
         let entries: Vec<String> = self
             .scan(self.keys.owed(partition, incarnation.as_str()))
             .await?;
-        let read = |entry: &String| {
-            let (user, connection) = entry.split_once('/')?;
-            Some((user.parse().ok()?, ConnectionId(connection.parse().ok()?)))
-        };
-        Ok(entries.iter().filter_map(read).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|entry| answer::read_entry(entry))
+            .collect())
     }
 
-    pub(super) async fn reconnect_messages(&self) {
-        self.bus.reconnect().await;
+    pub(super) async fn answer(
+        &self,
+        reply: &str,
+        held: &[(UserId, ConnectionId)],
+    ) -> Result<(), EngineError> {
+        // Read after `held` was: where a new life began meanwhile, the answer is not taken for the old one's.
+        let incarnation = self.incarnation().to_string();
+        answer::give(&self.commands, &self.keys.reply(reply), incarnation, held).await
+    }
+
+    /// fred gives up a connection that does not answer only when nothing was sent over it for a while, so one
+    /// that is used would never be given up.
+    pub(super) async fn reconnect(&self) {
+        reopen(&self.commands).await;
+        reopen(self.bus.client()).await;
     }
 
     pub(super) async fn resign(&self) -> Result<(), EngineError> {
@@ -642,28 +698,29 @@ async fn connect(options: &Options) -> Result<Client, OpenError> {
     Ok(client)
 }
 
+/// Opens a connection anew, unless it is being opened already.
+async fn reopen(client: &Client) {
+    if !client.is_connected() {
+        return;
+    }
+    match tokio::time::timeout(REOPEN_WITHIN, client.force_reconnection()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "could not open a connection anew; it goes on trying")
+        }
+        Err(_) => tracing::debug!("opening a connection anew takes long; it goes on trying"),
+    }
+}
+
 /// Where Redis is looked for, without its password.
 fn server_of(client: &Client) -> String {
     let hosts = client.client_config().server.hosts();
     hosts.first().map_or_else(String::new, ToString::to_string)
 }
 
-async fn claim_layout(
-    commands: &Client,
-    scripts: &Scripts,
-    keys: &Keys,
-    options: &Options,
-) -> Result<(), OpenError> {
+/// Whether the data has the layout that this version and these settings need.
+fn agree(options: &Options, (found_layout, found_partitions): (u64, u64)) -> Result<(), OpenError> {
     let partitions = u64::from(options.partitions);
-    let args = vec![LAYOUT.to_string(), partitions.to_string()];
-    let (found_layout, found_partitions): (u64, u64) = scripts
-        .claim
-        .call(commands, vec![keys.meta()], args)
-        .await
-        .map_err(|error| OpenError::Unreachable {
-            server: server_of(commands),
-            cause: error.to_string(),
-        })?;
     if (found_layout, found_partitions) == (LAYOUT, partitions) {
         return Ok(());
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -63,8 +64,8 @@ impl OpenStreams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes connections whose writes have not moved for `stalled_write`, for ever.
-    pub async fn close_stalled(&self, stalled_write: Duration) {
+    /// Closes connections whose writes have not moved for `stalled_write`, for ever, and counts them.
+    pub async fn close_stalled(&self, stalled_write: Duration, closed: &Counter) {
         loop {
             tokio::time::sleep(STALL_CHECK).await;
             let now_ms = uptime_ms();
@@ -75,6 +76,8 @@ impl OpenStreams {
                 if stream.is_stalled(now_ms, stalled_write) {
                     tracing::debug!("closed a connection whose writes did not move");
                     stream.close();
+                    closed.inc();
+                    return false;
                 }
                 true
             });

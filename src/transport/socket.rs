@@ -43,7 +43,7 @@ pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
 
 /// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
 /// connection's outlet, where it is shared.
-const LIBRARY_QUEUE_LEN: usize = 256;
+const LIBRARY_QUEUE_LEN: usize = 32;
 
 /// How long a connection may take to join a namespace.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);

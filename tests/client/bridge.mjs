@@ -32,7 +32,7 @@ function revive(value) {
   return revived;
 }
 
-function open({ socket: number, url, auth, options }) {
+function open({ socket: number, url, auth, options, steady }) {
   const socket = io(url, {
     forceNew: true,
     reconnectionDelay: 20,
@@ -52,6 +52,33 @@ function open({ socket: number, url, auth, options }) {
     socket.io.engine.on("upgrade", ({ name }) => note({ kind: "upgrade", transport: name }));
   };
   socket.io.on("open", hook);
+  if (steady) keepSteady(number, socket);
+}
+
+/** Pause of a steady client before it tries again what the hub could not do. */
+const RETRY_MS = 200;
+
+/** What a front end does that means to stay: `followed` is whom it wants to watch. */
+function keepSteady(number, socket) {
+  socket.followed = new Set();
+  socket.on("connect", () => {
+    emit(number, { event: "get-online-users", args: [], ack: 0 });
+    socket.followed.forEach((userId) => watchSteadily(number, userId));
+  });
+  socket.on("connect_error", (error) => {
+    const retry = () => sockets.has(number) && socket.connect();
+    if (!socket.active && error.message === "unavailable") setTimeout(retry, RETRY_MS);
+  });
+}
+
+function watchSteadily(number, userId) {
+  const socket = sockets.get(number);
+  const { id } = socket;
+  const wanted = () => socket.connected && socket.id === id && socket.followed.has(userId);
+  socket.emit("watch-profile", { userId }, (answer) => {
+    tell({ socket: number, kind: "ack", ack: 0, event: "watch-profile", args: [{ userId, ...answer }] });
+    if (!answer.ok) setTimeout(() => wanted() && watchSteadily(number, userId), RETRY_MS);
+  });
 }
 
 function emit(number, { event, args, ack }) {
@@ -148,6 +175,16 @@ const verbs = {
     const socket = sockets.get(number);
     socket.auth = { token };
     socket.disconnect().connect();
+  },
+  follow: ({ socket, userId }) => {
+    sockets.get(socket).followed.add(userId);
+    // What is emitted while the client is away would be sent when it is back, a second time.
+    if (sockets.get(socket).connected) watchSteadily(socket, userId);
+  },
+  unfollow: ({ socket: number, userId }) => {
+    const socket = sockets.get(number);
+    socket.followed.delete(userId);
+    if (socket.connected) emit(number, { event: "unwatch-profile", args: [{ userId }] });
   },
   abort: ({ socket }) => abort(sockets.get(socket)),
   drop: ({ socket }) => {

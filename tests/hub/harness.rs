@@ -10,6 +10,8 @@ mod connecting;
 mod http;
 mod node;
 mod process;
+mod proxy;
+mod raw;
 mod redis;
 mod samples;
 mod waiting;
@@ -17,7 +19,7 @@ mod waiting;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Record, Status::Offline, Status::Online};
-pub use cluster::{Cluster, NODE_KEY, SECRET};
+pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
 pub use connecting::{Connecting, now_seconds, sign};
 pub use process::{project_root, run, vigie};
 pub use redis::Redis;

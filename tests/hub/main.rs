@@ -10,7 +10,9 @@ mod harness;
 
 mod cli;
 mod connections;
+mod doctor;
 mod engines;
+mod faults;
 mod frontend;
 mod internal_api;
 mod notifications;

@@ -453,3 +453,33 @@ async fn users_are_spread_over_partitions() {
     cluster.wait_until_all_see(&[]).await;
     cluster.wait_until_nobody_is_left().await;
 }
+
+/// Goal: more users who sign in at once than may wait for one connection all come in, and stay.
+/// Method: 300 at once where 100 events may wait; nobody was closed, everybody is online.
+#[tokio::test]
+async fn everybody_may_sign_in_at_once() {
+    let cluster = Cluster::builder()
+        .nodes(2)
+        .env("VIGIE_LIMITS__OUTBOUND_QUEUE", "100")
+        .start()
+        .await;
+    let users: Vec<u64> = (5000..5300).collect();
+    let mut tabs = Vec::new();
+    for user in &users {
+        tabs.push(cluster.open((user % 2) as usize, Connecting::user(*user)));
+    }
+    for tab in &mut tabs {
+        assert_eq!(tab.next_verdict().await, Ok(()));
+    }
+    cluster.wait_for_online(&users).await;
+    cluster.wait_until_all_see(&users).await;
+    for node in [0, 1] {
+        let closed = cluster
+            .metric(node, "vigie_connections_overflowed_total")
+            .await;
+        assert_eq!(closed, 0.0, "node {node}");
+    }
+    for tab in &tabs {
+        assert_eq!(tab.online().await, users);
+    }
+}

@@ -21,6 +21,9 @@ use super::scripts::unavailable;
 use crate::engine::{EngineError, Kind, MESSAGES_MAX, Message, Messages, TopicMessage, Views};
 use crate::ids::Revision;
 
+/// The one question there is.
+const ASK_CONNECTIONS: &str = "connections";
+
 /// The subscribing connection.
 pub(super) struct Bus {
     client: Client,
@@ -59,11 +62,9 @@ impl Bus {
         outcome
     }
 
-    /// Opens the connection anew; what was subscribed is told as interrupted.
-    pub(super) async fn reconnect(&self) {
-        if let Err(error) = self.client.force_reconnection().await {
-            tracing::debug!(%error, "could not open the subscribing connection anew");
-        }
+    /// The connection itself.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -118,12 +119,35 @@ fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
             .ok()
             .and_then(WireMessage::understand)
             .map(|message| Message::Topic { user, message }),
-        Channel::Node => text.parse().ok().map(|nonce| Message::Canary { nonce }),
+        Channel::Node => understand_own(&text),
     };
     if message.is_none() {
         tracing::warn!(channel = %arrived.channel, "ignored a message that makes no sense on this channel");
     }
     message
+}
+
+/// What is said on a node's own channel: a number by the node itself, a question by the doctor.
+fn understand_own(text: &str) -> Option<Message> {
+    if let Ok(nonce) = text.parse() {
+        return Some(Message::Canary { nonce });
+    }
+    let question: Question = serde_json::from_str(text).ok()?;
+    (question.ask == ASK_CONNECTIONS).then_some(Message::Asked {
+        reply: question.reply,
+    })
+}
+
+/// What the doctor publishes on a node's own channel.
+#[derive(Deserialize)]
+struct Question {
+    ask: String,
+    reply: String,
+}
+
+/// The message that asks a node which connections it holds.
+pub(super) fn question(reply: &str) -> String {
+    serde_json::json!({ "ask": ASK_CONNECTIONS, "reply": reply }).to_string()
 }
 
 /// What scripts publish on a topic.
@@ -191,6 +215,19 @@ mod tests {
         match understood(r#"{"kind":"event","event":"x","data":null}"#) {
             Some(TopicMessage::Event { data, .. }) => assert_eq!(data.get(), "null"),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_node_hears_canaries_and_questions() {
+        let canary = understand_own("7");
+        assert!(matches!(canary, Some(Message::Canary { nonce: 7 })));
+        match understand_own(&question("x1")) {
+            Some(Message::Asked { reply }) => assert_eq!(reply, "x1"),
+            other => panic!("{other:?}"),
+        }
+        for text in ["", "x", "-1", r#"{"ask":"else","reply":"x"}"#, "{}"] {
+            assert!(understand_own(text).is_none(), "{text}");
         }
     }
 

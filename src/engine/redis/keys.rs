@@ -9,6 +9,17 @@ pub(crate) struct Keys {
     partitions: u32,
 }
 
+/// A key that says who is connected, or where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// The connections of a user.
+    Connections(UserId),
+    /// What an incarnation owes in a partition.
+    Owed(u32, String),
+    /// What an incarnation tells about itself.
+    Node(String),
+}
+
 /// What a channel carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
@@ -40,6 +51,11 @@ impl Keys {
     /// What a node tells about itself; as a channel: what the node says to itself.
     pub(crate) fn node(&self, incarnation: &str) -> String {
         format!("{}:node:{incarnation}", self.prefix)
+    }
+
+    /// The answer of a node that was asked something, until the asking side has read it.
+    pub(crate) fn reply(&self, request: &str) -> String {
+        format!("{}:reply:{request}", self.prefix)
     }
 
     fn of_partition(&self, partition: u32, name: &str) -> String {
@@ -79,6 +95,11 @@ impl Keys {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
 
+    /// What the keys of what nodes owe in the partition begin with; the incarnation follows.
+    pub(crate) fn owed_begin(&self, partition: u32) -> String {
+        self.of_partition(partition, "node:")
+    }
+
     /// The answer given to a request, for a minute.
     pub(crate) fn request(&self, partition: u32, request: &str) -> String {
         self.of_partition(partition, &format!("request:{request}"))
@@ -99,6 +120,32 @@ impl Keys {
 
     pub(crate) fn topic(&self, user: UserId) -> String {
         self.of_user(user, "user")
+    }
+
+    /// What all keys match, for `SCAN`. No prefix has a character that means something in a pattern.
+    pub(crate) fn pattern(&self) -> String {
+        let mut pattern = self.prefix.clone();
+        pattern.push_str(":*");
+        pattern
+    }
+
+    /// Reads a key that says who is connected, or where; `None` for all others, also for a user's in a
+    /// partition that is not the user's.
+    pub(crate) fn parse(&self, key: &str) -> Option<Key> {
+        let name = key.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        if let Some(incarnation) = name.strip_prefix("node:") {
+            return Some(Key::Node(incarnation.to_owned()));
+        }
+        let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
+        let partition: u32 = partition.parse().ok().filter(|p| *p < self.partitions)?;
+        match name.split_once(':')? {
+            ("node", incarnation) => Some(Key::Owed(partition, incarnation.to_owned())),
+            ("conns", user) => {
+                let user: UserId = user.parse().ok()?;
+                (self.connections(user) == key).then_some(Key::Connections(user))
+            }
+            _ => None,
+        }
     }
 
     /// Reads a channel's name back; `None` for a channel that is not ours.
@@ -131,6 +178,27 @@ mod tests {
         assert_eq!(keys.profile(user(42)), "vigie:{2}:profile:42");
         assert_eq!(keys.topic(user(42)), "vigie:{2}:user:42");
         assert_eq!(keys.online(2), "vigie:{2}:online");
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        let keys = Keys::new("a:b", 4);
+        let parsed = |key: String| keys.parse(&key);
+        let connections = keys.connections(user(7));
+        assert_eq!(parsed(connections), Some(Key::Connections(user(7))));
+        let owed = keys.owed(3, "n.1");
+        assert_eq!(parsed(owed), Some(Key::Owed(3, "n.1".to_owned())));
+        assert_eq!(parsed(keys.node("n.1")), Some(Key::Node("n.1".to_owned())));
+        for foreign in [
+            "a:b:{2}:conns:7",
+            "a:b:{4}:node:n.1",
+            "a:b:{3}:conns:x",
+            "c",
+        ] {
+            assert_eq!(parsed(foreign.to_owned()), None, "{foreign}");
+        }
+        assert_eq!(parsed(keys.profile(user(7))), None);
+        assert_eq!(parsed(keys.reply("x")), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) struct Scripts {
     pub(crate) renew: Script,
     pub(crate) bury: Script,
     pub(crate) reap: Script,
+    pub(crate) repair: Script,
     pub(crate) claim: Script,
 }
 
@@ -46,6 +47,7 @@ impl Scripts {
             begin: Script::new(include_str!("../../../lua/lease/begin.lua")),
             bury: Script::new(include_str!("../../../lua/lease/bury.lua")),
             reap: Script::new(include_str!("../../../lua/presence/reap.lua")),
+            repair: Script::new(include_str!("../../../lua/presence/repair.lua")),
             renew: Script::new(include_str!("../../../lua/lease/renew.lua")),
             claim: Script::new(include_str!("../../../lua/meta/claim.lua")),
         }

@@ -116,7 +116,7 @@ fn tell_status(outlets: &Outlets, change: &StatusChange) {
         return;
     };
     match &change.only_to {
-        None => outlets.each(|outlet| outlet.emit(&packet)),
+        None => outlets.each(|outlet| outlet.emit_to_all(&packet)),
         Some(recipients) => outlets.each_of(recipients, |outlet| outlet.emit(&packet)),
     }
 }

@@ -140,6 +140,16 @@ impl Outlet {
         self.send(&mut self.state(), Parcel::Packet(packet.clone()));
     }
 
+    /// Writes an event that everybody gets. A client that was not told yet that it is connected and asked for
+    /// nothing needs none of those: whoever asks later is answered with what they add up to.
+    pub(super) fn emit_to_all(&self, packet: &Packet) {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Opening) || !state.waiting.is_empty() {
+            self.shared.metrics.deliveries.inc();
+            self.send(&mut state, Parcel::Packet(packet.clone()));
+        }
+    }
+
     /// Says why, and ends the connection so that its client does not come back with the same token.
     pub(super) fn kick(&self, code: KickCode) {
         let mut state = self.state();

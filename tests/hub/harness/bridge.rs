@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
@@ -19,6 +20,8 @@ use super::process;
 #[derive(Default)]
 pub struct Log {
     records: Mutex<Vec<Record>>,
+    /// When each of them was taken in.
+    times: Mutex<Vec<Instant>>,
     length: watch::Sender<usize>,
 }
 
@@ -26,6 +29,11 @@ impl Log {
     /// All records so far.
     pub fn records(&self) -> MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the record at `place` was taken in.
+    pub fn time_of(&self, place: usize) -> Instant {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)[place]
     }
 
     /// Tells how long the log is, and when it grows.
@@ -36,6 +44,8 @@ impl Log {
     fn push(&self, record: Record) {
         let length = {
             let mut records = self.records();
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.push(Instant::now());
             records.push(record);
             records.len()
         };

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -201,6 +202,17 @@ impl Client {
         .await;
     }
 
+    /// Watches a user from now on, also after it had to connect again; for steady clients. Nothing is
+    /// waited for.
+    pub fn follow(&self, user: u64) {
+        self.command(json!({ "verb": "follow", "userId": user }));
+    }
+
+    /// Takes back [`follow`](Self::follow).
+    pub fn unfollow(&self, user: u64) {
+        self.command(json!({ "verb": "unfollow", "userId": user }));
+    }
+
     /// `socket.connect()`.
     pub fn connect(&self) {
         self.command(json!({ "verb": "connect" }));
@@ -276,6 +288,33 @@ impl Client {
     /// Everything that has happened so far.
     pub fn events_so_far(&self) -> Vec<Record> {
         self.log.records().clone()
+    }
+
+    /// The end of it.
+    pub fn last_records(&self, count: usize) -> Vec<Record> {
+        let records = self.log.records();
+        records[records.len().saturating_sub(count)..].to_vec()
+    }
+
+    /// Its number, for messages.
+    pub fn number(&self) -> u64 {
+        self.socket
+    }
+
+    /// Whether it is connected, and since when.
+    pub fn connected_since(&self) -> Option<Instant> {
+        let records = self.log.records();
+        let last = records.iter().rposition(|record| {
+            matches!(record, Record::Connect { .. } | Record::Disconnect { .. })
+        })?;
+        matches!(records[last], Record::Connect { .. }).then(|| self.log.time_of(last))
+    }
+
+    /// How often `user-status-change` has said this so far.
+    pub fn times_said(&self, user: u64, wanted: Status) -> usize {
+        let said = self.payloads("user-status-change");
+        let said = said.iter().filter_map(status);
+        said.filter(|status| *status == (user, wanted)).count()
     }
 
     /// The payloads of all events called `name` so far.

@@ -1,6 +1,8 @@
 //! N nodes, their Redis, and a guest on each node that sees who comes and goes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
@@ -10,6 +12,7 @@ use super::client::Client;
 use super::connecting::{Connecting, token};
 use super::eventually;
 use super::node::{Life, Node};
+use super::proxy::Proxy;
 use super::redis::Redis;
 
 /// What the nodes of a test sign tokens with.
@@ -23,6 +26,7 @@ pub struct Builder {
     memory: bool,
     lookouts: bool,
     named: bool,
+    links: bool,
     env: BTreeMap<String, String>,
 }
 
@@ -62,6 +66,12 @@ impl Builder {
         self
     }
 
+    /// Each node reaches Redis over a link of its own, which the test can cut.
+    pub fn links(mut self) -> Self {
+        self.links = true;
+        self
+    }
+
     /// Without the guest on each node: for tests that count guests or change who hears of whom.
     pub fn without_lookouts(mut self) -> Self {
         self.lookouts = false;
@@ -82,6 +92,12 @@ impl Builder {
         let partitions = env.get("VIGIE_REDIS__PARTITIONS").map_or(1, |text| {
             text.parse().expect("the number of partitions is a number")
         });
+        let mut links = Vec::new();
+        if let (true, Some(redis)) = (self.links, &redis) {
+            for _ in 0..self.nodes {
+                links.push(Proxy::start(&[redis.address()]).await);
+            }
+        }
         let mut cluster = Cluster {
             lookouts: Mutex::default(),
             with_lookouts: self.lookouts,
@@ -89,14 +105,16 @@ impl Builder {
             bridge: Bridge::start(),
             http: reqwest::Client::new(),
             nodes: Vec::new(),
+            past: Vec::new(),
+            links,
             env,
             partitions,
             redis,
         };
         let names: Vec<String> = (0..self.nodes).map(|place| format!("n{place}")).collect();
-        let starting = names
-            .iter()
-            .map(|name| Node::start(name.clone(), cluster.env_of(name)));
+        let starting = (0..)
+            .zip(&names)
+            .map(|(place, name)| Node::start(name.clone(), cluster.env_at(place, name)));
         cluster.nodes = futures_util::future::join_all(starting).await;
         for node in 0..cluster.nodes.len() {
             cluster.welcome(node).await;
@@ -107,13 +125,16 @@ impl Builder {
 
 /// What a test runs against. Everything in it ends when it is dropped.
 pub struct Cluster {
-    // Dropped in this order: sockets, the official client, the nodes, Redis.
+    // Dropped in this order: sockets, the official client, the nodes, what is in between, Redis.
     pub(super) lookouts: Mutex<BTreeMap<usize, Client>>,
     with_lookouts: bool,
     named: bool,
     bridge: Arc<Bridge>,
     pub(super) http: reqwest::Client,
     pub(super) nodes: Vec<Node>,
+    /// Nodes that were started again: what they had logged before.
+    past: Vec<Node>,
+    links: Vec<Proxy>,
     env: BTreeMap<String, String>,
     pub(super) partitions: u64,
     pub(super) redis: Option<Redis>,
@@ -155,11 +176,31 @@ impl Cluster {
             memory: false,
             lookouts: true,
             named: true,
+            links: false,
             env,
         };
         builder
             .env("VIGIE_HTTP__LISTEN", "127.0.0.1:0")
             .env("VIGIE_INTERNAL__LISTEN", "127.0.0.1:0")
+    }
+
+    /// Starts a node that has ended again: the same name, the same addresses.
+    pub async fn start_again(&mut self, place: usize) {
+        let name = self.nodes[place].name.clone();
+        let mut env = self.env_at(place, &name);
+        let host = |url: &str| url.trim_start_matches("http://").to_owned();
+        for (listener, url) in [
+            ("HTTP", &self.nodes[place].public),
+            ("INTERNAL", &self.nodes[place].internal),
+        ] {
+            let listen = format!("VIGIE_{listener}__LISTEN");
+            env.retain(|(name, _)| *name != listen);
+            env.push((listen, host(url)));
+        }
+        let node = Node::start(name, env).await;
+        self.past
+            .push(std::mem::replace(&mut self.nodes[place], node));
+        self.welcome(place).await;
     }
 
     /// Starts one more node and returns its place.
@@ -181,6 +222,17 @@ impl Cluster {
         env.into_iter().collect()
     }
 
+    /// The same, with what only the node in this place gets.
+    fn env_at(&self, place: usize, name: &str) -> Vec<(String, String)> {
+        let mut env = self.env_of(name);
+        if let Some(link) = self.links.get(place) {
+            env.retain(|(name, _)| name != "VIGIE_REDIS__URL");
+            let url = format!("redis://{}", link.address());
+            env.push(("VIGIE_REDIS__URL".to_owned(), url));
+        }
+        env
+    }
+
     /// How many nodes there have been.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -200,6 +252,32 @@ impl Cluster {
     /// `redis-cli …` against the Redis of this cluster.
     pub async fn cli(&self, arguments: &[&str]) -> String {
         self.redis().cli(arguments).await
+    }
+
+    /// What stands between a node and Redis; only with [`Builder::links`].
+    pub fn link(&self, node: usize) -> &Proxy {
+        &self.links[node]
+    }
+
+    /// A balancer in front of these nodes: takes one after the other, and knows nothing but TCP.
+    pub async fn balancer(&self, nodes: &[usize]) -> Proxy {
+        Proxy::start(&self.public_addresses(nodes)).await
+    }
+
+    /// A balancer that stays with the first of these nodes that answers, as polling needs it.
+    pub async fn sticky_balancer(&self, nodes: &[usize]) -> Proxy {
+        Proxy::sticky(&self.public_addresses(nodes)).await
+    }
+
+    fn public_addresses(&self, nodes: &[usize]) -> Vec<SocketAddr> {
+        let address = |node: &usize| self.public_address(*node);
+        nodes.iter().map(address).collect()
+    }
+
+    /// Where a node's public listener is.
+    pub fn public_address(&self, node: usize) -> SocketAddr {
+        let address = self.nodes[node].public.trim_start_matches("http://");
+        address.parse().expect("an address")
     }
 
     /// What a node has logged.
@@ -268,8 +346,23 @@ impl Cluster {
 
     /// Opens a socket and does not wait for anything.
     pub fn open(&self, node: usize, connecting: Connecting) -> Client {
-        let url = format!("{}{}", self.nodes[node].public, connecting.namespace);
-        let mut open = json!({ "url": url, "options": connecting.options });
+        self.open_at(&self.nodes[node].public, connecting)
+    }
+
+    /// Opens a socket through a proxy and waits for the hub's consent.
+    pub async fn connect_through(&self, proxy: &Proxy, connecting: Connecting) -> Client {
+        let mut client = self.open_at(&format!("http://{}", proxy.address()), connecting);
+        assert_eq!(client.next_verdict().await, Ok(()));
+        client
+    }
+
+    fn open_at(&self, base: &str, connecting: Connecting) -> Client {
+        let url = format!("{base}{}", connecting.namespace);
+        let mut open = json!({
+            "url": url,
+            "options": connecting.options,
+            "steady": connecting.steady,
+        });
         if let Some(auth) = connecting.auth {
             open["auth"] = auth;
         }
@@ -300,6 +393,27 @@ impl Cluster {
             "node {node} ended with {status}:\n{}",
             self.log(node)
         );
+    }
+
+    /// Tells a node to stop (SIGTERM) and waits for nothing.
+    pub fn terminate(&self, node: usize) {
+        self.dismiss_lookout(node);
+        self.nodes[node].terminate();
+    }
+
+    /// How a node ended; `None` while it runs.
+    pub fn ended(&self, node: usize) -> Option<ExitStatus> {
+        self.nodes[node].ended()
+    }
+
+    /// A node's resident memory, in bytes.
+    pub fn resident_memory(&self, node: usize) -> u64 {
+        self.nodes[node].resident_memory()
+    }
+
+    /// How many files a node has open, sockets among them.
+    pub fn open_files(&self, node: usize) -> usize {
+        self.nodes[node].open_files()
     }
 
     /// Kills a node (SIGKILL).

@@ -12,6 +12,7 @@ pub struct Connecting {
     pub(super) auth: Option<Value>,
     pub(super) namespace: &'static str,
     pub(super) options: Value,
+    pub(super) steady: bool,
 }
 
 impl Connecting {
@@ -22,6 +23,7 @@ impl Connecting {
             auth: Some(auth),
             namespace: "/socket.io/",
             options,
+            steady: false,
         }
     }
 
@@ -69,6 +71,13 @@ impl Connecting {
     /// As a page of this origin.
     pub fn origin(mut self, origin: &str) -> Self {
         self.options["extraHeaders"] = json!({ "origin": origin });
+        self
+    }
+
+    /// As a front end that means it: asks who is online and watches again whenever it is connected,
+    /// and tries again when the hub says `unavailable`.
+    pub fn steady(mut self) -> Self {
+        self.steady = true;
         self
     }
 

@@ -64,6 +64,13 @@ impl Cluster {
             .await
     }
 
+    /// The same for a node that may be gone: `None` where nobody answers.
+    pub async fn try_get_public(&self, node: usize, path: &str) -> Option<u16> {
+        let url = format!("{}{path}", self.nodes[node].public);
+        let request = self.http.get(url).timeout(super::DEADLINE);
+        Some(request.send().await.ok()?.status().as_u16())
+    }
+
     /// A request to the internal listener to which the test adds what it likes; no key yet.
     pub fn request(&self, node: usize, method: Method, path: &str) -> RequestBuilder {
         self.http

@@ -90,14 +90,8 @@ impl Node {
 
     /// Says goodbye (SIGTERM) and waits for the end.
     pub async fn stop(&self) -> ExitStatus {
-        self.set(Life::Ended);
-        process::signal(&self.child(), "TERM");
-        eventually("the node ends after SIGTERM", async || {
-            self.child()
-                .try_wait()
-                .expect("the child can be waited for")
-        })
-        .await
+        self.terminate();
+        eventually("the node ends after SIGTERM", async || self.ended()).await
     }
 
     /// Ends it without a word (SIGKILL).
@@ -106,6 +100,35 @@ impl Node {
         let mut child = self.child();
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    /// Says goodbye (SIGTERM) and waits for nothing.
+    pub fn terminate(&self) {
+        self.set(Life::Ended);
+        process::signal(&self.child(), "TERM");
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child()
+            .try_wait()
+            .expect("the child can be waited for")
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child().id());
+        let status = std::fs::read_to_string(path).expect("the node runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("kB");
+        kib * 1024
+    }
+
+    /// How many files it has open, sockets among them.
+    pub fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child().id());
+        std::fs::read_dir(path).expect("the node runs").count()
     }
 
     /// Freezes it (SIGSTOP).

@@ -1,8 +1,9 @@
 //! A Redis of the test's own, on a free port, that keeps nothing.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::process;
@@ -11,7 +12,7 @@ use super::process;
 pub struct Redis {
     port: u16,
     child: Mutex<Child>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Redis {
@@ -28,22 +29,39 @@ impl Redis {
 
     async fn start_on(port: u16) -> Option<Self> {
         let (directory, path) = process::scratch();
-        let child = process::tethered("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(["--logfile", "redis.log", "--dir"])
-            .arg(path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("setpriv (util-linux) is installed");
         let redis = Self {
             port,
-            child: Mutex::new(child),
-            _directory: directory,
+            child: Mutex::new(spawn(port, &path)),
+            directory,
         };
         redis.answers().await.then_some(redis)
+    }
+
+    /// Freezes it (SIGSTOP): connections stay open, and nobody answers.
+    pub fn pause(&self) {
+        process::signal(&self.child(), "STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        process::signal(&self.child(), "CONT");
+    }
+
+    /// Ends it without a word (SIGKILL); all that it held is lost.
+    pub fn kill(&self) {
+        let mut child = self.child();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Starts it again, empty, on the same port, after [`kill`](Self::kill).
+    pub async fn start_again(&self) {
+        *self.child() = spawn(self.port, self.directory.path());
+        assert!(self.answers().await, "redis-server does not start again");
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until this very process answers; a stranger on the same port is not taken for it.
@@ -51,7 +69,7 @@ impl Redis {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             let (pid, ended) = {
-                let mut child = self.child.lock().expect("no holder panics");
+                let mut child = self.child();
                 (
                     child.id(),
                     child.try_wait().is_ok_and(|status| status.is_some()),
@@ -70,6 +88,11 @@ impl Redis {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         false
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// `redis://127.0.0.1:PORT`.
@@ -117,6 +140,19 @@ impl Drop for Redis {
             let _ = child.wait();
         }
     }
+}
+
+fn spawn(port: u16, directory: &Path) -> Child {
+    process::tethered("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(["--logfile", "redis.log", "--dir"])
+        .arg(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("setpriv (util-linux) is installed")
 }
 
 fn free_port() -> u16 {

@@ -4,6 +4,7 @@ mod expire;
 mod reap;
 mod register;
 mod release;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,7 @@ const REGISTER: &str = include_str!("../../../lua/presence/register.lua");
 const RELEASE: &str = include_str!("../../../lua/presence/release.lua");
 const EXPIRE: &str = include_str!("../../../lua/presence/expire.lua");
 const REAP: &str = include_str!("../../../lua/presence/reap.lua");
+const REPAIR: &str = include_str!("../../../lua/presence/repair.lua");
 const POSITION: &str = include_str!("../../../lua/presence/position.lua");
 
 /// Connections that a user may have where a test does not care.
@@ -112,6 +114,26 @@ async fn reap(server: &Server, dead: &str, batch_max: u64, grace_ms: u64) -> (u6
     ];
     let answer = server.run(REAP, keys, &args).await;
     (number(&answer[0]), number(&answer[1]))
+}
+
+/// How many things were wrong.
+async fn repair(server: &Server, user: u64, grace_ms: u64) -> u64 {
+    let keys = [
+        key(format_args!("conns:{user}")),
+        key("nodes"),
+        key("online"),
+        key("leaving"),
+        key("rev"),
+        key("epoch"),
+    ];
+    let args = [
+        user.to_string(),
+        key("node:"),
+        "1000".to_owned(),
+        grace_ms.to_string(),
+        key("presence"),
+    ];
+    number(&server.run(REPAIR, keys, &args).await)
 }
 
 async fn position(server: &Server) -> (String, u64) {

@@ -1,0 +1,58 @@
+-- Puts right what is said about one user: derives it anew from the user's connections.
+--
+-- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
+-- KEYS[2]  set     incarnations that have registered anything in this partition
+-- KEYS[3]  set     online users of the partition
+-- KEYS[4]  zset    users about to go offline, scored by when (ms)
+-- KEYS[5]  string  number of the last transition
+-- KEYS[6]  string  name of this life of the data
+-- ARGV[1]  int     user id
+-- ARGV[2]  string  what the keys of what nodes owe begin with (same hash tag as the keys)
+-- ARGV[3]  int     most connections to look at in this call
+-- ARGV[4]  int     grace before the user goes offline (ms)
+-- ARGV[5]  string  presence channel (same hash tag as the keys)
+--
+-- RETURNS   how many things were wrong
+-- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user has connections and was offline
+-- REPEAT    safe: what is right is left as it is
+
+local connections, nodes = KEYS[1], KEYS[2]
+local online, leaving    = KEYS[3], KEYS[4]
+local rev_key, epoch_key = KEYS[5], KEYS[6]
+local user, owed_begin   = ARGV[1], ARGV[2]
+local batch_max          = tonumber(ARGV[3])
+local grace_ms           = tonumber(ARGV[4])
+local channel            = ARGV[5]
+
+local time  = redis.call('TIME')
+local wrong = 0
+
+if redis.call('EXISTS', connections) == 0 then
+  if redis.call('SISMEMBER', online, user) == 0 then
+    return redis.call('ZREM', leaving, user)
+  end
+  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  return redis.call('ZADD', leaving, 'NX', string.format('%.0f', now_ms + grace_ms), user)
+end
+
+-- Each connection is owed by its node, and each node that owes is known, or reaping would pass over them.
+local page = redis.call('HSCAN', connections, 0, 'COUNT', batch_max)[2]
+for at = 1, math.min(#page, 2 * batch_max), 2 do
+  local incarnation, connection = string.match(page[at], '^(.*)/(%d+)$')
+  if incarnation then
+    -- Whose these are is known only now; the hash tag is the partition's.
+    wrong = wrong + redis.call('SADD', owed_begin .. incarnation, user .. '/' .. connection)
+    wrong = wrong + redis.call('SADD', nodes, incarnation)
+  end
+end
+
+wrong = wrong + redis.call('ZREM', leaving, user)
+if redis.call('SADD', online, user) == 1 then
+  wrong = wrong + 1
+  redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
+  local epoch = redis.call('GET', epoch_key)
+  local rev   = redis.call('INCR', rev_key)
+  redis.call('SPUBLISH', channel, string.format(
+    '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[]}', epoch, rev, user))
+end
+return wrong

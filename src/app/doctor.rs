@@ -1,0 +1,60 @@
+//! Examines the data of a running hub from outside, and repairs it.
+
+use super::{StartError, redis_options};
+use crate::engine::EngineError;
+use crate::engine::redis::doctor::{Doctor, Rules};
+use crate::settings::{EngineKind, Settings};
+
+pub use crate::engine::redis::doctor::{Category, Finding, Report};
+
+/// What an examination found, before and after a repair.
+#[derive(Clone, Debug, Default)]
+pub struct Diagnosis {
+    /// What was found before it was repaired; none where nothing was to be repaired.
+    pub before: Option<Report>,
+    /// How it is now.
+    pub now: Report,
+}
+
+impl Diagnosis {
+    /// How many findings are no more.
+    pub fn repaired(&self) -> usize {
+        let before = self.before.iter().flat_map(|report| &report.findings);
+        before
+            .filter(|finding| !self.now.findings.contains(finding))
+            .count()
+    }
+}
+
+/// Examines, and where `repair` says so puts right what was found and examines again. `None` where the engine
+/// keeps nothing outside its process.
+///
+/// # Errors
+/// When the engine cannot be reached, or the data has another layout.
+pub async fn examine(settings: &Settings, repair: bool) -> Result<Option<Diagnosis>, StartError> {
+    if settings.engine == EngineKind::Memory {
+        return Ok(None);
+    }
+    let rules = Rules {
+        offline_grace: settings.presence.offline_grace,
+        lease: settings.node.lease,
+        patience: settings.redis.command_timeout * 2,
+    };
+    let doctor = Doctor::open(&redis_options(settings), rules).await?;
+    Ok(Some(diagnose(&doctor, repair).await?))
+}
+
+async fn diagnose(doctor: &Doctor, repair: bool) -> Result<Diagnosis, EngineError> {
+    let found = doctor.examine().await?;
+    if !repair || found.is_clean() {
+        return Ok(Diagnosis {
+            before: None,
+            now: found,
+        });
+    }
+    doctor.repair(&found.findings).await?;
+    Ok(Diagnosis {
+        before: Some(found),
+        now: doctor.examine().await?,
+    })
+}

@@ -1,0 +1,149 @@
+//! Compares what Redis says with itself and with the nodes that hold the connections, and puts it right.
+//!
+//! Clients come and go meanwhile, so nothing that is read is all of one moment. Hence two looks: the first reads
+//! everything in steps and collects suspects, the second reads those again a little later. Only what is wrong both
+//! times is a finding. The doctor is no node: it has no lease, registers nothing, and writes only to repair. What
+//! no script writes (members that are no ids) is left out, as nodes do.
+
+mod census;
+mod finding;
+mod look;
+mod read;
+mod repair;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::HashesInterface;
+
+use self::census::Census;
+pub use self::finding::{Category, Finding, Problem};
+use self::look::Suspects;
+use super::{Options, Redis, agree, connect};
+use crate::engine::{EngineError, OpenError};
+use crate::ids::{Incarnation, random_name};
+
+/// Longer than an admission, a farewell or a round of reaping takes: whatever is wrong before and after stays so.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(3);
+
+/// After Redis stood still everybody's lease is over, and everybody gets a lease's time to renew; but not more.
+const RENEWED_WITHIN_MAX: Duration = Duration::from_secs(10);
+
+/// Findings that are told at most. Whoever has more repairs these first.
+const FINDINGS_MAX: usize = 100_000;
+
+/// Looks at the data under one prefix.
+pub struct Doctor {
+    redis: Redis,
+    rules: Rules,
+}
+
+/// The settings of the nodes that the doctor needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long a user without connections stays online.
+    pub offline_grace: Duration,
+    /// How long a node counts as alive after its last sign of life.
+    pub lease: Duration,
+    /// How long a node may stay silent when it is asked something.
+    pub patience: Duration,
+}
+
+/// What an examination found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What is wrong, in order.
+    pub findings: Vec<Finding>,
+    /// There is more than could be told.
+    pub more: bool,
+    /// Nodes with a lease.
+    pub nodes: usize,
+    /// Users who are online.
+    pub users: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl Doctor {
+    /// Connects and checks the data's layout, without recording one.
+    ///
+    /// # Errors
+    /// When the URL is none, Redis does not answer, or the data has another layout.
+    pub async fn open(options: &Options, rules: Rules) -> Result<Self, OpenError> {
+        let commands = connect(options).await?;
+        // Nothing is subscribed, so one connection does, and no message ever arrives.
+        let nobody = Incarnation::new(&random_name());
+        let (redis, _messages) = Redis::on(commands.clone(), commands, nobody, options);
+        let doctor = Self { redis, rules };
+        let recorded = doctor
+            .recorded_layout()
+            .await
+            .map_err(|error| doctor.redis.unreachable(&error))?;
+        if let Some(found) = recorded {
+            agree(options, found)?;
+        }
+        Ok(doctor)
+    }
+
+    async fn recorded_layout(&self) -> Result<Option<(u64, u64)>, EngineError> {
+        let (layout, partitions): (Option<u64>, Option<u64>) = self
+            .redis
+            .commands
+            .hmget(self.redis.keys.meta(), vec!["layout", "partitions"])
+            .await
+            .map_err(super::scripts::unavailable)?;
+        Ok(layout.zip(partitions))
+    }
+
+    /// Looks twice, if the first look finds anything.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn examine(&self) -> Result<Report, EngineError> {
+        let census = self.take_census().await?;
+        let first = self.look_at_everything(&census).await?;
+        let mut report = Report {
+            more: first.more,
+            nodes: census.nodes(),
+            users: first.users,
+            ..Report::default()
+        };
+        if !first.findings.is_empty() {
+            tokio::time::sleep(self.pause(&census)).await;
+            report.findings = self.look_again(first).await?;
+        }
+        Ok(report)
+    }
+
+    fn pause(&self, census: &Census) -> Duration {
+        match census.may_have_to_renew() {
+            true => self.rules.lease.min(RENEWED_WITHIN_MAX),
+            false => Duration::ZERO,
+        }
+        .max(LOOK_AGAIN_AFTER)
+    }
+
+    /// What was wrong the first time and still is.
+    async fn look_again(&self, first: Suspects) -> Result<Vec<Finding>, EngineError> {
+        let census = self.take_census().await?;
+        let second = self.look_at(&first.findings, &census).await?;
+        let suspected: HashSet<Finding> =
+            first.findings.into_iter().map(Finding::identity).collect();
+        let mut findings: Vec<Finding> = second
+            .findings
+            .into_iter()
+            .filter(|finding| suspected.contains(&finding.clone().identity()))
+            .collect();
+        findings.sort();
+        Ok(findings)
+    }
+}
+
+/// An incarnation, named many times.
+type Name = Arc<str>;

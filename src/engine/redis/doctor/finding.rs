@@ -1,0 +1,284 @@
+//! What can be wrong, and how it is told.
+
+use std::fmt;
+
+use crate::ids::{ConnectionId, UserId, node_of};
+
+/// Something that is wrong, and with whom. What does not apply is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Finding {
+    /// What is wrong.
+    pub problem: Problem,
+    /// The partition of the keys concerned.
+    pub partition: Option<u32>,
+    /// The user.
+    pub user: Option<UserId>,
+    /// Incarnation of the node.
+    pub incarnation: Option<String>,
+    /// Number of the connection on that node.
+    pub connection: Option<ConnectionId>,
+}
+
+/// What kind of problem it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Category {
+    /// A connection is registered that nobody holds.
+    Ghost,
+    /// Something is left of an incarnation, or of a connection, that is unknown.
+    Orphan,
+    /// What is said in one place is not what is said in another.
+    Drift,
+    /// A node with a lease that does not answer.
+    SilentNode,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Problem {
+    /// A registered connection whose node is gone.
+    NodeGone,
+    /// A registered connection that its node does not hold.
+    NodeUnaware,
+    /// The set of what an incarnation owes, which is gone.
+    OwedByUnknown,
+    /// A member of a partition's nodes, which is gone.
+    UnknownMember,
+    /// A connection that is owed and not registered.
+    OwedUnregistered,
+    /// What an incarnation without a lease tells about itself.
+    UnknownNode,
+    /// A lease that is over, and was never taken away.
+    LeaseOver,
+    /// A user who is online without connections, and not leaving.
+    OnlineWithoutConnections,
+    /// A user who has connections and is not online.
+    ConnectedButOffline,
+    /// A user who is leaving and has connections.
+    LeavingWithConnections,
+    /// A user who is leaving and not online.
+    LeavingButOffline,
+    /// A user whom nobody took offline when it was time.
+    Overdue,
+    /// A registered connection that its node does not owe.
+    NotOwed,
+    /// A node that owes something and is not among the partition's nodes.
+    NotListed,
+    /// A connection that a node holds and that is not registered.
+    NotRegistered,
+    /// A node with a lease that does not answer.
+    Silent,
+}
+
+impl Problem {
+    /// What kind of problem it is.
+    pub fn category(self) -> Category {
+        match self {
+            Self::NodeGone | Self::NodeUnaware => Category::Ghost,
+            Self::OwedByUnknown
+            | Self::UnknownMember
+            | Self::OwedUnregistered
+            | Self::UnknownNode
+            | Self::LeaseOver => Category::Orphan,
+            Self::OnlineWithoutConnections
+            | Self::ConnectedButOffline
+            | Self::LeavingWithConnections
+            | Self::LeavingButOffline
+            | Self::Overdue
+            | Self::NotOwed
+            | Self::NotListed
+            | Self::NotRegistered => Category::Drift,
+            Self::Silent => Category::SilentNode,
+        }
+    }
+
+    /// The name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NodeGone => "node_gone",
+            Self::NodeUnaware => "node_unaware",
+            Self::OwedByUnknown => "owed_by_unknown",
+            Self::UnknownMember => "unknown_member",
+            Self::OwedUnregistered => "owed_unregistered",
+            Self::UnknownNode => "unknown_node",
+            Self::LeaseOver => "lease_over",
+            Self::OnlineWithoutConnections => "online_without_connections",
+            Self::ConnectedButOffline => "connected_but_offline",
+            Self::LeavingWithConnections => "leaving_with_connections",
+            Self::LeavingButOffline => "leaving_but_offline",
+            Self::Overdue => "overdue",
+            Self::NotOwed => "not_owed",
+            Self::NotListed => "not_listed",
+            Self::NotRegistered => "not_registered",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+impl Finding {
+    pub(super) fn of_user(problem: Problem, partition: u32, user: UserId) -> Self {
+        Self {
+            problem,
+            partition: Some(partition),
+            user: Some(user),
+            incarnation: None,
+            connection: None,
+        }
+    }
+
+    pub(super) fn of_connection(
+        problem: Problem,
+        partition: u32,
+        (user, connection): (UserId, ConnectionId),
+        incarnation: &str,
+    ) -> Self {
+        Self {
+            incarnation: Some(incarnation.to_owned()),
+            connection: Some(connection),
+            ..Self::of_user(problem, partition, user)
+        }
+    }
+
+    pub(super) fn of_node(problem: Problem, partition: Option<u32>, incarnation: &str) -> Self {
+        Self {
+            problem,
+            partition,
+            user: None,
+            incarnation: Some(incarnation.to_owned()),
+            connection: None,
+        }
+    }
+
+    /// The incarnation and the connection of a user on it.
+    pub(super) fn registration(&self) -> Option<(&str, UserId, ConnectionId)> {
+        Some((self.incarnation.as_deref()?, self.user?, self.connection?))
+    }
+
+    /// What makes it the same finding later: a ghost stays one if its node is gone by then.
+    pub(super) fn identity(mut self) -> Self {
+        if self.problem == Problem::NodeUnaware {
+            self.problem = Problem::NodeGone;
+        }
+        self
+    }
+
+    fn user(&self) -> String {
+        self.user
+            .map_or_else(String::new, |user| format!("user {user}"))
+    }
+
+    fn connection(&self) -> String {
+        let connection = self.connection.map_or(0, |connection| connection.0);
+        format!("connection {connection} of {}", self.user())
+    }
+
+    fn node(&self) -> String {
+        let incarnation = self.incarnation.as_deref().unwrap_or_default();
+        format!("node {} ({incarnation})", node_of(incarnation))
+    }
+}
+
+/// In words, for people.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(partition) = self.partition {
+            write!(f, "partition {partition}: ")?;
+        }
+        let (user, node) = (self.user(), self.node());
+        match self.problem {
+            Problem::NodeGone => write!(
+                f,
+                "{} is registered, but its {node} is gone",
+                self.connection()
+            ),
+            Problem::NodeUnaware => {
+                write!(
+                    f,
+                    "{} is registered, but {node} does not hold it",
+                    self.connection()
+                )
+            }
+            Problem::OwedByUnknown => write!(f, "{node} is gone, and a set says what it owes"),
+            Problem::UnknownMember => {
+                write!(f, "{node} is gone, and still among the partition's nodes")
+            }
+            Problem::OwedUnregistered => {
+                write!(
+                    f,
+                    "{node} owes {}, which is not registered",
+                    self.connection()
+                )
+            }
+            Problem::UnknownNode => write!(f, "{node} tells about itself and has no lease"),
+            Problem::LeaseOver => write!(
+                f,
+                "the lease of {node} is over, it does not answer, and nobody took the lease away"
+            ),
+            Problem::OnlineWithoutConnections => write!(
+                f,
+                "{user} is online without connections, and not about to go offline"
+            ),
+            Problem::ConnectedButOffline => write!(f, "{user} has connections and is not online"),
+            Problem::LeavingWithConnections => {
+                write!(f, "{user} has connections and is about to go offline")
+            }
+            Problem::LeavingButOffline => {
+                write!(f, "{user} is about to go offline and not online")
+            }
+            Problem::Overdue => write!(f, "{user} should have gone offline, and no node did it"),
+            Problem::NotOwed => write!(
+                f,
+                "{} is registered, but not among what {node} owes",
+                self.connection()
+            ),
+            Problem::NotListed => {
+                write!(
+                    f,
+                    "{node} owes something and is not among the partition's nodes"
+                )
+            }
+            Problem::NotRegistered => write!(
+                f,
+                "{node} holds {}, which is not registered; the node does that itself at its next audit (node.audit)",
+                self.connection()
+            ),
+            Problem::Silent => write!(
+                f,
+                "{node} has a lease and does not answer; what it holds could not be compared"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> UserId {
+        UserId::try_from(42).expect("a valid id")
+    }
+
+    #[test]
+    fn findings_are_told_in_words() {
+        let ghost = Finding::of_connection(
+            Problem::NodeGone,
+            2,
+            (user(), ConnectionId(7)),
+            "eu.west.x1",
+        );
+        assert_eq!(
+            ghost.to_string(),
+            "partition 2: connection 7 of user 42 is registered, but its node eu.west (eu.west.x1) is gone"
+        );
+        let silent = Finding::of_node(Problem::Silent, None, "a.x1");
+        assert!(silent.to_string().starts_with("node a (a.x1) has a lease"));
+    }
+
+    #[test]
+    fn a_ghost_stays_the_same_when_its_node_goes() {
+        let ghost = |problem| {
+            Finding::of_connection(problem, 0, (user(), ConnectionId(7)), "a.1").identity()
+        };
+        assert_eq!(ghost(Problem::NodeGone), ghost(Problem::NodeUnaware));
+        assert_ne!(ghost(Problem::NodeGone), ghost(Problem::NotOwed));
+    }
+}

@@ -1,0 +1,221 @@
+//! Reads in steps: few enough words at a time that Redis stays responsive in between.
+
+use fred::interfaces::{ClientLike, HashesInterface, SetsInterface, SortedSetsInterface};
+use fred::types::{ClusterHash, CustomCommand, FromValue};
+
+use super::Doctor;
+use super::finding::Problem;
+use crate::engine::EngineError;
+use crate::engine::redis::SCAN_COUNT;
+use crate::engine::redis::scripts::unavailable;
+use crate::ids::{ConnectionId, UserId};
+
+/// How long after its time a user may still be about to go offline: nodes look every second.
+const OVERDUE_AFTER_MS: u64 = 5_000;
+
+/// What is said about a user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UserState {
+    pub(super) connections: u64,
+    pub(super) online: bool,
+    pub(super) leaving_at_ms: Option<u64>,
+}
+
+impl UserState {
+    /// What of it contradicts itself.
+    pub(super) fn problems(self, now_ms: u64) -> Vec<Problem> {
+        let connected = self.connections > 0;
+        let leaving = self.leaving_at_ms.is_some();
+        let overdue = self
+            .leaving_at_ms
+            .is_some_and(|at_ms| at_ms + OVERDUE_AFTER_MS < now_ms);
+        let problems = [
+            (connected && !self.online, Problem::ConnectedButOffline),
+            (connected && leaving, Problem::LeavingWithConnections),
+            (
+                !connected && self.online && !leaving,
+                Problem::OnlineWithoutConnections,
+            ),
+            (
+                !connected && !self.online && leaving,
+                Problem::LeavingButOffline,
+            ),
+            (!connected && self.online && overdue, Problem::Overdue),
+        ];
+        let wrong = problems.into_iter().filter(|(wrong, _)| *wrong);
+        wrong.map(|(_, problem)| problem).collect()
+    }
+}
+
+/// One step of reading: where the next one begins, and what was read.
+pub(super) struct Page<T> {
+    pub(super) next: Option<String>,
+    pub(super) items: Vec<T>,
+}
+
+/// Where reading begins.
+pub(super) const BEGINNING: &str = "0";
+
+impl Doctor {
+    /// One step through a set, a sorted set or a hash; the latter two tell members and values in turns.
+    pub(super) async fn page<T>(
+        &self,
+        command: &'static str,
+        key: &str,
+        cursor: &str,
+    ) -> Result<Page<T>, EngineError>
+    where
+        Vec<T>: FromValue,
+    {
+        let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+        let words = vec![
+            key.to_owned(),
+            cursor.to_owned(),
+            "COUNT".to_owned(),
+            SCAN_COUNT.to_string(),
+        ];
+        let (next, items) = self
+            .redis
+            .commands
+            .custom(command, words)
+            .await
+            .map_err(unavailable)?;
+        Ok(Page::new(next, items))
+    }
+
+    /// The servers whose keys have to be walked through: one, or every one of a cluster.
+    pub(super) fn servers(&self) -> Vec<Option<fred::types::config::Server>> {
+        let commands = &self.redis.commands;
+        match commands.is_clustered() {
+            true => commands
+                .active_connections()
+                .into_iter()
+                .map(Some)
+                .collect(),
+            false => vec![None],
+        }
+    }
+
+    /// One step through the keys of a server.
+    pub(super) async fn page_of_keys(
+        &self,
+        server: Option<&fred::types::config::Server>,
+        cursor: &str,
+    ) -> Result<Page<String>, EngineError> {
+        let command = CustomCommand::new_static("SCAN", ClusterHash::Random, false);
+        let words = vec![
+            cursor.to_owned(),
+            "MATCH".to_owned(),
+            self.redis.keys.pattern(),
+            "COUNT".to_owned(),
+            SCAN_COUNT.to_string(),
+        ];
+        let commands = &self.redis.commands;
+        let answer = match server {
+            Some(server) => {
+                commands
+                    .with_cluster_node(server)
+                    .custom(command, words)
+                    .await
+            }
+            None => commands.custom(command, words).await,
+        };
+        let (next, items) = answer.map_err(unavailable)?;
+        Ok(Page::new(next, items))
+    }
+
+    /// The connections of a user that are registered: incarnation and number.
+    pub(super) async fn registered(
+        &self,
+        user: UserId,
+    ) -> Result<Vec<(String, ConnectionId)>, EngineError> {
+        let key = self.redis.keys.connections(user);
+        let (mut registered, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
+        while let Some(at) = cursor {
+            let page: Page<String> = self.page("HSCAN", &key, &at).await?;
+            let fields = page.items.iter().step_by(2);
+            registered.extend(fields.filter_map(|field| {
+                let (incarnation, connection) = field.rsplit_once('/')?;
+                let connection = ConnectionId(connection.parse().ok()?);
+                Some((incarnation.to_owned(), connection))
+            }));
+            cursor = page.next;
+        }
+        Ok(registered)
+    }
+
+    /// What is said about a user, at one moment: sent together, the commands are carried out together.
+    pub(super) async fn state_of(&self, user: UserId) -> Result<UserState, EngineError> {
+        let keys = &self.redis.keys;
+        let partition = self.redis.partition_of(user);
+        let pipeline = self.redis.commands.pipeline();
+        let id = user.to_string();
+        let _: () = pipeline
+            .hlen(keys.connections(user))
+            .await
+            .map_err(unavailable)?;
+        let _: () = pipeline
+            .sismember(keys.online(partition), id.as_str())
+            .await
+            .map_err(unavailable)?;
+        let _: () = pipeline
+            .zscore(keys.leaving(partition), id.as_str())
+            .await
+            .map_err(unavailable)?;
+        let (connections, online, leaving_at_ms): (u64, bool, Option<f64>) =
+            pipeline.all().await.map_err(unavailable)?;
+        Ok(UserState {
+            connections,
+            online,
+            leaving_at_ms: leaving_at_ms.map(|at_ms| at_ms as u64),
+        })
+    }
+}
+
+impl<T> Page<T> {
+    fn new(next: String, items: Vec<T>) -> Self {
+        let next = (next != BEGINNING).then_some(next);
+        Self { next, items }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(connections: u64, online: bool, leaving_at_ms: Option<u64>) -> Vec<Problem> {
+        let state = UserState {
+            connections,
+            online,
+            leaving_at_ms,
+        };
+        state.problems(1_000_000)
+    }
+
+    #[test]
+    fn what_scripts_leave_behind_is_no_problem() {
+        assert!(problems(0, false, None).is_empty(), "offline");
+        assert!(problems(2, true, None).is_empty(), "online");
+        assert!(problems(0, true, Some(1_000_500)).is_empty(), "leaving");
+        assert!(problems(0, true, Some(999_000)).is_empty(), "just due");
+    }
+
+    #[test]
+    fn contradictions_are_problems() {
+        assert_eq!(problems(0, true, None), [Problem::OnlineWithoutConnections]);
+        assert_eq!(problems(1, false, None), [Problem::ConnectedButOffline]);
+        assert_eq!(
+            problems(1, true, Some(9)),
+            [Problem::LeavingWithConnections]
+        );
+        assert_eq!(
+            problems(1, false, Some(9)),
+            [
+                Problem::ConnectedButOffline,
+                Problem::LeavingWithConnections
+            ]
+        );
+        assert_eq!(problems(0, false, Some(9)), [Problem::LeavingButOffline]);
+        assert_eq!(problems(0, true, Some(9)), [Problem::Overdue]);
+    }
+}

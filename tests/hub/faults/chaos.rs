@@ -1,0 +1,524 @@
+//! Everything at once, drawn from a seed: clients that come, go, move and watch; updates; every fault.
+//!
+//! `CHAOS_SECONDS` says for how long (20 by default), `CHAOS_SEED` from which seed (a new one by default). A
+//! failure prints the seed and the last actions. The same seed draws the same actions; how they meet in time is
+//! up to the machine.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::fragile;
+use super::truth::{Told, Truth};
+use crate::harness::{Client, Cluster, Connecting, NODE_KEY, Offline, eventually};
+
+const NODES: usize = 3;
+
+/// Users whose clients come and go.
+const USERS: std::ops::RangeInclusive<u64> = 1..=12;
+
+/// Users with a tab on every node that nobody touches: whatever fails, they never leave.
+const ANCHORS: [u64; 2] = [901, 902];
+
+/// Enough for every user to have tabs on several nodes.
+const CLIENTS_MAX: usize = 30;
+
+/// Pause between two actions, at most.
+const PAUSE_MS_MAX: u64 = 50;
+
+/// Pause between two faults, in ms.
+const FAULT_PAUSE_MS: std::ops::Range<u64> = 200..2_500;
+
+/// How long faults go on before everything has to agree.
+const ROUND: Duration = Duration::from_secs(8);
+
+/// How long everything may take to agree once all faults are over.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Longer than a lease, a grace and the doubt after an interruption: what agrees still does.
+const AFTERMATH: Duration = Duration::from_millis(3_000);
+
+/// How many actions a failure prints.
+const ACTIONS_SHOWN: usize = 100;
+
+/// Goal: after any run of faults everything agrees: Redis, every node's replica, every client.
+/// Method: rounds of faults, half of them without loss of data, which would also wipe out what went wrong. At the
+/// end of each, all faults are healed, the subscriptions are killed once more among updates about half of the
+/// users, and what Redis holds, what nodes show, what clients have added up and which revisions they hold is
+/// compared with the clients that are connected. Users with a tab on every node are never said to be offline.
+#[tokio::test]
+async fn after_any_faults_everything_agrees() {
+    let seed = from_env("CHAOS_SEED").unwrap_or_else(rand::random);
+    let seconds = from_env("CHAOS_SECONDS").unwrap_or(20);
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let mut chaos = Chaos::start(seed).await;
+    while chaos.begun.elapsed() < Duration::from_secs(seconds) {
+        chaos.round().await;
+    }
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
+    )
+}
+
+/// What undoes a fault.
+#[derive(Clone, Copy, Debug)]
+enum Heal {
+    ResumeNode(usize),
+    RestartNode(usize),
+    ResumeRedis,
+    RestartRedis,
+}
+
+impl Heal {
+    fn is_of_a_node(self) -> bool {
+        matches!(self, Self::ResumeNode(_) | Self::RestartNode(_))
+    }
+}
+
+/// A client and what it is there for.
+pub struct Actor {
+    pub client: Client,
+    pub user: Option<u64>,
+    pub node: usize,
+    pub followed: BTreeSet<u64>,
+}
+
+struct Chaos {
+    cluster: Cluster,
+    rng: StdRng,
+    begun: Instant,
+    actors: Vec<Actor>,
+    anchors: Vec<Actor>,
+    heals: Vec<(Instant, Heal)>,
+    next_fault: Instant,
+    /// Whether Redis may lose its data in this round.
+    wipes: bool,
+    telling: JoinSet<Option<Told>>,
+    told: Vec<Told>,
+    actions: Vec<String>,
+    seed: u64,
+}
+
+impl Chaos {
+    async fn start(seed: u64) -> Self {
+        let cluster = fragile()
+            .nodes(NODES)
+            .partitions(2)
+            .without_lookouts()
+            .start()
+            .await;
+        let mut chaos = Self {
+            cluster,
+            rng: StdRng::seed_from_u64(seed),
+            begun: Instant::now(),
+            actors: Vec::new(),
+            anchors: Vec::new(),
+            heals: Vec::new(),
+            next_fault: Instant::now(),
+            wipes: false,
+            telling: JoinSet::new(),
+            told: Vec::new(),
+            actions: Vec::new(),
+            seed,
+        };
+        for user in ANCHORS {
+            for node in 0..NODES {
+                let anchor = chaos.actor(Some(user), node);
+                anchor.client.follow(ANCHORS[0]);
+                chaos.anchors.push(Actor {
+                    followed: BTreeSet::from([ANCHORS[0]]),
+                    ..anchor
+                });
+            }
+        }
+        chaos.wait_for_anchors().await;
+        chaos
+    }
+
+    fn actor(&self, user: Option<u64>, node: usize) -> Actor {
+        let connecting = user.map_or_else(Connecting::guest, Connecting::user);
+        Actor {
+            client: self.cluster.open(node, connecting.steady()),
+            user,
+            node,
+            followed: BTreeSet::new(),
+        }
+    }
+
+    async fn wait_for_anchors(&self) {
+        eventually("the anchors are connected", async || {
+            self.anchors_are_connected().then_some(())
+        })
+        .await;
+    }
+
+    fn anchors_are_connected(&self) -> bool {
+        let mut anchors = self.anchors.iter();
+        anchors.all(|anchor| anchor.client.connected_since().is_some())
+    }
+
+    fn note(&mut self, action: String) {
+        let at = self.begun.elapsed().as_millis();
+        self.actions.push(format!("{at:>7} ms  {action}"));
+    }
+
+    async fn round(&mut self) {
+        self.wipes = self.rng.random_bool(0.5);
+        self.note(format!("a round; data is lost: {}", self.wipes));
+        let begun = Instant::now();
+        while begun.elapsed() < ROUND {
+            self.act().await;
+            let pause = self.rng.random_range(0..=PAUSE_MS_MAX);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self.heal_everything().await;
+        self.strike().await;
+        self.agrees_for_good().await;
+    }
+
+    // ---- what clients and back ends do
+
+    async fn act(&mut self) {
+        self.heal_what_is_due().await;
+        if Instant::now() >= self.next_fault {
+            self.fail().await;
+            let pause = self.rng.random_range(FAULT_PAUSE_MS);
+            self.next_fault = Instant::now() + Duration::from_millis(pause);
+        }
+        while let Some(told) = self.telling.try_join_next() {
+            self.told.extend(told.expect("telling does not panic"));
+        }
+        match self.rng.random_range(0..100) {
+            0..14 => self.come(),
+            14..20 => self.reload(),
+            20..26 => self.go_elsewhere(),
+            26..30 => self.break_off(),
+            30..38 => self.leave(),
+            38..54 => self.follow(),
+            54..60 => self.unfollow(),
+            _ => self.tell(),
+        }
+    }
+
+    fn any_user(&mut self) -> u64 {
+        self.rng.random_range(USERS)
+    }
+
+    fn any_node(&mut self) -> usize {
+        self.rng.random_range(0..NODES)
+    }
+
+    fn any_actor(&mut self) -> Option<usize> {
+        let count = self.actors.len();
+        (count > 0).then(|| self.rng.random_range(0..count))
+    }
+
+    fn come(&mut self) {
+        if self.actors.len() >= CLIENTS_MAX {
+            return self.leave();
+        }
+        let user = self.rng.random_bool(0.8).then(|| self.any_user());
+        let node = self.any_node();
+        self.note(format!("{user:?} comes to node {node}"));
+        let actor = self.actor(user, node);
+        self.actors.push(actor);
+    }
+
+    fn reload(&mut self) {
+        if let Some(at) = self.any_actor() {
+            self.note(format!("{} reloads", self.actors[at]));
+            self.actors[at].client.reconnect(1);
+        }
+    }
+
+    fn go_elsewhere(&mut self) {
+        if let Some(at) = self.any_actor() {
+            let node = self.any_node();
+            self.note(format!("{} goes to node {node}", self.actors[at]));
+            let mut actor = self.actor(self.actors[at].user, node);
+            actor.followed = self.actors[at].followed.clone();
+            for user in &actor.followed {
+                actor.client.follow(*user);
+            }
+            self.actors[at] = actor;
+        }
+    }
+
+    fn break_off(&mut self) {
+        if let Some(at) = self.any_actor() {
+            self.note(format!("{} loses its transport", self.actors[at]));
+            self.actors[at].client.abort();
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(at) = self.any_actor() {
+            self.note(format!("{} leaves", self.actors[at]));
+            self.actors.swap_remove(at);
+        }
+    }
+
+    fn follow(&mut self) {
+        let user = self.any_user();
+        if let Some(at) = self.any_actor()
+            && self.actors[at].followed.insert(user)
+        {
+            self.note(format!("{} watches {user}", self.actors[at]));
+            self.actors[at].client.follow(user);
+        }
+    }
+
+    fn unfollow(&mut self) {
+        if let Some(at) = self.any_actor()
+            && let Some(user) = self.actors[at].followed.pop_first()
+        {
+            self.note(format!("{} watches {user} no more", self.actors[at]));
+            self.actors[at].client.unfollow(user);
+        }
+    }
+
+    fn tell(&mut self) {
+        let user = match self.rng.random_bool(0.1) {
+            true => ANCHORS[0],
+            false => self.any_user(),
+        };
+        let (node, is_profile) = (self.any_node(), self.rng.random_bool(0.7));
+        if self.cluster.running().contains(&node) {
+            self.tell_of(user, node, if is_profile { "profile" } else { "stats" });
+        }
+    }
+
+    fn tell_of(&mut self, user: u64, node: usize, kind: &'static str) {
+        let (route, body) = match kind {
+            "profile" => {
+                let profile = crate::harness::profile(user, &format!("v{}", self.actions.len()));
+                ("profile-update", json!({ "user": profile }))
+            }
+            _ => {
+                let stats = json!({ "wins": self.actions.len() });
+                ("game-stats-update", json!({ "stats": stats }))
+            }
+        };
+        self.note(format!("node {node} is told of {user}'s {kind}"));
+        let path = format!("/api/v1/users/{user}/{route}");
+        let request = self.cluster.request(node, reqwest::Method::POST, &path);
+        let request = request
+            .bearer_auth(NODE_KEY)
+            .json(&body)
+            .timeout(crate::harness::DEADLINE);
+        let asked_at = Instant::now();
+        self.telling.spawn(async move {
+            // A node that is killed or stands still does not answer; nobody knows then.
+            let answer = request.send().await.ok()?;
+            let taken = answer.status() == 200;
+            let answer: Value = answer.json().await.ok()?;
+            let revision = answer["revision"].as_u64().filter(|_| taken)?;
+            Some(Told {
+                user,
+                kind,
+                revision,
+                asked_at,
+            })
+        });
+    }
+
+    // ---- faults
+
+    async fn fail(&mut self) {
+        let redis_is_up = !self.heals.iter().any(|(_, heal)| !heal.is_of_a_node());
+        let nodes_are_up = !self.heals.iter().any(|(_, heal)| heal.is_of_a_node());
+        match self.rng.random_range(0..10) {
+            // One node at a time: then anchors have a tab left on another.
+            0..4 if nodes_are_up && self.anchors_are_connected() => self.fail_node(),
+            4..10 if redis_is_up => self.fail_redis().await,
+            _ => {}
+        }
+    }
+
+    fn fail_node(&mut self) {
+        let node = self.any_node();
+        let within = match self.rng.random_range(0..3) {
+            0 => {
+                self.note(format!("node {node} is killed"));
+                self.cluster.kill(node);
+                return self.heal_after(0..3_000, Heal::RestartNode(node));
+            }
+            1 => 50..900,
+            _ => 1_800..4_000,
+        };
+        self.note(format!("node {node} stands still"));
+        self.cluster.pause(node);
+        self.heal_after(within, Heal::ResumeNode(node));
+    }
+
+    async fn fail_redis(&mut self) {
+        let command: &[&str] = match self.rng.random_range(0..12) {
+            0..2 if self.wipes => {
+                self.note("Redis is killed".to_owned());
+                self.cluster.redis().kill();
+                return self.heal_after(0..2_000, Heal::RestartRedis);
+            }
+            2..4 if self.wipes => &["FLUSHALL"],
+            4..6 => {
+                self.note("Redis stands still".to_owned());
+                self.cluster.redis().pause();
+                return self.heal_after(100..4_000, Heal::ResumeRedis);
+            }
+            6..8 => &["CLIENT", "KILL", "TYPE", "normal"],
+            _ => &["CLIENT", "KILL", "TYPE", "pubsub"],
+        };
+        self.note(command.join(" "));
+        self.cluster.cli(command).await;
+    }
+
+    fn heal_after(&mut self, within_ms: std::ops::Range<u64>, heal: Heal) {
+        let pause = self.rng.random_range(within_ms);
+        self.heals
+            .push((Instant::now() + Duration::from_millis(pause), heal));
+    }
+
+    async fn heal_what_is_due(&mut self) {
+        let now = Instant::now();
+        let redis_is_up = !self.heals.iter().any(|(_, heal)| !heal.is_of_a_node());
+        // A node cannot start without Redis, and need not.
+        let can = |heal: Heal| redis_is_up || !matches!(heal, Heal::RestartNode(_));
+        let due = |(at, heal): &(Instant, Heal)| *at <= now && can(*heal);
+        let (due, later) = std::mem::take(&mut self.heals).into_iter().partition(due);
+        self.heals = later;
+        let due: Vec<(Instant, Heal)> = due;
+        for (_, heal) in due {
+            self.heal(heal).await;
+        }
+    }
+
+    async fn heal(&mut self, heal: Heal) {
+        self.note(format!("{heal:?}"));
+        match heal {
+            Heal::ResumeNode(node) => self.cluster.resume(node),
+            Heal::RestartNode(node) => self.cluster.start_again(node).await,
+            Heal::ResumeRedis => self.cluster.redis().resume(),
+            Heal::RestartRedis => self.cluster.redis().start_again().await,
+        }
+    }
+
+    // ---- what has to be true afterwards
+
+    async fn heal_everything(&mut self) {
+        let mut heals = std::mem::take(&mut self.heals);
+        heals.sort_by_key(|(_, heal)| heal.is_of_a_node());
+        for (_, heal) in heals {
+            self.heal(heal).await;
+        }
+        self.hear_answers().await;
+        self.note("all is healed".to_owned());
+        let begun = Instant::now();
+        while let Some(away) = self.everybody().find(|actor| actor.is_away()) {
+            assert!(
+                begun.elapsed() < 2 * QUIET,
+                "{away} is not connected again: {:#?}",
+                away.client.last_records(20)
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn hear_answers(&mut self) {
+        while let Some(told) = self.telling.join_next().await {
+            self.told.extend(told.expect("telling does not panic"));
+        }
+    }
+
+    fn everybody(&self) -> impl Iterator<Item = &Actor> {
+        self.anchors.iter().chain(&self.actors)
+    }
+
+    /// Waits for agreement, and that it lasts.
+    async fn agrees_for_good(&self) {
+        let begun = Instant::now();
+        loop {
+            let differences = self.differences().await;
+            if differences.is_empty() {
+                break;
+            }
+            let shown = differences.join("\n");
+            assert!(
+                begun.elapsed() < QUIET,
+                "after {QUIET:?} of quiet:\n{shown}"
+            );
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        tokio::time::sleep(AFTERMATH).await;
+        let differences = self.differences().await;
+        assert!(
+            differences.is_empty(),
+            "it did not last:\n{}",
+            differences.join("\n")
+        );
+    }
+
+    async fn differences(&self) -> Vec<String> {
+        let actors: Vec<&Actor> = self.everybody().collect();
+        let truth = Truth::of(&actors, &self.told);
+        let mut differences = truth.differences(&self.cluster).await;
+        for actor in &actors {
+            for user in ANCHORS {
+                if actor.client.times_said(user, Offline) > 0 {
+                    differences.push(format!("{actor} was told that {user} went offline"));
+                }
+            }
+        }
+        differences
+    }
+
+    /// The last word about half of the users, while subscriptions are away: who misses it keeps something old.
+    async fn strike(&mut self) {
+        self.note("subscriptions are killed among updates".to_owned());
+        for user in USERS.chain(ANCHORS) {
+            if self.rng.random_bool(0.5) {
+                continue;
+            }
+            if self.rng.random_bool(0.5) {
+                let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
+                self.cluster.cli(&kill).await;
+            }
+            let node = self.any_node();
+            self.tell_of(user, node, "profile");
+        }
+        self.hear_answers().await;
+    }
+}
+
+impl Actor {
+    fn is_away(&self) -> bool {
+        self.client.connected_since().is_none()
+    }
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = self.client.number();
+        match self.user {
+            Some(user) => write!(formatter, "client {number} of {user} on node {}", self.node),
+            None => write!(formatter, "guest {number} on node {}", self.node),
+        }
+    }
+}
+
+impl Drop for Chaos {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let from = self.actions.len().saturating_sub(ACTIONS_SHOWN);
+            eprintln!("---- the last actions\n{}", self.actions[from..].join("\n"));
+            eprintln!("---- again: CHAOS_SEED={}", self.seed);
+        }
+    }
+}
