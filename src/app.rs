@@ -163,8 +163,6 @@ impl App {
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         stop.await;
         self.hub.drain();
-        // Nobody is left to hear it when both servers have ended.
-        let _ = self.stop_accepting.send(true);
         let closed = self.sockets.close_all(self.drain);
         if tokio::time::timeout(self.drain + GOODBYE_WITHIN, closed)
             .await
@@ -172,6 +170,9 @@ impl App {
         {
             tracing::warn!("some connections did not close in time");
         }
+        // Until here balancers could ask whether the node is ready, and were told that it is not.
+        // Nobody is left to hear this when both servers have ended.
+        let _ = self.stop_accepting.send(true);
         self.hub.resign(GOODBYE_WITHIN).await;
         self.running.stop().await;
         let mut servers = self.servers;

@@ -351,11 +351,21 @@ impl Redis {
         &self,
         updates: Vec<Update>,
     ) -> Vec<Result<Published, EngineError>> {
-        // Issued together they leave in one go; Redis works them off in this order.
-        join_all(updates.iter().map(|update| self.publish_one(update))).await
+        // Issued together they leave in one go, and Redis works them off in this order. The first of several
+        // brings the script along: were it forgotten, those sent again would come after those that were not.
+        let bring_along = updates.len() > 1;
+        let published = updates
+            .iter()
+            .enumerate()
+            .map(|(index, update)| self.publish_one(update, bring_along && index == 0));
+        join_all(published).await
     }
 
-    async fn publish_one(&self, update: &Update) -> Result<Published, EngineError> {
+    async fn publish_one(
+        &self,
+        update: &Update,
+        with_source: bool,
+    ) -> Result<Published, EngineError> {
         let partition = self.partition_of(update.user);
         let keys = vec![
             self.keys.profile(update.user),
@@ -374,8 +384,11 @@ impl Redis {
             self.profile_ttl_ms.to_string(),
             self.keys.topic(update.user),
         ];
-        let (status, revision, nodes): (String, u64, u64) =
-            self.scripts.update.call(&self.commands, keys, args).await?;
+        let (script, client) = (&self.scripts.update, &self.commands);
+        let (status, revision, nodes): (String, u64, u64) = match with_source {
+            true => script.call_with_source(client, keys, args).await?,
+            false => script.call(client, keys, args).await?,
+        };
         let revision = Revision(revision);
         match status.as_str() {
             "ok" => Ok(Published::Stored { revision, nodes }),

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
@@ -135,7 +136,7 @@ impl SocketServer {
     }
 }
 
-/// Notes which TCP connection a session moves to.
+/// Notes which TCP connection a session moves to. A node that is stopping opens no session.
 async fn note_upgrade(
     State(sockets): State<Arc<Sockets>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -148,10 +149,12 @@ async fn note_upgrade(
             .split('&')
             .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     };
-    if parameter("transport") == Some("websocket")
-        && let Some(sid) = parameter("sid")
-    {
-        sockets.transports.upgrade(sid, peer);
+    match (parameter("sid"), parameter("transport")) {
+        (None, _) if sockets.hub.is_draining() => {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").into_response();
+        }
+        (Some(sid), Some("websocket")) => sockets.transports.upgrade(sid, peer),
+        _ => {}
     }
     next.run(request).await
 }

@@ -70,16 +70,22 @@ impl Script {
         args: Vec<String>,
     ) -> Result<R, EngineError> {
         let by_hash = self.send(client, "EVALSHA", &self.hash, &keys, &args).await;
-        let answer = match by_hash {
+        match by_hash {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                self.send(client, "EVAL", self.source, &keys, &args).await
+                self.call_with_source(client, keys, args).await
             }
-            answer => answer,
-        };
-        answer
-            .map_err(unavailable)?
-            .convert()
-            .map_err(not_understood)
+            answer => understand(answer),
+        }
+    }
+
+    /// Runs the script and has Redis remember it, so that calls sent after this one find it.
+    pub(crate) async fn call_with_source<R: FromValue>(
+        &self,
+        client: &Client,
+        keys: Vec<String>,
+        args: Vec<String>,
+    ) -> Result<R, EngineError> {
+        understand(self.send(client, "EVAL", self.source, &keys, &args).await)
     }
 
     /// A custom command, because fred pipelines those: with its own `evalsha` every call on a connection
@@ -100,6 +106,13 @@ impl Script {
         words.extend(keys.iter().chain(args).cloned());
         client.custom(command, words).await
     }
+}
+
+fn understand<R: FromValue>(answer: Result<Value, fred::error::Error>) -> Result<R, EngineError> {
+    answer
+        .map_err(unavailable)?
+        .convert()
+        .map_err(not_understood)
 }
 
 /// A call that Redis did not carry out, or whose answer was lost.
