@@ -89,8 +89,7 @@ fn comes_back_by_itself(client: &Client) -> bool {
 }
 
 /// Goal: a second signal ends a node that drains at once.
-/// Method: a drain of ten minutes with two connections; the second SIGTERM, and in another node SIGINT's
-/// exit code is left to the shell.
+/// Method: a drain of ten minutes with three connections; the second SIGTERM ends it, and the exit code says so.
 #[tokio::test]
 async fn a_second_signal_stops_at_once() {
     let cluster = fragile().env("VIGIE_NODE__DRAIN", "10m").start().await;
