@@ -510,7 +510,7 @@ impl Hold {
         let still_valid = table.interruptions == interruptions;
         if let Some(topic) = table.topics.get_mut(&self.user) {
             topic.loaded = topic.confirmed && still_valid;
-            topic.complete |= topic.loaded;
+            topic.complete = true;
         }
         Ok(())
     }
