@@ -20,9 +20,10 @@ use crate::engine::memory::Memory;
 use crate::engine::redis::{self, Redis};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
 use crate::ids::{Incarnation, random_name};
+use crate::profiles::{self, Profiles, ProfilesError};
 use crate::settings::{Audience, EngineKind, Settings};
 use crate::telemetry::Metrics;
-use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal};
+use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Public};
 use crate::transport::listener::{Listener, Peer};
 use crate::transport::socket::{Limits, SocketServer};
 
@@ -51,6 +52,9 @@ pub enum StartError {
     /// The engine was lost while the node started.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Postgres cannot be used as the settings say.
+    #[error(transparent)]
+    Profiles(#[from] ProfilesError),
     /// Tokens cannot be checked.
     #[error(transparent)]
     Tokens(#[from] TokenSetupError),
@@ -83,25 +87,38 @@ impl App {
             .api_key
             .clone()
             .ok_or(StartError::ApiKey)?;
-        let tokens = TokenVerifier::new(&settings.auth)?;
+        let tokens = Arc::new(TokenVerifier::new(&settings.auth)?);
         let origins = allowed_origins(&settings.http.allowed_origins)?;
-        let public = listen("http.listen", settings.http.listen).await?;
-        let internal = listen("internal.listen", settings.internal.listen).await?;
+        let profiles = profiles(&settings)?;
+        let public = listen("http.listen", settings.http.listen)?;
+        let internal = listen("internal.listen", settings.internal.listen)?;
 
         let metrics = Arc::new(Metrics::new());
         let node_id = settings.node.id.clone().unwrap_or_else(random_name);
         let (engine, messages) = open_engine(&settings, Incarnation::new(&node_id)).await?;
-        let (hub, running, deliveries) =
-            Hub::start(engine, messages, metrics.clone(), domain_options(&settings)).await?;
+        let (hub, running, deliveries) = Hub::start(
+            engine,
+            messages,
+            profiles.clone(),
+            metrics.clone(),
+            domain_options(&settings),
+        )
+        .await?;
         let sockets = SocketServer::new(
             hub.clone(),
-            tokens,
+            tokens.clone(),
             metrics.clone(),
             socket_limits(&settings),
         );
 
         let (stop_accepting, stopping) = watch::channel(false);
         let mut servers = JoinSet::new();
+        if let Some(profiles) = profiles.filter(|_| settings.postgres.migrate) {
+            servers.spawn(async move {
+                migrate(profiles).await;
+                Ok(())
+            });
+        }
         let delivering = sockets.deliver(deliveries);
         servers.spawn(async move {
             delivering.await;
@@ -114,7 +131,13 @@ impl App {
             open_streams.close_stalled(stalled_write, &overflows).await;
             Ok(())
         });
-        let routes = http::public(hub.clone(), sockets.routes(), origins);
+        let open = Public {
+            hub: hub.clone(),
+            tokens,
+            origins,
+            body_max: settings.limits.http_body,
+        };
+        let routes = http::public(open, sockets.routes());
         servers.spawn(serve(public, routes, stopping.clone()));
         let (internal, internal_address) = internal;
         let routes = http::internal(Internal {
@@ -180,16 +203,13 @@ impl App {
     }
 }
 
-async fn listen(
-    key: &'static str,
-    address: SocketAddr,
-) -> Result<(Listener, SocketAddr), StartError> {
+fn listen(key: &'static str, address: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
     let failed = |cause| StartError::Listen {
         key,
         address,
         cause,
     };
-    let listener = Listener::bind(address).await.map_err(failed)?;
+    let listener = Listener::bind(address).map_err(failed)?;
     let bound = listener.address().map_err(failed)?;
     Ok((listener, bound))
 }
@@ -206,6 +226,32 @@ async fn serve(
             let _ = stopping.wait_for(|stopping| *stopping).await;
         })
         .await
+}
+
+/// The profiles in Postgres, where it is configured. Connects nowhere yet.
+///
+/// # Errors
+/// When the URL cannot be used.
+pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> {
+    let Some(url) = &settings.postgres.url else {
+        return Ok(None);
+    };
+    let options = profiles::Options {
+        url: url.expose().to_owned(),
+        pool: settings.postgres.pool,
+        timeout: settings.postgres.timeout,
+    };
+    Profiles::new(&options).map(Some)
+}
+
+/// Brings the schema up to date as soon as Postgres can be reached: a node starts while it is away.
+async fn migrate(profiles: Profiles) {
+    match profiles.migrate_when_reachable().await {
+        Ok(applied) => tracing::info!(?applied, "the schema in postgres is up to date"),
+        Err(error) => {
+            tracing::error!(reason = %error, "the schema in postgres cannot be brought up to date")
+        }
+    }
 }
 
 async fn open_engine(

@@ -3,6 +3,7 @@
 //! [`Hub`] is the face of it. Calls come from the transport or from a back end in Rust; what is to be told to
 //! this node's connections leaves as one stream of [`delivery::Delivery`].
 
+pub mod account;
 mod audit;
 pub mod connection;
 pub mod delivery;
@@ -15,15 +16,17 @@ pub mod replica;
 pub mod token;
 mod topic;
 pub mod visibility;
+mod watching;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::account::Accounts;
 use self::delivery::{Deliveries, Delivery, DeliveryStream};
 use self::doctor::Questions;
 use self::health::{Canaries, Check};
@@ -32,11 +35,13 @@ use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 use self::topic::Topics;
 use self::visibility::Visibility;
+use crate::clock::now_ms;
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
     RegisteredConnection,
 };
 use crate::ids::{ConnectionId, Incarnation, UserId};
+use crate::profiles::Profiles;
 use crate::telemetry::{ConnectionKind, Metrics};
 
 /// How long a starting node waits until it knows who is online.
@@ -85,6 +90,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
+    accounts: Arc<Accounts>,
     topics: Arc<Topics>,
     presence: Presence,
     deliveries: Deliveries,
@@ -129,19 +135,28 @@ pub struct Notified {
 }
 
 impl Hub {
-    /// Starts the hub on an engine. Returns it with its tasks and the stream of what to tell this node's
-    /// connections, once this node knows who is online.
+    /// Starts the hub on an engine, with accounts in Postgres where there are any. Returns it with its tasks and
+    /// the stream of what to tell this node's connections, once this node knows who is online.
     ///
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn start(
         engine: Engine,
         messages: Messages,
+        profiles: Option<Profiles>,
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Result<(Self, Running, DeliveryStream), EngineError> {
         let (deliveries, stream) = Deliveries::new();
-        let topics = Topics::new(engine.clone(), deliveries.clone(), metrics.clone());
+        let visibility = Visibility::new(&options.public_fields);
+        let accounts = Accounts::new(engine.clone(), visibility.clone(), profiles);
+        let accounts = Arc::new(accounts);
+        let topics = Topics::new(
+            engine.clone(),
+            accounts.clone(),
+            deliveries.clone(),
+            metrics.clone(),
+        );
         let presence = Presence::new(
             engine.clone(),
             topics.clone(),
@@ -150,8 +165,9 @@ impl Hub {
             options.presence,
         );
         let hub = Self(Arc::new(Inner {
-            visibility: Visibility::new(&options.public_fields),
+            visibility,
             engine,
+            accounts,
             topics,
             presence,
             deliveries,
@@ -168,6 +184,7 @@ impl Hub {
             .engine
             .begin(&hub.node_info(&incarnation), hub.0.lease.length())
             .await?;
+        hub.0.accounts.look().await;
         let running = hub.spawn(messages);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
         Ok((hub, running, stream))
@@ -189,6 +206,13 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
         run(|hub| Box::pin(async move { hub.keep_answering().await }));
         tasks.spawn(self.clone().read(messages));
+        if let Some(profiles) = self.0.accounts.profiles() {
+            let changes = profiles.changes();
+            let hub = self.clone();
+            tasks.spawn(async move { hub.keep_telling(changes).await });
+            let hub = self.clone();
+            tasks.spawn(async move { hub.keep_knowing().await });
+        }
         Running { tasks }
     }
 
@@ -322,7 +346,9 @@ impl Hub {
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
-        self.0.engine.delete_account(user).await
+        let nodes = self.0.engine.delete_account(user).await?;
+        self.forget_account(user).await;
+        Ok(nodes)
     }
 
     /// How many users are online.
@@ -354,23 +380,34 @@ impl Hub {
         self.0.engine.nodes().await
     }
 
-    /// Whether this node can do its work; every check is named.
+    /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
     pub async fn readiness(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
         let complete = self.0.presence.is_complete();
         let [engine, canary] = self.0.canaries.check(&self.0.engine).await;
-        vec![
+        let mut checks = vec![
             engine,
             canary,
             Check {
                 name: "replica",
                 failure: (!complete).then(|| "is being read anew".to_owned()),
+                is_vital: true,
             },
             Check {
                 name: "draining",
                 failure: draining.then(|| "the node is stopping".to_owned()),
+                is_vital: true,
             },
-        ]
+        ];
+        if self.has_accounts() {
+            let away = self.0.accounts.are_away();
+            checks.push(Check {
+                name: "postgres",
+                failure: away.then(|| "cannot be reached".to_owned()),
+                is_vital: false,
+            });
+        }
+        checks
     }
 
     /// From now on the node is not ready and admits nobody.
@@ -392,6 +429,7 @@ impl Hub {
         {
             tracing::warn!("some connections could not be released in time");
         }
+        self.0.lease.give_back();
         if let Err(error) = self.0.engine.resign().await {
             tracing::warn!(%error, "could not give the lease back; it ends by itself");
         }
@@ -426,6 +464,10 @@ impl Hub {
         self.0.deliveries.place().await.put(Delivery::Turn { to });
     }
 
+    fn accounts(&self) -> &Accounts {
+        &self.0.accounts
+    }
+
     fn engine(&self) -> &Engine {
         &self.0.engine
     }
@@ -448,10 +490,6 @@ impl Hub {
 
     fn presence(&self) -> &Presence {
         &self.0.presence
-    }
-
-    fn visibility(&self) -> &Visibility {
-        &self.0.visibility
     }
 
     fn watches_max(&self) -> usize {
@@ -489,12 +527,4 @@ fn notified(outcome: Result<Published, NotifyError>) -> Result<Notified, NotifyE
 
 fn count(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
-}
-
-fn now_ms() -> u64 {
-    // A clock before 1970 is a broken clock; zero keeps the hub running.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64
 }

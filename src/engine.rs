@@ -141,11 +141,19 @@ pub enum Kind {
     Friends,
     /// The match history.
     Matches,
+    /// The ids of the user's friends, as an array. Nobody is told; it decides who sees what.
+    Friendships,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Profile, Self::Stats, Self::Friends, Self::Matches];
+    pub const ALL: [Self; 5] = [
+        Self::Profile,
+        Self::Stats,
+        Self::Friends,
+        Self::Matches,
+        Self::Friendships,
+    ];
 
     /// The name used in keys and messages.
     pub fn as_str(self) -> &'static str {
@@ -154,6 +162,7 @@ impl Kind {
             Self::Stats => "stats",
             Self::Friends => "friends",
             Self::Matches => "matches",
+            Self::Friendships => "friendships",
         }
     }
 }
@@ -208,6 +217,8 @@ pub struct Views {
 /// What the engine keeps about a user's updates.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
+    /// Name of this life of the data.
+    pub epoch: String,
     /// The last update of each kind, and when it was stored, in ms since 1970 on the engine's clock.
     pub updates: Vec<(Kind, Views, u64)>,
     /// The account was deleted.
@@ -372,14 +383,16 @@ impl Engine {
         either!(self.release(user, connection, grace))
     }
 
-    /// Takes offline at most `batch_max` users of the partition whose grace is over, or will be within `ahead`.
+    /// Takes offline at most `batch_max` users of the partition whose grace is over, or will be within `ahead`;
+    /// nobody for as long as `patience` after the engine was restarted.
     pub async fn expire(
         &self,
         partition: u32,
         batch_max: u32,
         ahead: Duration,
+        patience: Duration,
     ) -> Result<Expired, EngineError> {
-        either!(self.expire(partition, batch_max, ahead))
+        either!(self.expire(partition, batch_max, ahead, patience))
     }
 
     /// Where the transitions of the partition stand.
@@ -457,9 +470,14 @@ impl Engine {
         either!(self.begin(info, lease))
     }
 
-    /// Renews the lease of the present incarnation, and tells the others about the node. `false` when the
-    /// lease is gone: what the incarnation registered is, or will be, released by others.
-    pub async fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<bool, EngineError> {
+    /// Renews the lease of the present incarnation, and tells the others about the node. Returns when it ends, in ms
+    /// on the engine's clock, or `None` when it is gone: what the incarnation registered is, or will be, released by
+    /// others.
+    pub async fn renew(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<Option<u64>, EngineError> {
         either!(self.renew(info, lease))
     }
 
@@ -471,12 +489,13 @@ impl Engine {
         }
     }
 
-    /// Takes away leases that are over. Returns their incarnations.
-    pub async fn bury(&self) -> Result<Vec<String>, EngineError> {
-        either!(self.bury())
+    /// Takes away leases that are over, unless the engine's clock shows more than `until_ms` by then: it was set, or
+    /// the engine stood still. Returns their incarnations.
+    pub async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
+        either!(self.bury(until_ms))
     }
 
-    /// Incarnations that owe something in the partition and have no lease.
+    /// Incarnations that owe something in the partition and have no lease; none while this node has none itself.
     pub async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
         either!(self.dead(partition))
     }

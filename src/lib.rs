@@ -4,8 +4,8 @@
 //!
 //! # Bird's-eye view
 //!
-//! Three layers, one direction: **transport → domain → engine**. Calls go down; facts come back up as values,
-//! never as a callback.
+//! Three layers, one direction: **transport → domain → engine**, with the profiles in Postgres beside the engine. Calls
+//! go down; facts come back up as values, never as a callback.
 //!
 //! ```text
 //!  browser ──▶ transport::socket ──▶ domain::Hub ──▶ engine ──▶ Redis, or this process
@@ -23,7 +23,7 @@
 //! | `app/doctor.rs` | examines the data from outside |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
-//! | `ids.rs` | the identifiers, each its own type |
+//! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `transport/listener.rs` | TCP accept; closing one connection |
 //! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
 //! | `transport/socket/gate.rs` | admits connections |
@@ -34,8 +34,9 @@
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
 //! | `domain/topic.rs` | who cares about whom on this node; which topics it listens to; what was last delivered |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
-//! | `domain/visibility.rs` | which view of a user somebody gets |
+//! | `domain/visibility.rs`, `watching.rs` | which view of a user somebody gets; who watches with which |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
+//! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
 //! | `domain/token.rs` | which tokens are valid, and whose they are |
 //! | `domain/doctor.rs` | answers the doctor: which connections this node holds |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
@@ -43,6 +44,7 @@
 //! | `engine/memory.rs` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
+//! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |
 //!
 //! # One update, end to end
 //!
@@ -67,6 +69,10 @@
 //!   oldest, which counts as an interruption, after which everything built from messages is built anew. A connection
 //!   whose queue is full is closed at the transport.
 //! - **Handlers are there before the client is told that it is connected**, and the topic of a user is received.
+//! - **Who sees what is decided under the lock of the topic**: a change of friendships is a message on the topic like
+//!   any update, so every watcher has the right view before the next update. Views let fields through, they block none.
+//! - **In Postgres, triggers number and note changes**, whoever makes them. A note is deleted only after what it is about
+//!   has been published, and only if nothing newer has been noted since.
 //! - **Events of a connection are queued where the library calls in order**, and worked off by that connection's task.
 //!
 //! # What is deliberately absent
@@ -74,12 +80,16 @@
 //! - No broadcast through an adapter between nodes: it costs nodes that do not care, and loses packets in silence.
 //!   Rooms are lists of connections in `domain/topic.rs`.
 //! - No trait over the engines: there are two, and an enum says so.
+//! - No cache of friendships that ends by time: Postgres says who is a friend when a topic is first watched, and the
+//!   topic says what changed. While Postgres is away whoever begins to watch is a stranger.
 //! - No wall-clock order between nodes, and no node that is special.
 
 pub mod app;
+pub mod clock;
 pub mod domain;
 pub mod engine;
 pub mod ids;
+pub mod profiles;
 pub mod settings;
 pub mod telemetry;
 pub mod transport;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use development::{DEVELOPMENT_API_KEY, DEVELOPMENT_SECRET};
 pub use error::SettingsError;
 pub use load::DEFAULT_FILE;
-pub use values::{RedisUrl, Secret};
+pub use values::{PostgresUrl, RedisUrl, Secret};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Settings {
     pub internal: InternalSettings,
     /// How Redis is reached and what the hub does there.
     pub redis: RedisSettings,
+    /// Where accounts, friendships and results are kept, if anywhere.
+    pub postgres: PostgresSettings,
     /// Which tokens are valid.
     pub auth: AuthSettings,
     /// This process as one of many.
@@ -118,6 +120,24 @@ pub struct RedisSettings {
     /// How long an answer may take before the command counts as failed.
     #[serde(with = "humantime_serde")]
     pub command_timeout: Duration,
+}
+
+/// `[postgres]`: where accounts, friendships and results are kept. Without `url` the hub does without.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresSettings {
+    /// The database; may carry a password.
+    pub url: Option<PostgresUrl>,
+    /// File that holds `url`; [`Settings::load`] has read it into `url`.
+    pub url_file: Option<PathBuf>,
+    /// Whether a node that starts brings the schema up to date.
+    pub migrate: bool,
+    /// Connections of this node, besides the one that listens for changes.
+    #[serde(deserialize_with = "values::number")]
+    pub pool: usize,
+    /// How long getting a connection may take, and then the work on it.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
 }
 
 /// `[auth]`: which tokens are valid. At most one of `secret`, `public_key_file` and `jwks_file` is set.
@@ -278,6 +298,18 @@ impl Default for RedisSettings {
             partitions: 1,
             profile_ttl: Duration::from_hours(30 * 24),
             command_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            migrate: false,
+            pool: 8,
+            timeout: Duration::from_secs(2),
         }
     }
 }

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  string  answer already given to this request; lives for a minute
 -- KEYS[2]  hash    last updates of the user; "disconnected" (ms): connections from before are to be closed
--- ARGV[1]  int     ms for which the hash is kept if nothing else keeps it
+-- ARGV[1]  int     ms for which the hash is kept from now on
 -- ARGV[2]  string  the user's topic (same hash tag as the keys)
 --
 -- RETURNS   nodes that were listening, or -1 for a deleted account
@@ -23,9 +23,7 @@ end
 local time   = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('HSET', profile, 'disconnected', now_ms)
-if redis.call('PTTL', profile) == -1 then
-  redis.call('PEXPIRE', profile, keep_ms)
-end
+redis.call('PEXPIRE', profile, keep_ms)
 local nodes = redis.call('SPUBLISH', channel, '{"kind":"disconnect"}')
 redis.call('SET', request, nodes, 'PX', 60000)
 return nodes

@@ -3,7 +3,7 @@
 -- KEYS[1]  hash    last updates of the user: "<kind>.revision", "<kind>.at" (ms), "<kind>.public", "<kind>.full"
 -- KEYS[2]  string  name of this life of the data
 -- KEYS[3]  string  answer already given to this request; lives for a minute
--- ARGV[1]  string  kind: profile, stats, friends or matches
+-- ARGV[1]  string  kind: profile, stats, friends, matches or friendships
 -- ARGV[2]  int     revision chosen by the caller, or 0: the script assigns one
 -- ARGV[3]  string  JSON that everybody may see, or "null"
 -- ARGV[4]  string  JSON that friends and the user may see

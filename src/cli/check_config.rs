@@ -4,14 +4,18 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use vigie::app;
 use vigie::domain::token::TokenVerifier;
 use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print, warn};
 
-/// Checks what loading did not: the files with public keys.
+/// Checks what loading did not: the files with public keys, and the details of the URL of Postgres.
 pub(super) fn run(settings: &Settings) -> ExitCode {
     if let Err(error) = TokenVerifier::new(&settings.auth) {
+        return fail(EXIT_CONFIG, error);
+    }
+    if let Err(error) = app::profiles(settings) {
         return fail(EXIT_CONFIG, error);
     }
     for warning in settings.warnings() {

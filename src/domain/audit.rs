@@ -1,4 +1,5 @@
-//! Compares what the engine says this node holds with what it does hold, now and then.
+//! Compares what the engine says this node holds with what it does hold: now and then, and whenever everything was
+//! registered again, because the engine may have come back with old data.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,16 +8,16 @@ use super::Hub;
 use crate::engine::EngineError;
 use crate::ids::{ConnectionId, UserId};
 
-/// Longer than an admission takes: whatever is registered and still unknown after it was left behind.
-const ADMITTED_WITHIN: Duration = Duration::from_secs(10);
-
 type Owed = (UserId, ConnectionId);
 
 impl Hub {
     /// Audits every `interval`, for ever.
     pub(crate) async fn keep_audited(&self, interval: Duration) {
         loop {
-            tokio::time::sleep(interval).await;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.lease().registered_again() => {}
+            }
             if let Err(error) = self.audit().await {
                 tracing::debug!(%error, "could not audit; trying again");
             }
@@ -24,7 +25,6 @@ impl Hub {
     }
 
     async fn audit(&self) -> Result<(), EngineError> {
-        let incarnation = self.engine().incarnation();
         let registered = self.registered().await?;
         let forgotten: Vec<Owed> = self
             .topics()
@@ -32,7 +32,8 @@ impl Hub {
             .into_iter()
             .filter(|own| !registered.contains(own))
             .collect();
-        let suspects: Vec<Owed> = registered
+        // A connection is a user's own before it is registered, so those that are none by now have ended.
+        let ended: Vec<Owed> = registered
             .into_iter()
             .filter(|(user, id)| !self.topics().is_own(*user, *id))
             .collect();
@@ -43,18 +44,14 @@ impl Hub {
             );
             self.presence().register_again(&forgotten).await?;
         }
-        if suspects.is_empty() {
-            return Ok(());
+        if !ended.is_empty() {
+            tracing::warn!(
+                count = ended.len(),
+                "closed connections were still registered; releasing them"
+            );
         }
-        tokio::time::sleep(ADMITTED_WITHIN).await;
-        if self.engine().incarnation() != incarnation {
-            return Ok(());
-        }
-        for (user, connection) in suspects {
-            if !self.topics().is_own(user, connection) {
-                tracing::warn!(%user, %connection, "a closed connection was still registered; releasing it");
-                self.presence().release(user, connection);
-            }
+        for (user, connection) in ended {
+            self.presence().release(user, connection);
         }
         Ok(())
     }

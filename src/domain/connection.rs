@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::Hub;
-use super::visibility::View;
 use crate::engine::{EngineError, Registration};
 use crate::ids::{ConnectionId, UserId};
 
@@ -70,6 +69,10 @@ impl Hub {
         }
         let mut hold = self.topics().hold(user);
         hold.confirmed().await?;
+        if self.accounts().exist() {
+            // An account that was deleted while Redis had lost its data is found here.
+            hold.load().await?;
+        }
         // Told before counted: whatever happens to the account from the moment of counting on is heard.
         hold.enter_own(id);
         let refused = match self.presence().register(user, id).await {
@@ -79,13 +82,11 @@ impl Hub {
             }
             Ok(Registration::AccountDeleted) => Refused::AccountDeleted,
             Ok(Registration::TooManyConnections) => Refused::TooManyConnections,
-            Err(error) => {
-                // A lost answer does not mean a lost command: take back what may have been done.
-                self.presence().release(user, id);
-                error.into()
-            }
+            Err(error) => error.into(),
         };
         self.topics().leave(user, id);
+        // It may count nevertheless: an answer was lost, or everything was registered again in that moment.
+        self.presence().release(user, id);
         Err(refused)
     }
 }
@@ -123,8 +124,7 @@ impl Connection {
         }
         let mut hold = self.hub.topics().hold(target);
         hold.confirmed().await?;
-        let view = self.hub.visibility().view_of(target, self.user);
-        hold.enter_watcher(self.id, view, watched_before || self.user == Some(target))
+        hold.enter_watcher(self.id, self.user, watched_before)
             .await?;
         self.watched.insert(target);
         Ok(())
@@ -135,11 +135,6 @@ impl Connection {
         if self.watched.remove(&target) {
             self.hub.topics().unwatch(target, self.id);
         }
-    }
-
-    /// How much of `target` the connection may see.
-    pub fn view_of(&self, target: UserId) -> View {
-        self.hub.visibility().view_of(target, self.user)
     }
 
     /// Forgets the connection: watches nobody, is no longer counted.

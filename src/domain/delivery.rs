@@ -21,6 +21,15 @@ const DELIVERIES_MAX: usize = 1024;
 /// Connections, as they were when the delivery was made.
 pub type Recipients = Arc<Vec<ConnectionId>>;
 
+/// Who watches a user, by what they may see of the user. None of them is one of the user's own connections.
+#[derive(Clone, Debug, Default)]
+pub struct Watchers {
+    /// They may see everything.
+    pub friends: Recipients,
+    /// They may see the public fields.
+    pub strangers: Recipients,
+}
+
 /// The last update of each kind.
 pub type LastUpdates = BTreeMap<Kind, Views>;
 
@@ -39,8 +48,17 @@ pub enum Delivery {
         views: Views,
         /// The user's own connections.
         own: Recipients,
-        /// Connections that watch the user and are not the user's own.
-        watchers: Recipients,
+        /// Who watches the user.
+        watchers: Watchers,
+    },
+    /// Watchers may see everything from now on, and get what they had not been shown.
+    Disclosure {
+        /// Whom it is about.
+        user: UserId,
+        /// The last updates of kinds of which strangers see nothing.
+        last: LastUpdates,
+        /// Who may see more.
+        to: Recipients,
     },
     /// An event that a back end sends to the user's own connections.
     Event {
@@ -62,8 +80,8 @@ pub enum Delivery {
         user: UserId,
         /// The user's own connections.
         own: Recipients,
-        /// Connections that watch the user and are not the user's own.
-        watchers: Recipients,
+        /// Who watches the user.
+        watchers: Watchers,
     },
     /// It is the turn of the oldest open question of `to`, whose answer is known already.
     Turn {
@@ -96,7 +114,7 @@ pub struct StatusChange {
     /// Whether the user is online now.
     pub online: bool,
     /// Whom to tell; everybody where absent.
-    pub only_to: Option<Recipients>,
+    pub only_to: Option<Watchers>,
 }
 
 /// The stream, for the one reader it has.

@@ -23,6 +23,8 @@ pub struct Check {
     pub name: &'static str,
     /// What is wrong, if anything.
     pub failure: Option<String>,
+    /// Without it the node cannot do its work; otherwise it only does less.
+    pub is_vital: bool,
 }
 
 /// Canaries on their way.
@@ -96,10 +98,12 @@ impl Canaries {
             Check {
                 name: engine.name(),
                 failure: engine_failure,
+                is_vital: true,
             },
             Check {
                 name: "canary",
                 failure: canary_failure,
+                is_vital: true,
             },
         ]
     }

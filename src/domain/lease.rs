@@ -2,8 +2,10 @@
 //!
 //! A lease that is gone ends an incarnation for ever: the node takes a new one and registers its live
 //! connections again. It reaps others only once its own lease has been renewed without a gap for a whole
-//! lease: after Redis itself stood still everybody's is over, and everybody gets the time to renew.
+//! lease: after Redis itself stood still everybody's is over, and everybody gets the time to renew. The same holds
+//! when Redis's clock was set, and when the list of leases was lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,8 @@ pub(crate) struct Lease {
     options: LeaseOptions,
     tenure: Mutex<Tenure>,
     doubted: Notify,
+    registered_again: Notify,
+    given_back: AtomicBool,
 }
 
 /// For how long the lease has been renewed without a gap.
@@ -42,24 +46,47 @@ struct Tenure {
 struct Renewed {
     first: Instant,
     last: Instant,
+    /// When it ends, in ms on the engine's clock.
+    ends_ms: u64,
+}
+
+impl Renewed {
+    /// The latest that the engine's clock can show now if it goes as this node's does. A node that lives renews
+    /// its lease when at most half of it is over, so nobody's ends before a quarter more has passed unseen.
+    fn latest_ms(&self, now: Instant, lease: Duration) -> u64 {
+        let since = now.saturating_duration_since(self.last) + lease / 4;
+        (self.ends_ms + since.as_millis() as u64).saturating_sub(lease.as_millis() as u64)
+    }
 }
 
 impl Tenure {
-    /// The lease was renewed; after a pause of more than a lease its time starts over.
-    fn renew(&mut self, now: Instant, lease: Duration) {
+    /// The lease was renewed; after a pause of more than a lease, or of the engine's clock, its time starts over.
+    fn renew(&mut self, now: Instant, ends_ms: u64, lease: Duration) {
+        let renewed_ms = ends_ms.saturating_sub(lease.as_millis() as u64);
         let first = match self.renewed {
-            Some(renewed) if now.saturating_duration_since(renewed.last) <= lease => renewed.first,
+            Some(renewed)
+                if now.saturating_duration_since(renewed.last) <= lease
+                    && renewed_ms <= renewed.latest_ms(now, lease) =>
+            {
+                renewed.first
+            }
             Some(_) | None => now,
         };
-        self.renewed = Some(Renewed { first, last: now });
+        self.renewed = Some(Renewed {
+            first,
+            last: now,
+            ends_ms,
+        });
     }
 
-    /// Whether everybody had a whole lease to renew, as far as this node can tell.
-    fn is_whole(&self, now: Instant, lease: Duration) -> bool {
-        self.renewed.is_some_and(|renewed| {
+    /// Once everybody had a whole lease to renew, as far as this node can tell: until when, in ms on the engine's
+    /// clock, others may be taken for dead.
+    fn may_reap_until(&self, now: Instant, lease: Duration) -> Option<u64> {
+        let renewed = self.renewed.filter(|renewed| {
             now.saturating_duration_since(renewed.last) <= lease
                 && renewed.last.saturating_duration_since(renewed.first) >= lease
-        })
+        })?;
+        Some(renewed.latest_ms(now, lease))
     }
 }
 
@@ -69,6 +96,8 @@ impl Lease {
             options,
             tenure: Mutex::default(),
             doubted: Notify::new(),
+            registered_again: Notify::new(),
+            given_back: AtomicBool::new(false),
         }
     }
 
@@ -91,8 +120,19 @@ impl Lease {
         self.doubted.notify_one();
     }
 
-    fn may_reap(&self) -> bool {
-        self.tenure().is_whole(Instant::now(), self.options.lease)
+    /// Resolves when everything was registered again.
+    pub(crate) async fn registered_again(&self) {
+        self.registered_again.notified().await;
+    }
+
+    /// The lease is about to be given back: that it is gone is no loss.
+    pub(crate) fn give_back(&self) {
+        self.given_back.store(true, Ordering::Relaxed);
+    }
+
+    fn may_reap_until(&self) -> Option<u64> {
+        self.tenure()
+            .may_reap_until(Instant::now(), self.options.lease)
     }
 }
 
@@ -116,30 +156,59 @@ impl Hub {
     }
 
     async fn beat(&self, register_again: &mut bool) -> Result<(), EngineError> {
-        let lease = self.lease();
         let mut dead = None;
-        let info = self.node_info(&self.engine().incarnation());
-        if !self.engine().renew(&info, lease.options.lease).await? {
+        if !self.renew().await? {
+            if self.lease().given_back.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             self.metrics().lease_losses.inc();
             *register_again = true;
             dead = Some(self.start_over().await?);
         }
         if *register_again {
-            let connections = self.topics().own_connections();
-            self.presence().register_again(&connections).await?;
-            tracing::info!(connections = connections.len(), "registered again");
+            self.register_again().await?;
             *register_again = false;
         }
-        lease.tenure().renew(Instant::now(), lease.options.lease);
         if let Some(dead) = dead {
             self.reap_everywhere(dead.as_str()).await?;
         }
         Ok(())
     }
 
+    /// Renews the lease; `false` when it is gone.
+    async fn renew(&self) -> Result<bool, EngineError> {
+        let length = self.lease().length();
+        let info = self.node_info(&self.engine().incarnation());
+        let renewed = self.engine().renew(&info, length).await?;
+        if let Some(ends_ms) = renewed {
+            self.lease().tenure().renew(Instant::now(), ends_ms, length);
+        }
+        Ok(renewed.is_some())
+    }
+
+    /// Registers every connection again, and renews the lease meanwhile: many connections take longer than a lease.
+    async fn register_again(&self) -> Result<(), EngineError> {
+        let connections = self.topics().own_connections();
+        let registering = self.presence().register_again(&connections);
+        tokio::pin!(registering);
+        while let Err(_still_registering) =
+            tokio::time::timeout(self.lease().heartbeat(), &mut registering).await
+        {
+            if !self.renew().await? {
+                let reason = "the lease was gone before everything was registered again";
+                return Err(EngineError::Unavailable(reason.to_owned()));
+            }
+        }
+        tracing::info!(connections = connections.len(), "registered again");
+        self.lease().registered_again.notify_one();
+        Ok(())
+    }
+
     /// Takes a new incarnation. Its lease begins before anything is registered with it, so that nobody takes it
     /// for a dead one. Returns the incarnation that is dead.
     async fn start_over(&self) -> Result<Incarnation, EngineError> {
+        // Whoever took this lease away, or lost it, may have done so with those of others.
+        *self.lease().tenure() = Tenure::default();
         let next = Incarnation::new(self.engine().incarnation().node_id());
         tracing::warn!(incarnation = %next, "the lease was gone; starting over");
         self.engine()
@@ -158,20 +227,24 @@ impl Hub {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            if self.lease().may_reap()
-                && let Err(error) = self.reap_dead().await
+            if let Some(until_ms) = self.lease().may_reap_until()
+                && let Err(error) = self.reap_dead(until_ms).await
             {
                 tracing::debug!(%error, "could not reap; trying again");
             }
         }
     }
 
-    async fn reap_dead(&self) -> Result<(), EngineError> {
-        for incarnation in self.engine().bury().await? {
+    async fn reap_dead(&self, until_ms: u64) -> Result<(), EngineError> {
+        for incarnation in self.engine().bury(until_ms).await? {
             tracing::info!(%incarnation, "the lease of a node is over");
         }
         for partition in 0..self.engine().partitions() {
             for incarnation in self.engine().dead(partition).await? {
+                // This node's own lease may have been lost since, and then perhaps those of others.
+                if self.lease().may_reap_until().is_none() {
+                    return Ok(());
+                }
                 self.reap(partition, &incarnation).await?;
             }
         }
@@ -216,29 +289,49 @@ mod tests {
         begin + Duration::from_secs(seconds)
     }
 
+    /// Renews so many seconds after the beginning, at which the engine's clock showed 1,000 s; it is ahead by now.
+    fn renew(tenure: &mut Tenure, begin: Instant, seconds: u64, ahead_ms: u64) {
+        let ends_ms = 1_000_000 + (seconds + LEASE.as_secs()) * 1000 + ahead_ms;
+        tenure.renew(after(begin, seconds), ends_ms, LEASE);
+    }
+
     #[test]
     fn a_node_may_reap_after_a_whole_lease() {
         let (begin, mut tenure) = (Instant::now(), Tenure::default());
-        assert!(!tenure.is_whole(begin, LEASE));
+        assert_eq!(tenure.may_reap_until(begin, LEASE), None);
         for seconds in [0, 2, 4] {
-            tenure.renew(after(begin, seconds), LEASE);
-            assert!(!tenure.is_whole(after(begin, seconds), LEASE), "{seconds}");
+            renew(&mut tenure, begin, seconds, 0);
+            let may = tenure.may_reap_until(after(begin, seconds), LEASE);
+            assert_eq!(may, None, "{seconds}");
         }
-        tenure.renew(after(begin, 6), LEASE);
-        assert!(tenure.is_whole(after(begin, 6), LEASE));
+        renew(&mut tenure, begin, 6, 0);
+        let may = tenure.may_reap_until(after(begin, 7), LEASE);
+        assert_eq!(may, Some(1_007_000 + 1_500), "a quarter of a lease later");
+    }
+
+    #[test]
+    fn a_step_of_the_engines_clock_starts_the_tenure_over() {
+        let (begin, mut tenure) = (Instant::now(), Tenure::default());
+        for seconds in [0, 2, 4, 6] {
+            renew(&mut tenure, begin, seconds, 0);
+        }
+        renew(&mut tenure, begin, 8, 2_000);
+        assert_eq!(tenure.may_reap_until(after(begin, 8), LEASE), None);
+        for seconds in [10, 12, 14] {
+            renew(&mut tenure, begin, seconds, 2_000);
+        }
+        assert!(tenure.may_reap_until(after(begin, 14), LEASE).is_some());
     }
 
     #[test]
     fn a_pause_starts_the_tenure_over() {
         let (begin, mut tenure) = (Instant::now(), Tenure::default());
         for seconds in [0, 3, 6] {
-            tenure.renew(after(begin, seconds), LEASE);
+            renew(&mut tenure, begin, seconds, 0);
         }
-        assert!(
-            !tenure.is_whole(after(begin, 13), LEASE),
-            "its own lease may be over"
-        );
-        tenure.renew(after(begin, 13), LEASE);
-        assert!(!tenure.is_whole(after(begin, 13), LEASE));
+        let may = tenure.may_reap_until(after(begin, 13), LEASE);
+        assert_eq!(may, None, "its own lease may be over");
+        renew(&mut tenure, begin, 13, 0);
+        assert_eq!(tenure.may_reap_until(after(begin, 13), LEASE), None);
     }
 }

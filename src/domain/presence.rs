@@ -32,6 +32,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before a snapshot or a release that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// How long nobody was registered again when that counts as done.
+const QUIET_FOR: Duration = Duration::from_secs(1);
+
 /// How long a new connection waits to be part of the replica. It is counted either way.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -318,14 +321,29 @@ impl Presence {
     pub(crate) async fn keep_replica(&self) {
         loop {
             self.restore_expected().await;
-            if !self.replica().has_doubts() {
+            if self.replica().doubtful_count() == 0 {
                 self.snapshot_needed.notified().await;
                 continue;
             }
             tokio::select! {
                 () = self.snapshot_needed.notified() => {}
-                () = tokio::time::sleep(self.options.doubt) => self.settle().await,
+                () = self.doubt() => self.settle().await,
             }
+        }
+    }
+
+    /// Returns when everybody has had the time to be registered again, and nobody is any more: a Redis that is
+    /// slow, or a node with many connections, may take longer.
+    async fn doubt(&self) {
+        tokio::time::sleep(self.options.doubt).await;
+        let mut before = self.replica().doubtful_count();
+        loop {
+            tokio::time::sleep(QUIET_FOR).await;
+            let now = self.replica().doubtful_count();
+            if now == before {
+                return;
+            }
+            before = now;
         }
     }
 
@@ -407,7 +425,7 @@ impl Presence {
         loop {
             let expired = self
                 .engine
-                .expire(partition, EXPIRE_BATCH_MAX, ahead)
+                .expire(partition, EXPIRE_BATCH_MAX, ahead, self.options.doubt)
                 .await?;
             if expired.next_due.is_none_or(|due| due > ahead) {
                 return Ok(expired.next_due);

@@ -55,13 +55,14 @@ pub(crate) async fn notify(
 }
 
 /// A profile is shown by its public fields. Of everything else the field that carries it decides.
-fn prepare(
+pub(super) fn prepare(
     visibility: &Visibility,
     notification: Notification,
 ) -> Result<Update, serde_json::Error> {
     let full = notification.content;
     let public = match notification.kind {
         Kind::Profile => Some(visibility.public_view(&full)?),
+        Kind::Friendships => None,
         Kind::Stats | Kind::Friends | Kind::Matches => visibility
             .is_public(notification.kind.as_str())
             .then(|| full.clone()),

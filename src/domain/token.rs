@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use std::{fs, io};
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
@@ -16,6 +16,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::clock::since_epoch;
 use crate::ids::{SAFE_INTEGER_MAX, UserId};
 use crate::settings::AuthSettings;
 
@@ -380,9 +381,7 @@ fn unusable(key: &'static str, path: &Path, problem: impl Into<String>) -> Token
 /// Makes a token of `user` that is valid from now on for `ttl`, signed with `auth.secret` (HS256).
 pub fn issue(auth: &AuthSettings, user: UserId, ttl: Duration) -> Result<String, IssueError> {
     let secret = auth.secret.as_ref().ok_or(IssueError::NoSecret)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = since_epoch();
     let mut claims = Map::new();
     claims.insert("iat".to_owned(), now.as_secs().into());
     claims.insert("exp".to_owned(), now.saturating_add(ttl).as_secs().into());
@@ -764,10 +763,7 @@ mod tests {
     }
 
     fn now() -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
+        since_epoch().as_secs()
     }
 
     fn user(id: u64) -> UserId {

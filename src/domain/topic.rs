@@ -10,9 +10,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 
-use super::delivery::{Deliveries, Delivery, LastUpdates, Recipients};
-use super::visibility::View;
-use crate::engine::{Engine, EngineError, Kind, Stored, TopicMessage, Views};
+use super::account::Accounts;
+use super::delivery::{Deliveries, Delivery, LastUpdates, Recipients, Watchers};
+use super::visibility::view_of;
+use super::watching::{Watching, remove};
+use crate::engine::{Engine, EngineError, Kind, Stored, TopicMessage, Update, Views};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::Metrics;
 
@@ -22,12 +24,16 @@ const BATCH_MAX: usize = 512;
 /// Topics whose stored updates are read together.
 const READ_BATCH_MAX: usize = 64;
 
+/// How long a caller waits for a topic: nobody waits for ever while Redis comes and goes.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Pause before a subscription that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The topics of this node.
 pub(crate) struct Topics {
     engine: Engine,
+    accounts: Arc<Accounts>,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
     table: Mutex<Table>,
@@ -37,6 +43,8 @@ pub(crate) struct Topics {
 #[derive(Default)]
 struct Table {
     topics: HashMap<UserId, Topic>,
+    /// Topics of users who have a connection of their own here.
+    users: usize,
     /// Topics whose subscription may be out of line.
     changed: HashSet<UserId>,
     /// How often messages may have been missed. Whatever was found out before the last time is void.
@@ -67,7 +75,9 @@ struct Topic {
     own: Recipients,
     /// Since when each of `own` counts, in the same order, in ms on the engine's clock.
     own_since_ms: Vec<u64>,
-    watchers: Recipients,
+    watching: Watching,
+    /// Who the user's friends are, where that is known.
+    friends: Option<HashSet<UserId>>,
     waiting: Vec<oneshot::Sender<Result<(), EngineError>>>,
     last: LastUpdates,
 }
@@ -80,9 +90,15 @@ pub(crate) struct Hold {
 }
 
 impl Topics {
-    pub(crate) fn new(engine: Engine, deliveries: Deliveries, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        engine: Engine,
+        accounts: Arc<Accounts>,
+        deliveries: Deliveries,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             engine,
+            accounts,
             deliveries,
             metrics,
             table: Mutex::default(),
@@ -102,19 +118,15 @@ impl Topics {
 
     /// How many users have a connection of their own here.
     pub(crate) fn users(&self) -> usize {
-        self.table()
-            .topics
-            .values()
-            .filter(|topic| !topic.own.is_empty())
-            .count()
+        self.table().users
     }
 
     /// The connections that watch `user`.
-    pub(crate) fn watchers_of(&self, user: UserId) -> Recipients {
+    pub(crate) fn watchers_of(&self, user: UserId) -> Watchers {
         self.table()
             .topics
             .get(&user)
-            .map(|topic| topic.watchers.clone())
+            .map(|topic| topic.watching.watchers())
             .unwrap_or_default()
     }
 
@@ -160,9 +172,7 @@ impl Topics {
 
     /// Takes a watching connection out of the topic.
     pub(crate) fn unwatch(&self, user: UserId, connection: ConnectionId) {
-        self.edit(user, |topic| {
-            remove(&mut topic.watchers, connection);
-        });
+        self.edit(user, |topic| topic.watching.remove(connection));
     }
 
     fn edit(&self, user: UserId, edit: impl FnOnce(&mut Topic)) {
@@ -170,8 +180,11 @@ impl Topics {
         let Some(topic) = table.topics.get_mut(&user) else {
             return;
         };
+        let was_here = !topic.own.is_empty();
         edit(topic);
-        if !topic.is_wanted() {
+        let (is_here, is_wanted) = (!topic.own.is_empty(), topic.is_wanted());
+        table.users = table.users + usize::from(is_here) - usize::from(was_here);
+        if !is_wanted {
             table.changed.insert(user);
             self.changed.notify_one();
         }
@@ -331,24 +344,79 @@ impl Topics {
         self.changed.notify_one();
     }
 
+    /// Delivers what the engine has stored and this node has not delivered, and has it store again what it has
+    /// lost.
     async fn deliver_missed(&self, user: UserId, stored: Stored, interruptions: u64) {
-        for message in self.missed(user, stored, interruptions) {
+        let (missed, lost) = self.compare(user, stored, interruptions);
+        for message in missed {
             if self.deliver(user, message).await {
                 self.metrics.missed_messages.inc();
             }
         }
+        if lost.is_empty() {
+            return;
+        }
+        tracing::warn!(%user, count = lost.len(), "updates that were told are no longer stored; storing them again");
+        for outcome in self.engine.publish(lost).await {
+            if let Err(error) = outcome {
+                tracing::warn!(%user, %error, "could not store an update again; trying again");
+                self.try_again(user);
+            }
+        }
     }
 
-    /// What the engine has stored and this node may not have delivered. Where there was another interruption
-    /// since the topic was subscribed, it has to be looked at again.
-    fn missed(&self, user: UserId, stored: Stored, interruptions: u64) -> Vec<TopicMessage> {
+    /// What the engine has stored and this node may not have delivered, and the other way round. Where there was
+    /// another interruption since the topic was subscribed, it has to be looked at again.
+    fn compare(
+        &self,
+        user: UserId,
+        stored: Stored,
+        interruptions: u64,
+    ) -> (Vec<TopicMessage>, Vec<Update>) {
         let mut table = self.table();
         let still_behind = table.interruptions != interruptions;
         let Some(topic) = table.topics.get_mut(&user) else {
-            return Vec::new();
+            return Default::default();
         };
         topic.behind = still_behind;
-        topic.missed(stored)
+        let lost = topic.lost(user, &stored);
+        (topic.missed(stored), lost)
+    }
+
+    /// Decides anew what every watcher may see, after that could not be known for a while.
+    pub(crate) async fn review(&self) {
+        let watched: Vec<UserId> = {
+            let table = self.table();
+            let topics = table.topics.iter();
+            let with_viewers = topics.filter(|(_, topic)| topic.watching.has_viewers());
+            with_viewers.map(|(user, _)| *user).collect()
+        };
+        for users in watched.chunks(READ_BATCH_MAX) {
+            join_all(users.iter().map(|user| self.review_one(*user))).await;
+        }
+    }
+
+    /// Goes on until it is done, or Postgres is away once more: then there will be another review.
+    async fn review_one(&self, user: UserId) {
+        let known = loop {
+            match self.accounts.known(user).await {
+                Ok(known) if known.certain => break known,
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(%user, %error, "could not review who sees what; trying again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        };
+        for (kind, views, _) in known.stored.updates {
+            self.deliver(user, TopicMessage::Update(kind, views)).await;
+        }
+        let place = self.deliveries.place().await;
+        let mut table = self.table();
+        let topic = table.topics.get_mut(&user);
+        if let Some(disclosure) = topic.and_then(|topic| topic.review(user)) {
+            place.put(disclosure);
+        }
     }
 
     /// The connections of their own that users have on this node.
@@ -372,20 +440,26 @@ impl Topics {
 
 impl Topic {
     fn is_wanted(&self) -> bool {
-        self.holds > 0 || !self.own.is_empty() || !self.watchers.is_empty()
+        self.holds > 0 || !self.own.is_empty() || !self.watching.is_empty()
     }
 
     /// What to deliver on a message; nothing for an update that is not newer than the last.
     fn receive(&mut self, user: UserId, message: TopicMessage) -> Option<Delivery> {
-        let (own, watchers) = (self.own.clone(), self.watchers.clone());
+        let own = self.own.clone();
         match message {
             TopicMessage::Update(kind, views) => {
-                self.learn(kind, &views).then_some(Delivery::Update {
+                if !self.learn(kind, &views) {
+                    return None;
+                }
+                if kind == Kind::Friendships {
+                    return self.befriend(user, &views);
+                }
+                Some(Delivery::Update {
                     user,
                     kind,
                     views,
                     own,
-                    watchers,
+                    watchers: self.watching.watchers(),
                 })
             }
             TopicMessage::Event { event, data } => Some(Delivery::Event { event, data, own }),
@@ -394,14 +468,42 @@ impl Topic {
             }),
             TopicMessage::AccountDeleted => {
                 self.last.clear();
+                self.friends = None;
                 let told = std::mem::replace(&mut self.deleted, true);
-                (!told).then_some(Delivery::AccountDeleted {
+                (!told).then(|| Delivery::AccountDeleted {
                     user,
                     own,
-                    watchers,
+                    watchers: self.watching.watchers(),
                 })
             }
         }
+    }
+
+    /// The user's friends are others than before.
+    fn befriend(&mut self, user: UserId, views: &Views) -> Option<Delivery> {
+        // What is no list of ids names no friend.
+        self.friends = serde_json::from_str(views.full.get()).ok();
+        self.review(user)
+    }
+
+    /// Decides anew who sees what. What strangers were not shown is delivered to those who may see it now; the
+    /// rest they see with the next update.
+    fn review(&mut self, user: UserId) -> Option<Delivery> {
+        let to = self.watching.review(user, self.friends.as_ref());
+        let decided_by = self
+            .last
+            .get(&Kind::Friendships)
+            .map(|views| views.revision);
+        let hidden = |(kind, views): &(&Kind, &Views)| match kind {
+            Kind::Friendships => false,
+            // A list older than the friendships it shows is about to be replaced.
+            Kind::Friends if Some(views.revision) < decided_by => false,
+            _ => views.public.is_none(),
+        };
+        let last = self.last.iter().filter(hidden);
+        let last: LastUpdates = last.map(|(kind, views)| (*kind, views.clone())).collect();
+        let disclosure = !to.is_empty() && !last.is_empty();
+        disclosure.then_some(Delivery::Disclosure { user, last, to })
     }
 
     fn own_since_before(&self, before_ms: u64) -> Recipients {
@@ -434,6 +536,28 @@ impl Topic {
         missed
     }
 
+    /// What was delivered and is newer than what is stored, in the same life of the data: it came back with old data.
+    fn lost(&self, user: UserId, stored: &Stored) -> Vec<Update> {
+        if stored.deleted {
+            return Vec::new();
+        }
+        let is_lost = |(kind, last): &(&Kind, &Views)| {
+            let mut updates = stored.updates.iter();
+            let known = updates.find(|(known, ..)| known == *kind);
+            last.epoch == stored.epoch
+                && known.is_none_or(|(_, known, _)| known.revision < last.revision)
+        };
+        let lost = self.last.iter().filter(is_lost);
+        lost.map(|(kind, last)| Update {
+            user,
+            kind: *kind,
+            revision: Some(last.revision),
+            public: last.public.clone(),
+            full: last.full.clone(),
+        })
+        .collect()
+    }
+
     /// Remembers an update; `false` where it is not newer. In another epoch every order starts over.
     fn learn(&mut self, kind: Kind, views: &Views) -> bool {
         if self.deleted {
@@ -455,9 +579,13 @@ impl Hold {
     pub(crate) async fn confirmed(&mut self) -> Result<(), EngineError> {
         match self.confirmed.take() {
             None => Ok(()),
-            Some(confirmed) => confirmed.await.unwrap_or_else(|_| {
-                Err(EngineError::Unavailable("the node is stopping".to_owned()))
-            }),
+            Some(confirmed) => match tokio::time::timeout(CONFIRMED_WITHIN, confirmed).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(EngineError::Unavailable("the node is stopping".to_owned())),
+                Err(_) => Err(EngineError::Unavailable(
+                    "a topic takes too long".to_owned(),
+                )),
+            },
         }
     }
 
@@ -469,21 +597,26 @@ impl Hold {
         });
     }
 
-    /// Has `connection` watch the user, and answers its question with what is known from here on. A
-    /// connection of the user's own gets the updates anyway, so it only gets the answer.
+    /// Has a connection of `viewer`, or of a guest, watch the user, and answers its question with what is known
+    /// from here on. A connection that gets the updates anyway, because it `watches_already` or is the user's
+    /// own, only gets the answer.
     pub(crate) async fn enter_watcher(
         self,
         connection: ConnectionId,
-        view: View,
-        is_own: bool,
+        viewer: Option<UserId>,
+        watches_already: bool,
     ) -> Result<(), EngineError> {
         self.load().await?;
         let place = self.topics.deliveries.place().await;
         let mut table = self.topics.table();
         // The hold keeps the topic in the table.
         let topic = table.topics.entry(self.user).or_default();
-        if !is_own {
-            Arc::make_mut(&mut topic.watchers).push(connection);
+        // A friendship may have ended while nobody could tell.
+        let certain = !self.topics.accounts.are_away();
+        let friends = topic.friends.as_ref().filter(|_| certain);
+        let view = view_of(self.user, viewer, friends);
+        if !watches_already && viewer != Some(self.user) {
+            topic.watching.enter(connection, viewer, view);
         }
         place.put(Delivery::Watching {
             to: connection,
@@ -496,12 +629,12 @@ impl Hold {
 
     /// Makes sure that what the engine has stored is known. What turns out to be newer than what the others
     /// have been told is told to them, because the message about it may have been missed.
-    async fn load(&self) -> Result<(), EngineError> {
+    pub(crate) async fn load(&self) -> Result<(), EngineError> {
         let Some(interruptions) = self.unless_loaded() else {
             return Ok(());
         };
-        let stored = self.topics.engine.stored(self.user).await?;
-        for (kind, views, _) in stored.updates {
+        let known = self.topics.accounts.known(self.user).await?;
+        for (kind, views, _) in known.stored.updates {
             self.topics
                 .deliver(self.user, TopicMessage::Update(kind, views))
                 .await;
@@ -509,7 +642,7 @@ impl Hold {
         let mut table = self.topics.table();
         let still_valid = table.interruptions == interruptions;
         if let Some(topic) = table.topics.get_mut(&self.user) {
-            topic.loaded = topic.confirmed && still_valid;
+            topic.loaded = topic.confirmed && still_valid && known.certain;
             topic.complete = true;
         }
         Ok(())
@@ -529,11 +662,4 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.topics.edit(self.user, |topic| topic.holds -= 1);
     }
-}
-
-/// Returns where it was.
-fn remove(recipients: &mut Recipients, connection: ConnectionId) -> Option<usize> {
-    let at = recipients.iter().position(|known| *known == connection)?;
-    Arc::make_mut(recipients).swap_remove(at);
-    Some(at)
 }

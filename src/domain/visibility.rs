@@ -32,15 +32,6 @@ impl Visibility {
         }
     }
 
-    /// The view of `user` that somebody signed in as `viewer`, or a guest, may have.
-    pub fn view_of(&self, user: UserId, viewer: Option<UserId>) -> View {
-        if viewer == Some(user) {
-            View::Full
-        } else {
-            View::Public
-        }
-    }
-
     /// Whether everybody may see the field.
     pub fn is_public(&self, field: &str) -> bool {
         self.public_fields.contains(field)
@@ -54,6 +45,16 @@ impl Visibility {
         let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(full.get())?;
         fields.retain(|field, _| self.is_public(field));
         serde_json::value::to_raw_value(&fields).map(Arc::from)
+    }
+}
+
+/// The view of `user` that somebody signed in as `viewer`, or a guest, may have. Where it is not known who the
+/// user's friends are, nobody is one.
+pub fn view_of(user: UserId, viewer: Option<UserId>, friends: Option<&HashSet<UserId>>) -> View {
+    let is_friend = |viewer: &UserId| friends.is_some_and(|friends| friends.contains(viewer));
+    match viewer {
+        Some(viewer) if viewer == user || is_friend(&viewer) => View::Full,
+        Some(_) | None => View::Public,
     }
 }
 
@@ -98,11 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_user_sees_everything() {
-        let visibility = Visibility::new(&[]);
-        let [ada, bob] = [1, 2].map(|id| UserId::try_from(id).expect("a valid id"));
-        assert_eq!(visibility.view_of(ada, Some(ada)), View::Full);
-        assert_eq!(visibility.view_of(ada, Some(bob)), View::Public);
-        assert_eq!(visibility.view_of(ada, None), View::Public);
+    fn friends_and_the_user_see_everything() {
+        let [ada, bob, eve] = [1, 2, 3].map(|id| UserId::try_from(id).expect("a valid id"));
+        let friends = HashSet::from([bob]);
+        for known in [Some(&friends), None] {
+            assert_eq!(view_of(ada, Some(ada), known), View::Full);
+            assert_eq!(view_of(ada, Some(eve), known), View::Public);
+            assert_eq!(view_of(ada, None, known), View::Public);
+        }
+        assert_eq!(view_of(ada, Some(bob), Some(&friends)), View::Full);
+        assert_eq!(view_of(ada, Some(bob), None), View::Public);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,6 +15,7 @@ use super::{
     Published, Reaped, RegisteredConnection, Registration, Stored, TopicMessage, Transition,
     Update, Views,
 };
+use crate::clock::{now_ms, now_us};
 use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
 
 /// Messages kept for a slow reader before the oldest are lost and everything built from them is built anew.
@@ -183,6 +184,7 @@ impl Memory {
         _partition: u32,
         batch_max: u32,
         ahead: Duration,
+        _patience: Duration,
     ) -> Result<Expired, EngineError> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -309,6 +311,7 @@ impl Memory {
                 disconnected_at_ms,
                 ..
             }) => Stored {
+                epoch: EPOCH.to_owned(),
                 updates: kinds
                     .iter()
                     .map(|(kind, (views, at_ms))| (*kind, views.clone(), *at_ms))
@@ -382,12 +385,16 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn renew(&self, info: &NodeInfo, lease: Duration) -> Result<bool, EngineError> {
+    pub(super) fn renew(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<Option<u64>, EngineError> {
         self.begin(info, lease)?;
-        Ok(true)
+        Ok(Some(now_ms() + lease.as_millis() as u64))
     }
 
-    pub(super) fn bury(&self) -> Result<Vec<String>, EngineError> {
+    pub(super) fn bury(&self, _until_ms: u64) -> Result<Vec<String>, EngineError> {
         Ok(Vec::new())
     }
 
@@ -449,19 +456,4 @@ async fn forward(mut arriving: broadcast::Receiver<Message>, sender: mpsc::Sende
             return;
         }
     }
-}
-
-fn since_epoch() -> Duration {
-    // A clock before 1970 is a broken clock; zero keeps the hub running.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-fn now_ms() -> u64 {
-    since_epoch().as_millis() as u64
-}
-
-fn now_us() -> u64 {
-    since_epoch().as_micros() as u64
 }

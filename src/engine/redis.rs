@@ -8,7 +8,7 @@ pub mod doctor;
 mod keys;
 mod scripts;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -244,17 +244,20 @@ impl Redis {
         partition: u32,
         batch_max: u32,
         ahead: Duration,
+        patience: Duration,
     ) -> Result<Expired, EngineError> {
         let keys = vec![
             self.keys.leaving(partition),
             self.keys.online(partition),
             self.keys.revision(partition),
             self.keys.epoch(partition),
+            self.keys.server(partition),
         ];
         let args = vec![
             batch_max.to_string(),
             self.keys.presence_channel(partition),
             ahead.as_millis().to_string(),
+            patience.as_millis().to_string(),
         ];
         let (count, next_due_ms): (u64, i64) =
             self.scripts.expire.call(&self.commands, keys, args).await?;
@@ -351,13 +354,15 @@ impl Redis {
         &self,
         updates: Vec<Update>,
     ) -> Vec<Result<Published, EngineError>> {
-        // Issued together they leave in one go, and Redis works them off in this order. The first of several
-        // brings the script along: were it forgotten, those sent again would come after those that were not.
-        let bring_along = updates.len() > 1;
-        let published = updates
-            .iter()
-            .enumerate()
-            .map(|(index, update)| self.publish_one(update, bring_along && index == 0));
+        // Issued together they leave in one go, and Redis works them off in this order. The first of several in
+        // a partition brings the script along, since each may be on a server of its own: were it forgotten,
+        // those sent again would come after those that were not.
+        let several = updates.len() > 1;
+        let mut begun = HashSet::new();
+        let published = updates.iter().map(|update| {
+            let is_first = begun.insert(self.partition_of(update.user));
+            self.publish_one(update, several && is_first)
+        });
         join_all(published).await
     }
 
@@ -421,6 +426,7 @@ impl Redis {
         };
         Ok(Stored {
             updates: Kind::ALL.into_iter().filter_map(read).collect(),
+            epoch: epoch.clone(),
             deleted: fields.contains_key("deleted"),
             disconnected_at_ms: number("disconnected"),
         })
@@ -486,6 +492,13 @@ impl Redis {
 
     pub(super) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         let channel = self.keys.node(self.incarnation().as_str());
+        // Changes nothing, and is refused where nothing can be changed: a server that has become a replica would
+        // publish the canary nevertheless.
+        let _: () = self
+            .commands
+            .hdel(channel.as_str(), "canary")
+            .await
+            .map_err(unavailable)?;
         self.commands
             .spublish(channel, nonce.to_string())
             .await
@@ -508,12 +521,13 @@ impl Redis {
         &self,
         info: &NodeInfo,
         lease: Duration,
-    ) -> Result<bool, EngineError> {
-        if self.lease(&self.scripts.renew, info, lease).await? == 0 {
-            return Ok(false);
+    ) -> Result<Option<u64>, EngineError> {
+        let ends_ms = self.lease(&self.scripts.renew, info, lease).await?;
+        if ends_ms == 0 {
+            return Ok(None);
         }
         self.describe(info, lease).await?;
-        Ok(true)
+        Ok(Some(ends_ms))
     }
 
     /// Returns the end of the lease, in ms.
@@ -556,12 +570,10 @@ impl Redis {
         pipeline.last().await.map_err(unavailable)
     }
 
-    pub(super) async fn bury(&self) -> Result<Vec<String>, EngineError> {
+    pub(super) async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
         let keys = vec![self.keys.leases()];
-        self.scripts
-            .bury
-            .call(&self.commands, keys, vec![BURY_BATCH_MAX.to_string()])
-            .await
+        let args = vec![BURY_BATCH_MAX.to_string(), until_ms.to_string()];
+        self.scripts.bury.call(&self.commands, keys, args).await
     }
 
     pub(super) async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
@@ -576,6 +588,11 @@ impl Redis {
             .zrange(self.keys.leases(), 0, -1, None, false, None, false)
             .await
             .map_err(unavailable)?;
+        let own = self.incarnation().to_string();
+        if !leases.contains(&own) {
+            // So is everybody else's, perhaps: the list may be lost.
+            return Ok(Vec::new());
+        }
         owing.retain(|incarnation| !leases.contains(incarnation));
         Ok(owing)
     }

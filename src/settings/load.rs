@@ -9,16 +9,17 @@ use config::{Config, ConfigError, File, FileFormat, Source, Value, ValueKind};
 
 use super::error::SettingsError;
 use super::reference::Reference;
-use super::{RedisUrl, Secret, Settings, development, validate};
+use super::{PostgresUrl, RedisUrl, Secret, Settings, development, validate};
 use crate::ids::random_name;
 
 /// The file that is read where none is named, if it exists.
 pub const DEFAULT_FILE: &str = "config/vigie.toml";
 
 /// Values that can also come from a file, each with the key that names the file.
-const FROM_FILES: [(&str, &str); 3] = [
+const FROM_FILES: [(&str, &str); 4] = [
     ("internal.api_key", "internal.api_key_file"),
     ("redis.url", "redis.url_file"),
+    ("postgres.url", "postgres.url_file"),
     ("auth.secret", "auth.secret_file"),
 ];
 
@@ -206,6 +207,10 @@ fn read_secret_files(settings: &mut Settings) -> Result<(), SettingsError> {
     }
     if let Some(path) = &settings.redis.url_file {
         settings.redis.url = RedisUrl::new(read_secret(path, "redis.url_file")?);
+    }
+    if let Some(path) = &settings.postgres.url_file {
+        let url = PostgresUrl::new(read_secret(path, "postgres.url_file")?);
+        settings.postgres.url = Some(url);
     }
     if let Some(path) = &settings.auth.secret_file {
         settings.auth.secret = Some(Secret::new(read_secret(path, "auth.secret_file")?));

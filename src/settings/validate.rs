@@ -6,7 +6,10 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::SettingsError;
-use super::{AuthSettings, HttpSettings, LimitSettings, NodeSettings, RedisSettings, Settings};
+use super::{
+    AuthSettings, HttpSettings, LimitSettings, NodeSettings, PostgresSettings, RedisSettings,
+    Settings,
+};
 
 /// Longest node id; it is part of keys, and of every connection that Redis knows.
 pub(super) const NODE_ID_LEN_MAX: usize = 64;
@@ -19,6 +22,13 @@ const PARTITIONS_MAX: u32 = 1024;
 
 /// More than this is no difference between clocks but a longer life for stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
+
+/// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
+const POOL_MAX: usize = 1000;
+
+/// Less is no time to answer in, more is no limit.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Claims that mean something else already.
 const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
@@ -67,6 +77,7 @@ pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
     let api_key = settings.internal.api_key.as_ref();
     not_empty("internal.api_key", api_key.map(|key| key.expose()))?;
     redis(&settings.redis)?;
+    postgres(&settings.postgres)?;
     auth(&settings.auth)?;
     node(&settings.node)?;
     limits(&settings.limits)?;
@@ -158,6 +169,29 @@ fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
 }
 
 /// Whether the scheme is one that Redis clients know; the rest is left to them.
+fn postgres(postgres: &PostgresSettings) -> Result<(), SettingsError> {
+    let url = postgres.url.as_ref().map(|url| url.expose());
+    let good_scheme = url.is_none_or(|url| {
+        let rest = url.strip_prefix("postgres://");
+        rest.or_else(|| url.strip_prefix("postgresql://")).is_some()
+    });
+    check(
+        good_scheme,
+        "postgres.url",
+        "must begin with postgres:// or postgresql://: \"postgres://vigie:PASSWORD@127.0.0.1/vigie\"",
+    )?;
+    check(
+        (1..=POOL_MAX).contains(&postgres.pool),
+        "postgres.pool",
+        format!("must be 1 to {POOL_MAX}"),
+    )?;
+    check(
+        (TIMEOUT_MIN..=TIMEOUT_MAX).contains(&postgres.timeout),
+        "postgres.timeout",
+        "must be 10ms to 1m",
+    )
+}
+
 fn is_redis_url(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
         return false;
@@ -277,7 +311,7 @@ fn log_level(level: &str) -> Result<(), SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{RedisUrl, Secret};
+    use crate::settings::{PostgresUrl, RedisUrl, Secret};
 
     /// What `change` makes of the defaults: nothing wrong, or the key at fault.
     fn fault(change: impl FnOnce(&mut Settings)) -> Option<String> {
@@ -368,6 +402,26 @@ mod tests {
                 fault(|settings| settings.redis.partitions = bad).is_some(),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn postgres_settings_make_sense() {
+        let url = |url: &str| {
+            fault(|settings| settings.postgres.url = Some(PostgresUrl::new(url))).as_deref()
+                == Some("postgres.url")
+        };
+        assert!(!url("postgres://h/db") && !url("postgresql://a:b@h:5432/db?sslmode=require"));
+        for bad in ["", "h:5432", "mysql://h", "host=h user=vigie"] {
+            assert!(url(bad), "{bad}");
+        }
+        for bad in [0, 1001] {
+            let fault = fault(|settings| settings.postgres.pool = bad);
+            assert_eq!(fault.as_deref(), Some("postgres.pool"), "{bad}");
+        }
+        for bad in [Duration::ZERO, Duration::from_secs(61)] {
+            let fault = fault(|settings| settings.postgres.timeout = bad);
+            assert_eq!(fault.as_deref(), Some("postgres.timeout"), "{bad:?}");
         }
     }
 

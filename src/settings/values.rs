@@ -51,48 +51,66 @@ impl Serialize for Secret {
 #[serde(transparent)]
 pub struct RedisUrl(String);
 
-impl RedisUrl {
-    /// Holds `url`, whatever it says.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
+/// Where Postgres is; printed and serialised without user and password.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct PostgresUrl(String);
 
-    /// The whole URL, password included.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
-            return formatter.write_str(HIDDEN);
-        };
-        write!(formatter, "{scheme}://")?;
-        let host = match rest.rsplit_once('@') {
-            Some((_, host)) => {
-                write!(formatter, "{HIDDEN}@")?;
-                host
+/// What the URLs of both can do.
+macro_rules! url {
+    ($url:ident) => {
+        impl $url {
+            /// Holds `url`, whatever it says.
+            pub fn new(url: impl Into<String>) -> Self {
+                Self(url.into())
             }
-            None => rest,
-        };
-        // The query may carry the sentinels' own user and password.
-        match host.split_once('?') {
-            Some((host, _)) => write!(formatter, "{host}?{HIDDEN}"),
-            None => formatter.write_str(host),
+
+            /// The whole URL, password included.
+            pub fn expose(&self) -> &str {
+                &self.0
+            }
         }
-    }
+
+        impl fmt::Display for $url {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                without_password(&self.0, formatter)
+            }
+        }
+
+        impl fmt::Debug for $url {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                without_password(&self.0, formatter)
+            }
+        }
+
+        impl Serialize for $url {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
 }
 
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
-}
+url!(RedisUrl);
+url!(PostgresUrl);
 
-impl Serialize for RedisUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+/// Writes a URL with whatever may be secret in it hidden.
+fn without_password(url: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return formatter.write_str(HIDDEN);
+    };
+    write!(formatter, "{scheme}://")?;
+    let host = match rest.rsplit_once('@') {
+        Some((_, host)) => {
+            write!(formatter, "{HIDDEN}@")?;
+            host
+        }
+        None => rest,
+    };
+    // The query may carry a password, too: that of the sentinels, or Postgres's own.
+    match host.split_once('?') {
+        Some((host, _)) => write!(formatter, "{host}?{HIDDEN}"),
+        None => formatter.write_str(host),
     }
 }
 

@@ -2,9 +2,15 @@
 
 mod access;
 mod accounts;
+mod avatars;
+mod bearer;
 mod body;
+mod checks;
 mod events;
+mod friends;
 mod health;
+mod matches;
+mod me;
 mod metrics;
 mod nodes;
 mod notifications;
@@ -12,19 +18,22 @@ mod openapi;
 mod presence;
 mod problem;
 mod public;
+mod users;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use self::access::ApiKeyCheck;
+use self::body::BodyMax;
 use self::problem::Problem;
-pub use self::public::{AllowedOrigins, public};
+pub use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
 
@@ -41,6 +50,12 @@ pub struct Internal {
     pub body_max: usize,
 }
 
+impl FromRef<Internal> for BodyMax {
+    fn from_ref(internal: &Internal) -> Self {
+        Self(internal.body_max)
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -54,6 +69,10 @@ struct Description;
 
 /// The routes for back ends and operators.
 pub fn internal(state: Internal) -> Router {
+    let of_accounts = OpenApiRouter::new()
+        .routes(routes!(accounts::put))
+        .routes(routes!(matches::record))
+        .layer(from_fn_with_state(state.hub.clone(), access::with_accounts));
     let (api, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(notifications::profile_update))
         .routes(routes!(notifications::game_stats_update))
@@ -66,6 +85,7 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(presence::list))
         .routes(routes!(presence::one))
         .routes(routes!(nodes::list))
+        .merge(of_accounts)
         .split_for_parts();
     openapi::complete(&mut description);
     let description = description.to_json().unwrap_or_default();
@@ -74,13 +94,10 @@ pub fn internal(state: Internal) -> Router {
         "/api/v1/openapi.json",
         get(move || openapi::show(description.clone())),
     )
-    .layer(axum::middleware::from_fn_with_state(
-        state.key.clone(),
-        access::with_key,
-    ))
+    .layer(from_fn_with_state(state.key.clone(), access::with_key))
     .route(
         "/metrics",
-        get(metrics::show).layer(axum::middleware::from_fn_with_state(
+        get(metrics::show).layer(from_fn_with_state(
             state.key.clone(),
             access::with_key_or_loopback,
         )),

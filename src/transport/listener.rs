@@ -15,13 +15,21 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Pause after an accept that failed for want of resources, which another attempt at once would not find.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How often connections are looked at whose writes may not move.
 const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// Bytes that the kernel may hold for one client that does not read; Linux doubles it for its own bookkeeping.
+/// Left to itself it grows to several MiB for each, which belongs to nobody's limit: a thousand stuck clients
+/// took 1.5 GB. A burst fits into 64 KiB; what is more waits in the connection's own, counted queue.
+const SEND_BUFFER: u32 = 64 * 1024;
+
+/// Connections that wait to be accepted, when everybody comes back at once. The kernel's own limit may be lower.
+const BACKLOG: u32 = 4096;
 
 /// Accepts connections for axum.
 pub struct Listener {
@@ -38,9 +46,18 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is taken or not of this machine.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A node that starts again at once finds its port in use by connections that are ending.
+        socket.set_reuseaddr(true)?;
+        // Accepted connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(address)?;
         Ok(Self {
-            listener: TcpListener::bind(address).await?,
+            listener: socket.listen(BACKLOG)?,
             open: Arc::default(),
         })
     }
@@ -62,6 +79,18 @@ impl Listener {
 impl OpenStreams {
     fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one. Before the list grows, those that are closed by now go, whether or not anybody looks for stalled
+    /// ones.
+    fn push(&self, stream: &Arc<Shared>) {
+        let mut streams = self.streams();
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+            let room = streams.len() + 1;
+            streams.reserve(room);
+        }
+        streams.push(Arc::downgrade(stream));
     }
 
     /// Closes connections whose writes have not moved for `stalled_write`, for ever, and counts them.
@@ -99,7 +128,7 @@ impl axum::serve::Listener for Listener {
                         stream,
                         blocked_since_ms: AtomicU64::new(0),
                     });
-                    self.open.streams().push(Arc::downgrade(&stream));
+                    self.open.push(&stream);
                     return (Stream(stream), peer);
                 }
                 Err(error) => {
@@ -262,4 +291,28 @@ impl AsyncWrite for Stream {
 fn uptime_ms() -> u64 {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
     BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::serve::Listener as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn closed_connections_are_forgotten_although_nobody_looks_for_stalled_ones() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut listener = Listener::bind(address).expect("loopback");
+        let address = listener.address().expect("an address");
+        let kept = TcpStream::connect(address).await.expect("it listens");
+        let (kept_here, _) = listener.accept().await;
+        for _ in 0..1000 {
+            let stream = TcpStream::connect(address).await.expect("it listens");
+            drop((stream, listener.accept().await));
+        }
+        let open = listener.open.streams();
+        assert!(open.len() < 10, "{} are remembered", open.len());
+        assert_eq!(open.iter().filter_map(Weak::upgrade).count(), 1);
+        drop((kept, kept_here));
+    }
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ts_rs::TS;
+use utoipa::ToSchema;
 
 use crate::domain::delivery::LastUpdates;
+use crate::domain::token::TokenError;
 use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
 use crate::ids::{Revision, UserId};
@@ -45,13 +47,14 @@ pub mod server_event {
     pub const EXCEPTION: &str = "exception";
 }
 
-/// The event that tells about an update.
-pub fn event_of(kind: Kind) -> &'static str {
+/// The event that tells about an update, if anybody is told.
+pub fn event_of(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Profile => server_event::PROFILE_UPDATE,
-        Kind::Stats => server_event::GAME_STATS_UPDATE,
-        Kind::Friends => server_event::FRIEND_LIST_UPDATE,
-        Kind::Matches => server_event::MATCH_HISTORY_UPDATE,
+        Kind::Profile => Some(server_event::PROFILE_UPDATE),
+        Kind::Stats => Some(server_event::GAME_STATS_UPDATE),
+        Kind::Friends => Some(server_event::FRIEND_LIST_UPDATE),
+        Kind::Matches => Some(server_event::MATCH_HISTORY_UPDATE),
+        Kind::Friendships => None,
     }
 }
 
@@ -100,6 +103,15 @@ impl std::fmt::Display for ConnectErrorCode {
             Self::TooManyConnections => "too_many_connections",
             Self::Unavailable => "unavailable",
         })
+    }
+}
+
+impl From<TokenError> for ConnectErrorCode {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::TokenExpired,
+            TokenError::Invalid(_) => Self::InvalidToken,
+        }
     }
 }
 
@@ -170,24 +182,36 @@ pub struct TokenRefreshed {
     pub expires_at: u64,
 }
 
-/// The answer to `watch-profile`: the last known of what the connection may see, `null` where nothing is.
+/// The answer to `watch-profile`.
 #[derive(Debug, Serialize, TS)]
 pub struct Watching<'a> {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
+    /// The last known of what the connection may see.
+    #[serde(flatten)]
+    pub known: KnownUser<'a>,
+}
+
+/// What is known about a user, as far as whoever asked may see it; `null` where nothing is.
+#[derive(Debug, Serialize, ToSchema, TS)]
+pub struct KnownUser<'a> {
     /// The profile.
     #[ts(type = "User | null")]
+    #[schema(value_type = Option<Object>)]
     pub profile: Option<&'a RawValue>,
     /// The game statistics.
     #[ts(type = "Record<string, unknown> | null")]
+    #[schema(value_type = Option<Object>)]
     pub stats: Option<&'a RawValue>,
     /// The friend list; only for friends and the user.
     #[ts(optional, type = "Friend[] | null")]
+    #[schema(value_type = Option<Vec<Object>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub friends: Option<Option<&'a RawValue>>,
     /// The match history; only for friends and the user.
     #[ts(optional, type = "Match[] | null")]
+    #[schema(value_type = Option<Vec<Object>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matches: Option<Option<&'a RawValue>>,
     /// The revision of each.
@@ -195,17 +219,29 @@ pub struct Watching<'a> {
 }
 
 /// The revisions of what is known about a user, `null` where nothing is.
-#[derive(Debug, Serialize, TS)]
+#[derive(Debug, Serialize, ToSchema, TS)]
 pub struct Revisions {
     /// Of the profile.
     #[ts(type = "number | null")]
+    #[schema(value_type = Option<u64>)]
     pub profile: Option<Revision>,
     /// Of the game statistics.
     #[ts(type = "number | null")]
+    #[schema(value_type = Option<u64>)]
     pub stats: Option<Revision>,
 }
 
 impl<'a> Watching<'a> {
+    /// Says that somebody with `view` watches from here on.
+    pub fn new(view: View, last: &'a LastUpdates) -> Self {
+        Self {
+            ok: true,
+            known: KnownUser::new(view, last),
+        }
+    }
+}
+
+impl<'a> KnownUser<'a> {
     /// What somebody with `view` may see of the last updates.
     pub fn new(view: View, last: &'a LastUpdates) -> Self {
         let seen = |kind: Kind| {
@@ -216,7 +252,6 @@ impl<'a> Watching<'a> {
         let revision = |kind: Kind| seen(kind).map(|(revision, _)| revision);
         let full = view == View::Full;
         Self {
-            ok: true,
             profile: content(Kind::Profile),
             stats: content(Kind::Stats),
             friends: full.then(|| content(Kind::Friends)),
@@ -447,6 +482,7 @@ pub fn typescript() -> String {
         declaration::<MatchResult>(&config),
         declaration::<Match>(&config),
         declaration::<Revisions>(&config),
+        declaration::<KnownUser>(&config),
         declaration::<Watching>(&config),
         declaration::<Status>(&config),
         declaration::<UserStatusChange>(&config),
@@ -525,11 +561,8 @@ mod tests {
         ] {
             assert!(types.contains(&format!("\"{event}\":")), "{event}");
         }
-        for kind in Kind::ALL {
-            assert!(
-                types.contains(&format!("\"{}\":", event_of(kind))),
-                "{kind:?}"
-            );
+        for event in Kind::ALL.into_iter().filter_map(event_of) {
+            assert!(types.contains(&format!("\"{event}\":")), "{event}");
         }
     }
 

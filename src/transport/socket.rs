@@ -67,7 +67,7 @@ pub struct Limits {
 /// What every connection shares.
 struct Sockets {
     hub: Hub,
-    tokens: TokenVerifier,
+    tokens: Arc<TokenVerifier>,
     outlets: Outlets,
     transports: Arc<Transports>,
     addresses: Addresses,
@@ -84,7 +84,12 @@ pub struct SocketServer {
 
 impl SocketServer {
     /// Opens both namespaces.
-    pub fn new(hub: Hub, tokens: TokenVerifier, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    pub fn new(
+        hub: Hub,
+        tokens: Arc<TokenVerifier>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Self {
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .connect_timeout(JOIN_WITHIN)
@@ -136,7 +141,8 @@ impl SocketServer {
     }
 }
 
-/// Notes which TCP connection a session moves to. A node that is stopping opens no session.
+/// Notes which TCP connection a session moves to, before the answer says so: only a request that is answered with
+/// that takes its TCP connection, so whatever else is asked leaves no note. A node that is stopping opens no session.
 async fn note_upgrade(
     State(sockets): State<Arc<Sockets>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -144,19 +150,20 @@ async fn note_upgrade(
     next: Next,
 ) -> Response {
     let query = request.uri().query().unwrap_or_default();
-    let parameter = |name: &str| {
-        query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-    };
-    match (parameter("sid"), parameter("transport")) {
-        (None, _) if sockets.hub.is_draining() => {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").into_response();
-        }
-        (Some(sid), Some("websocket")) => sockets.transports.upgrade(sid, peer),
-        _ => {}
+    let mut pairs = query.split('&');
+    let sid = pairs
+        .find_map(|pair| pair.strip_prefix("sid="))
+        .map(str::to_owned);
+    if sid.is_none() && sockets.hub.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").into_response();
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    if let Some(sid) = sid
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        sockets.transports.upgrade(&sid, peer);
+    }
+    response
 }
 
 impl Sockets {

@@ -2,11 +2,14 @@
 //!
 //! Leases and graces are short here, so that what takes seconds in earnest takes less.
 
+mod bounds;
 mod chaos;
 mod drain;
+mod failover;
 mod killed;
 mod paused;
 mod redis_away;
+mod restored;
 mod slow;
 mod subscriptions;
 mod truth;

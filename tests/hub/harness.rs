@@ -9,11 +9,13 @@ mod cluster;
 mod connecting;
 mod http;
 mod node;
+mod postgres;
 mod process;
 mod proxy;
 mod raw;
 mod redis;
 mod samples;
+mod servers;
 mod waiting;
 
 use std::time::{Duration, Instant};
@@ -21,9 +23,12 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Record, Status::Offline, Status::Online};
 pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
 pub use connecting::{Connecting, now_seconds, sign};
+pub use http::Answer;
+pub use postgres::{Postgres, profiles};
 pub use process::{project_root, run, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
+pub use servers::Servers;
 
 /// Users that tests are about.
 pub const ADA: u64 = 42;

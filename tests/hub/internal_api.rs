@@ -167,6 +167,8 @@ async fn the_api_describes_itself() {
         ("get", "/api/v1/presence"),
         ("get", "/api/v1/presence/{id}"),
         ("get", "/api/v1/nodes"),
+        ("put", "/api/v1/users/{id}"),
+        ("post", "/api/v1/matches"),
     ];
     for (method, path) in routes {
         let operation = &document["paths"][path][method];
@@ -379,6 +381,8 @@ async fn the_internal_api_wants_its_key() {
         (Method::GET, "/api/v1/presence/42".to_owned()),
         (Method::GET, "/api/v1/nodes".to_owned()),
         (Method::POST, "/api/v1/notifications".to_owned()),
+        (Method::PUT, "/api/v1/users/42".to_owned()),
+        (Method::POST, "/api/v1/matches".to_owned()),
     ];
     let of_user = [
         "profile-update",

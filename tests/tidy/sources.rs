@@ -4,19 +4,28 @@ use crate::rust::{block_after, code_of, identifier, line_of, without_tests, word
 use crate::{files, read, report};
 
 /// What each part of the library may import of the others. `app` puts them together.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 9] = [
+    ("clock", &[]),
     ("ids", &[]),
     ("settings", &["ids"]),
     ("telemetry", &["settings"]),
-    ("engine", &["ids"]),
-    ("domain", &["engine", "ids", "telemetry"]),
-    ("transport", &["domain", "engine", "ids", "telemetry"]),
+    ("engine", &["clock", "ids"]),
+    ("profiles", &["ids"]),
+    (
+        "domain",
+        &["clock", "engine", "ids", "profiles", "telemetry"],
+    ),
+    (
+        "transport",
+        &["clock", "domain", "engine", "ids", "profiles", "telemetry"],
+    ),
     (
         "app",
         &[
             "domain",
             "engine",
             "ids",
+            "profiles",
             "settings",
             "telemetry",
             "transport",
@@ -31,11 +40,15 @@ const EXCEPTIONS: [(&str, &str); 1] = [
 ];
 
 /// Libraries that only some parts know, by how their names begin.
-const LIBRARIES: [(&str, &[&str]); 4] = [
+const LIBRARIES: [(&str, &[&str]); 8] = [
     ("socketioxide", &["transport"]),
     ("engineioxide", &["transport"]),
     ("axum", &["transport", "app"]),
     ("fred", &["engine"]),
+    ("tokio_postgres", &["profiles"]),
+    ("deadpool_postgres", &["profiles"]),
+    ("refinery", &["profiles"]),
+    ("rustls", &["profiles"]),
 ];
 
 /// What the program may do in tests and nowhere else, and what to do instead.
@@ -155,7 +168,7 @@ fn nobody_climbs_to_the_root() {
     report("Paths from the root begin with `crate::`.", &findings);
 }
 
-/// Goal: Socket.IO, HTTP and Redis are each known to one layer.
+/// Goal: Socket.IO, HTTP, Redis and Postgres are each known to one layer.
 /// Method: every path that begins with a library's name.
 #[test]
 fn libraries_stay_in_their_layer() {

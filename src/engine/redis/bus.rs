@@ -81,17 +81,18 @@ async fn read(client: Client, keys: Keys, sender: mpsc::Sender<Message>) {
     let mut reconnected = client.reconnect_rx();
     loop {
         let message = tokio::select! {
+            // What arrived over the old connection comes before the word that there is a new one.
             biased;
-            event = reconnected.recv() => match event {
-                Ok(_) | Err(RecvError::Lagged(_)) => Some(Message::Interrupted),
-                Err(RecvError::Closed) => return,
-            },
             arrived = arriving.recv() => match arrived {
                 Ok(arrived) => understand(&keys, &arrived),
                 Err(RecvError::Lagged(lost)) => {
                     tracing::warn!(lost, "pub/sub messages were lost because this node fell behind");
                     Some(Message::Interrupted)
                 }
+                Err(RecvError::Closed) => return,
+            },
+            event = reconnected.recv() => match event {
+                Ok(_) | Err(RecvError::Lagged(_)) => Some(Message::Interrupted),
                 Err(RecvError::Closed) => return,
             },
         };

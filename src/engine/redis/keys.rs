@@ -79,6 +79,10 @@ impl Keys {
         self.of_partition(partition, "nodes")
     }
 
+    pub(crate) fn server(&self, partition: u32) -> String {
+        self.of_partition(partition, "server")
+    }
+
     pub(crate) fn epoch(&self, partition: u32) -> String {
         self.of_partition(partition, "epoch")
     }

@@ -1,4 +1,4 @@
-//! Who may use the internal listener: whoever knows the key.
+//! Who may use the internal listener: whoever knows the key. And which routes there are only with Postgres.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use axum::response::Response;
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
+use crate::domain::Hub;
+use crate::domain::account::AccountError;
 use crate::transport::listener::Peer;
 
 /// Compares keys without telling by its timing how much of one was right.
@@ -59,6 +61,18 @@ pub(super) async fn with_key_or_loopback(
         return Ok(next.run(request).await);
     }
     with_key(key, request, next).await
+}
+
+/// Lets a request about accounts through where there are any.
+pub(super) async fn with_accounts(
+    State(hub): State<Hub>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    match hub.has_accounts() {
+        true => Ok(next.run(request).await),
+        false => Err(AccountError::NotConfigured.into()),
+    }
 }
 
 #[cfg(test)]

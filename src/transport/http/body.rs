@@ -1,13 +1,12 @@
 //! Reads what callers send, and says what is wrong with it.
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::Internal;
 use super::problem::Problem;
 use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
 
@@ -17,28 +16,46 @@ pub(super) struct Json<T>(pub(super) T);
 /// A body that is a JSON array.
 pub(super) struct JsonArray<T>(pub(super) Vec<T>);
 
-impl<T: DeserializeOwned> FromRequest<Internal> for Json<T> {
+/// Most bytes of a body.
+#[derive(Clone, Copy)]
+pub(super) struct BodyMax(pub(super) usize);
+
+impl<S, T> FromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    BodyMax: FromRef<S>,
+    T: DeserializeOwned,
+{
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &Internal) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         parse_object(&read(request, state).await?).map(Self)
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<Internal> for JsonArray<T> {
+impl<S, T> FromRequest<S> for JsonArray<T>
+where
+    S: Send + Sync,
+    BodyMax: FromRef<S>,
+    T: DeserializeOwned,
+{
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &Internal) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         parse(&read(request, state).await?).map(Self)
     }
 }
 
-async fn read(request: Request, state: &Internal) -> Result<Bytes, Problem> {
+async fn read<S>(request: Request, state: &S) -> Result<Bytes, Problem>
+where
+    S: Send + Sync,
+    BodyMax: FromRef<S>,
+{
     let bytes = Bytes::from_request(request, state).await;
-    bytes.map_err(|rejection| unreadable(&rejection, state.body_max))
+    bytes.map_err(|rejection| unreadable(&rejection, BodyMax::from_ref(state)))
 }
 
-fn unreadable(rejection: &BytesRejection, body_max: usize) -> Problem {
+fn unreadable(rejection: &BytesRejection, BodyMax(body_max): BodyMax) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let detail = format!(

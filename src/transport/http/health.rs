@@ -10,6 +10,8 @@ use crate::domain::Hub;
 #[derive(Serialize)]
 pub(super) struct Readiness {
     ready: bool,
+    /// What is missing although the node is ready.
+    degraded: Vec<&'static str>,
     checks: Vec<CheckResult>,
 }
 
@@ -28,9 +30,12 @@ pub(super) async fn alive() -> &'static str {
 
 /// The node can do its work: `503` otherwise, and the body says which check failed.
 pub(super) async fn ready(State(hub): State<Hub>) -> (StatusCode, axum::Json<Readiness>) {
-    let checks: Vec<CheckResult> = hub
-        .readiness()
-        .await
+    let checks = hub.readiness().await;
+    let failed = checks.iter().filter(|check| check.failure.is_some());
+    let (vital, lesser): (Vec<_>, Vec<_>) = failed.partition(|check| check.is_vital);
+    let ready = vital.is_empty();
+    let degraded = lesser.iter().map(|check| check.name).collect();
+    let checks = checks
         .into_iter()
         .map(|check| CheckResult {
             name: check.name,
@@ -38,11 +43,17 @@ pub(super) async fn ready(State(hub): State<Hub>) -> (StatusCode, axum::Json<Rea
             failure: check.failure,
         })
         .collect();
-    let ready = checks.iter().all(|check| check.ok);
     let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, axum::Json(Readiness { ready, checks }))
+    (
+        status,
+        axum::Json(Readiness {
+            ready,
+            degraded,
+            checks,
+        }),
+    )
 }

@@ -373,15 +373,19 @@ fn read_item(item: &RawValue) -> Result<Notification, Problem> {
     let user: UserId = field("userId", &take("userId")?)?;
     let rest =
         serde_json::to_vec(&fields).map_err(|error| Problem::bad_request(error.to_string()))?;
-    match Kind::ALL.into_iter().find(|known| event_of(*known) == kind) {
+    let known = |known: &Kind| event_of(*known) == Some(kind.as_str());
+    match Kind::ALL.into_iter().find(known) {
         Some(Kind::Profile) => super::body::parse::<ProfileUpdate>(&rest)?.about(user),
         Some(Kind::Stats) => super::body::parse::<GameStatsUpdate>(&rest)?.about(user),
         Some(Kind::Friends) => super::body::parse::<FriendListUpdate>(&rest)?.about(user),
         Some(Kind::Matches) => super::body::parse::<MatchHistoryUpdate>(&rest)?.about(user),
-        None => Err(Problem::bad_request(format!(
-            "`kind`: {kind:?} is none of {}",
-            Kind::ALL.map(event_of).join(", ")
-        ))),
+        Some(Kind::Friendships) | None => {
+            let known: Vec<_> = Kind::ALL.into_iter().filter_map(event_of).collect();
+            let known = known.join(", ");
+            Err(Problem::bad_request(format!(
+                "`kind`: {kind:?} is none of {known}"
+            )))
+        }
     }
 }
 

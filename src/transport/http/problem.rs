@@ -6,9 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::NotifyError;
+use crate::domain::account::AccountError;
 use crate::engine::EngineError;
+use crate::profiles::ProfilesError;
 
-/// Seconds after which a caller may try again when the engine cannot be reached.
+/// Seconds after which a caller may try again when the engine or Postgres cannot be reached.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What went wrong and what to do, as RFC 9457 describes it.
@@ -46,6 +48,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// The request is understood, and what it asks for breaks a rule; nothing was changed.
+    pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// The route exists with another method.
     pub(super) fn method_not_allowed() -> Self {
         let detail = "this route takes another method; GET /api/v1/openapi.json lists them";
@@ -81,6 +88,31 @@ impl From<EngineError> for Problem {
         tracing::warn!(%error, "could not do what the internal API was asked for");
         let detail = "Redis cannot be reached; nothing may have been published, try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+impl From<AccountError> for Problem {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::NotConfigured => Self::not_found(error.to_string()),
+            AccountError::Profiles(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProfilesError> for Problem {
+    fn from(error: ProfilesError) -> Self {
+        match error {
+            ProfilesError::NoSuchUser(_) => Self::not_found(error.to_string()),
+            ProfilesError::AccountDeleted(_) => Self::new(StatusCode::GONE, error.to_string()),
+            ProfilesError::Invalid(rule) => Self::unprocessable(rule),
+            // What Postgres or the settings lack is for operators, not for whoever calls.
+            ProfilesError::Unavailable(_) | ProfilesError::Setup(_) => {
+                tracing::warn!(%error, "could not do what was asked for about an account");
+                let detail = "Postgres cannot be reached; nothing may have been changed, try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
+        }
     }
 }
 

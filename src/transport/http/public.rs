@@ -1,16 +1,21 @@
-//! The public routes: sockets and health.
+//! The public routes: sockets, health, and accounts for whoever has one.
+
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{delete, get, patch, put};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::health;
+use super::access::with_accounts;
+use super::body::BodyMax;
 use super::problem::Problem;
+use super::{avatars, friends, health, me, users};
 use crate::domain::Hub;
+use crate::domain::token::TokenVerifier;
 
 /// Whose pages may connect.
 #[derive(Clone, Debug)]
@@ -21,17 +26,73 @@ pub enum AllowedOrigins {
     Only(Vec<HeaderValue>),
 }
 
+/// What the routes share.
+#[derive(Clone)]
+pub struct Public {
+    /// What the routes are about.
+    pub hub: Hub,
+    /// Who a token speaks for.
+    pub tokens: Arc<TokenVerifier>,
+    /// Whose pages may call.
+    pub origins: AllowedOrigins,
+    /// Most bytes of a JSON body.
+    pub body_max: usize,
+}
+
+impl FromRef<Public> for BodyMax {
+    fn from_ref(public: &Public) -> Self {
+        Self(public.body_max)
+    }
+}
+
 /// The routes for everybody; `sockets` serves `/socket.io/`.
-pub fn public(hub: Hub, sockets: Router, origins: AllowedOrigins) -> Router {
+pub fn public(state: Public, sockets: Router) -> Router {
+    let origins = state.origins.clone();
+    let own_pages = from_fn_with_state(origins.clone(), check_origin);
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .with_state(hub)
+        .with_state(state.hub.clone())
         .fallback(async || {
             Problem::not_found("there is nothing here; sockets connect to /socket.io/")
         })
-        .merge(sockets.layer(from_fn_with_state(origins.clone(), check_origin)))
+        .merge(sockets.layer(own_pages.clone()))
+        .merge(api(state).layer(own_pages).layer(map_response(guarded)))
         .layer(cors(origins))
+}
+
+/// The routes about accounts, which are there with Postgres.
+fn api(state: Public) -> Router {
+    Router::new()
+        .route("/api/v1/users/{id}", get(users::show))
+        .route("/api/v1/avatars/{user}/{hash}", get(avatars::show))
+        .route("/api/v1/me", patch(me::rename))
+        .route("/api/v1/me", delete(me::delete))
+        .route("/api/v1/me/avatar", put(avatars::set))
+        .route("/api/v1/me/friends/{id}", put(friends::ask))
+        .route("/api/v1/me/friends/{id}", delete(friends::end))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this route takes another method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(state.body_max))
+        .layer(from_fn_with_state(state.hub.clone(), with_accounts))
+        .with_state(state)
+}
+
+/// What is shown depends on who asks, so nobody keeps it, except what says that it may be kept.
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        let no_store = HeaderValue::from_static("no-store");
+        headers.insert(header::CACHE_CONTROL, no_store);
+        headers.append(header::VARY, HeaderValue::from_static("Authorization"));
+    }
+    response
 }
 
 /// Refuses a browser's page that may not connect. CORS does not: browsers ask nobody before they open a
@@ -66,6 +127,12 @@ fn cors(origins: AllowedOrigins) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origin)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
         .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
 }

@@ -63,11 +63,23 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
             own,
             watchers,
         } => {
-            emit(outlets, &own, update(View::Full, user, kind, &views));
-            emit(outlets, &watchers, update(View::Public, user, kind, &views));
+            let full = update(View::Full, user, kind, &views);
+            emit(outlets, &own, full.as_ref());
+            emit(outlets, &watchers.friends, full.as_ref());
+            let public = update(View::Public, user, kind, &views);
+            emit(outlets, &watchers.strangers, public.as_ref());
+        }
+        Delivery::Disclosure { user, last, to } => {
+            for (kind, views) in &last {
+                emit(
+                    outlets,
+                    &to,
+                    update(View::Full, user, *kind, views).as_ref(),
+                );
+            }
         }
         Delivery::Event { event, data, own } => {
-            emit(outlets, &own, Packet::new(event, &data_of(&data)))
+            emit(outlets, &own, Packet::new(event, &data_of(&data)).as_ref());
         }
         Delivery::Disconnect { own } => kick(outlets, &own, KickCode::Kicked),
         Delivery::AccountDeleted {
@@ -75,18 +87,13 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
             own,
             watchers,
         } => {
-            emit(
-                outlets,
-                &own,
-                Some(Packet::bare(server_event::ACCOUNT_DELETED)),
-            );
+            let notice = Packet::bare(server_event::ACCOUNT_DELETED);
+            emit(outlets, &own, Some(&notice));
             kick(outlets, &own, KickCode::AccountDeleted);
             let user = UserRequest { user_id: user };
-            emit(
-                outlets,
-                &watchers,
-                Packet::new(server_event::PROFILE_DELETED, &user),
-            );
+            let notice = Packet::new(server_event::PROFILE_DELETED, &user);
+            emit(outlets, &watchers.friends, notice.as_ref());
+            emit(outlets, &watchers.strangers, notice.as_ref());
         }
         Delivery::Turn { to } => answer(outlets, to, None),
         Delivery::OnlineUsers { to, users } => answer(outlets, to, Some(&users)),
@@ -117,7 +124,10 @@ fn tell_status(outlets: &Outlets, change: &StatusChange) {
     };
     match &change.only_to {
         None => outlets.each(|outlet| outlet.emit_to_all(&packet)),
-        Some(recipients) => outlets.each_of(recipients, |outlet| outlet.emit(&packet)),
+        Some(watchers) => {
+            emit(outlets, &watchers.friends, Some(&packet));
+            emit(outlets, &watchers.strangers, Some(&packet));
+        }
     }
 }
 
@@ -125,7 +135,7 @@ fn tell_status(outlets: &Outlets, change: &StatusChange) {
 fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Packet> {
     let content = seen(view, views)?;
     let revision = views.revision;
-    let event = event_of(kind);
+    let event = event_of(kind)?;
     match kind {
         Kind::Profile => Packet::new(
             event,
@@ -158,12 +168,13 @@ fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Pack
                 revision,
             },
         ),
+        Kind::Friendships => None,
     }
 }
 
-fn emit(outlets: &Outlets, recipients: &[ConnectionId], packet: Option<Packet>) {
+fn emit(outlets: &Outlets, recipients: &[ConnectionId], packet: Option<&Packet>) {
     if let Some(packet) = packet {
-        outlets.each_of(recipients, |outlet| outlet.emit(&packet));
+        outlets.each_of(recipients, |outlet| outlet.emit(packet));
     }
 }
 

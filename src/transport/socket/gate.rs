@@ -20,7 +20,7 @@ use super::inbox::Inbox;
 use super::outlet::Outlet;
 use super::session;
 use crate::domain::connection::Refused;
-use crate::domain::token::{Identity, TokenError};
+use crate::domain::token::Identity;
 use crate::ids::UserId;
 use crate::transport::listener::Peer;
 use crate::transport::protocol::ConnectErrorCode;
@@ -94,14 +94,11 @@ impl Sockets {
         let Some(token) = token_of(auth)? else {
             return Ok(None);
         };
-        match self.tokens.verify(&token) {
-            Ok(identity) => Ok(Some(identity)),
-            Err(TokenError::Expired) => Err(ConnectErrorCode::TokenExpired),
-            Err(TokenError::Invalid(reason)) => {
-                tracing::debug!(%reason, "refused a token");
-                Err(ConnectErrorCode::InvalidToken)
-            }
-        }
+        let verified = self.tokens.verify(&token);
+        verified.map(Some).map_err(|error| {
+            tracing::debug!(%error, "refused a token");
+            error.into()
+        })
     }
 }
 

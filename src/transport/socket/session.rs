@@ -1,7 +1,7 @@
 //! The life of one connection: works off its events one after the other, and watches its token expire.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -10,6 +10,7 @@ use super::Sockets;
 use super::inbox::{Incoming, Request};
 use super::outlet::{Outlet, Packet};
 use super::reply::Question;
+use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
 use crate::domain::token::Identity;
 use crate::ids::UserId;
@@ -205,14 +206,6 @@ impl Expiry {
         let due_ms = self.expires_at_ms.saturating_sub(notice_ms);
         Duration::from_millis(due_ms.saturating_sub(now_ms)).min(LONGEST_SLEEP)
     }
-}
-
-fn now_ms() -> u64 {
-    // A clock before 1970 is a broken clock; at zero no token has expired.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64
 }
 
 #[cfg(test)]

@@ -24,6 +24,12 @@ const USERS: std::ops::RangeInclusive<u64> = 1..=12;
 /// Users with a tab on every node that nobody touches: whatever fails, they never leave.
 const ANCHORS: [u64; 2] = [901, 902];
 
+/// The first of the users whose accounts are deleted, one after the other.
+const FIRST_MORTAL: u64 = 2_001;
+
+/// Nodes that may fail at the same time: one is left.
+const NODES_FAILING_MAX: usize = NODES - 1;
+
 /// Enough for every user to have tabs on several nodes.
 const CLIENTS_MAX: usize = 30;
 
@@ -39,8 +45,8 @@ const ROUND: Duration = Duration::from_secs(8);
 /// How long everything may take to agree once all faults are over.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Longer than a lease, a grace and the doubt after an interruption: what agrees still does.
-const AFTERMATH: Duration = Duration::from_millis(3_000);
+/// Longer than a lease, a grace and the doubt after an interruption, on Redis's clock: what agrees still does.
+const AFTERMATH_MS: u64 = 3_000;
 
 /// How many actions a failure prints.
 const ACTIONS_SHOWN: usize = 100;
@@ -80,7 +86,14 @@ enum Heal {
 
 impl Heal {
     fn is_of_a_node(self) -> bool {
-        matches!(self, Self::ResumeNode(_) | Self::RestartNode(_))
+        self.node().is_some()
+    }
+
+    fn node(self) -> Option<usize> {
+        match self {
+            Self::ResumeNode(node) | Self::RestartNode(node) => Some(node),
+            Self::ResumeRedis | Self::RestartRedis => None,
+        }
     }
 }
 
@@ -90,6 +103,15 @@ pub struct Actor {
     pub user: Option<u64>,
     pub node: usize,
     pub followed: BTreeSet<u64>,
+}
+
+/// Connections of a user that a node was asked to close, for good.
+struct Farewell {
+    user: u64,
+    route: &'static str,
+    asked_at: Instant,
+    /// Whether a node has answered that it is done; nobody knows until then.
+    done: bool,
 }
 
 struct Chaos {
@@ -104,6 +126,11 @@ struct Chaos {
     wipes: bool,
     telling: JoinSet<Option<Told>>,
     told: Vec<Told>,
+    /// Whose account is the next to be deleted.
+    mortal: u64,
+    parting: JoinSet<Option<(u64, Instant)>>,
+    /// Those of this round.
+    farewells: Vec<Farewell>,
     actions: Vec<String>,
     seed: u64,
 }
@@ -127,6 +154,9 @@ impl Chaos {
             wipes: false,
             telling: JoinSet::new(),
             told: Vec::new(),
+            mortal: FIRST_MORTAL,
+            parting: JoinSet::new(),
+            farewells: Vec::new(),
             actions: Vec::new(),
             seed,
         };
@@ -155,15 +185,17 @@ impl Chaos {
     }
 
     async fn wait_for_anchors(&self) {
+        let all: Vec<usize> = (0..NODES).collect();
         eventually("the anchors are connected", async || {
-            self.anchors_are_connected().then_some(())
+            self.anchors_are_connected_to(&all).then_some(())
         })
         .await;
     }
 
-    fn anchors_are_connected(&self) -> bool {
-        let mut anchors = self.anchors.iter();
-        anchors.all(|anchor| anchor.client.connected_since().is_some())
+    fn anchors_are_connected_to(&self, nodes: &[usize]) -> bool {
+        let anchors = self.anchors.iter();
+        let mut there = anchors.filter(|anchor| nodes.contains(&anchor.node));
+        there.all(|anchor| !anchor.is_away())
     }
 
     fn note(&mut self, action: String) {
@@ -183,6 +215,8 @@ impl Chaos {
         self.heal_everything().await;
         self.strike().await;
         self.agrees_for_good().await;
+        self.refuses_the_deleted().await;
+        self.farewells.clear();
     }
 
     // ---- what clients and back ends do
@@ -197,8 +231,11 @@ impl Chaos {
         while let Some(told) = self.telling.try_join_next() {
             self.told.extend(told.expect("telling does not panic"));
         }
+        self.part_from_the_closed();
         match self.rng.random_range(0..100) {
-            0..14 => self.come(),
+            0..1 => self.part("account-deleted"),
+            1..2 => self.part("disconnect"),
+            2..14 => self.come(),
             14..20 => self.reload(),
             20..26 => self.go_elsewhere(),
             26..30 => self.break_off(),
@@ -226,7 +263,11 @@ impl Chaos {
         if self.actors.len() >= CLIENTS_MAX {
             return self.leave();
         }
-        let user = self.rng.random_bool(0.8).then(|| self.any_user());
+        let user = match self.rng.random_range(0..10) {
+            0..2 => None,
+            2..4 => Some(self.mortal),
+            _ => Some(self.any_user()),
+        };
         let node = self.any_node();
         self.note(format!("{user:?} comes to node {node}"));
         let actor = self.actor(user, node);
@@ -331,21 +372,106 @@ impl Chaos {
         });
     }
 
+    /// Has the connections of a user closed for good, by deleting the account or without.
+    fn part(&mut self, route: &'static str) {
+        let node = self.any_node();
+        if !self.cluster.running().contains(&node) {
+            return;
+        }
+        let user = match route {
+            "disconnect" => self.any_user(),
+            _ => {
+                self.mortal += 1;
+                self.mortal - 1
+            }
+        };
+        self.note(format!("node {node} is told {route} of {user}"));
+        let path = format!("/api/v1/users/{user}/{route}");
+        let request = self.cluster.request(node, reqwest::Method::POST, &path);
+        let request = request.bearer_auth(NODE_KEY).json(&json!({}));
+        let request = request.timeout(crate::harness::DEADLINE);
+        let asked_at = Instant::now();
+        let done = false;
+        self.farewells.push(Farewell {
+            user,
+            route,
+            asked_at,
+            done,
+        });
+        self.parting.spawn(async move {
+            let answer = request.send().await.ok()?;
+            (answer.status() == 200).then_some((user, asked_at))
+        });
+    }
+
+    /// Forgets the clients that the hub has closed for good, as it was asked to.
+    fn part_from_the_closed(&mut self) {
+        let asked: BTreeSet<u64> = self
+            .farewells
+            .iter()
+            .map(|farewell| farewell.user)
+            .collect();
+        self.actors.retain(|actor| {
+            let asked = actor.user.is_some_and(|user| asked.contains(&user));
+            !(asked && actor.client.is_closed_for_good())
+        });
+    }
+
+    /// The connections that should have been closed and were not.
+    fn undead(&self) -> Vec<String> {
+        let mut undead = Vec::new();
+        // Whoever was to be closed may have been forgotten with the data.
+        let done = |farewell: &&Farewell| farewell.done && !self.wipes;
+        for farewell in self.farewells.iter().filter(done) {
+            for actor in &self.actors {
+                let since = actor.client.connected_since();
+                let was_there = since.is_some_and(|since| since < farewell.asked_at);
+                let is_deleted = farewell.route == "account-deleted" && since.is_some();
+                if actor.user == Some(farewell.user) && (was_there || is_deleted) {
+                    undead.push(format!("{actor} is still there after {}", farewell.route));
+                }
+            }
+        }
+        undead
+    }
+
+    /// Whose account was deleted, and not forgotten with the data, is refused.
+    async fn refuses_the_deleted(&self) {
+        let is_deleted =
+            |farewell: &&Farewell| farewell.done && farewell.route == "account-deleted";
+        for farewell in self
+            .farewells
+            .iter()
+            .filter(is_deleted)
+            .filter(|_| !self.wipes)
+        {
+            let connecting = Connecting::user(farewell.user);
+            assert_eq!(self.cluster.refusal(0, connecting).await, "account_deleted");
+        }
+    }
+
     // ---- faults
 
     async fn fail(&mut self) {
         let redis_is_up = !self.heals.iter().any(|(_, heal)| !heal.is_of_a_node());
-        let nodes_are_up = !self.heals.iter().any(|(_, heal)| heal.is_of_a_node());
+        let up = self.nodes_that_are_up();
         match self.rng.random_range(0..10) {
-            // One node at a time: then anchors have a tab left on another.
-            0..4 if nodes_are_up && self.anchors_are_connected() => self.fail_node(),
+            // Anchors have a tab left on another node.
+            0..4 if up.len() > NODES - NODES_FAILING_MAX && self.anchors_are_connected_to(&up) => {
+                let at = self.rng.random_range(0..up.len());
+                self.fail_node(up[at]);
+            }
             4..10 if redis_is_up => self.fail_redis().await,
             _ => {}
         }
     }
 
-    fn fail_node(&mut self) {
-        let node = self.any_node();
+    fn nodes_that_are_up(&self) -> Vec<usize> {
+        let failing = |node| self.heals.iter().any(|(_, heal)| heal.node() == Some(node));
+        (0..NODES).filter(|node| !failing(*node)).collect()
+    }
+
+    fn fail_node(&mut self, node: usize) {
         let within = match self.rng.random_range(0..3) {
             0 => {
                 self.note(format!("node {node} is killed"));
@@ -421,7 +547,11 @@ impl Chaos {
         self.hear_answers().await;
         self.note("all is healed".to_owned());
         let begun = Instant::now();
-        while let Some(away) = self.everybody().find(|actor| actor.is_away()) {
+        loop {
+            self.part_from_the_closed();
+            let Some(away) = self.everybody().find(|actor| actor.is_away()) else {
+                return;
+            };
             assert!(
                 begun.elapsed() < 2 * QUIET,
                 "{away} is not connected again: {:#?}",
@@ -435,16 +565,24 @@ impl Chaos {
         while let Some(told) = self.telling.join_next().await {
             self.told.extend(told.expect("telling does not panic"));
         }
+        while let Some(done) = self.parting.join_next().await {
+            if let Some(done) = done.expect("parting does not panic") {
+                let mut farewells = self.farewells.iter_mut();
+                let farewell = farewells.find(|known| (known.user, known.asked_at) == done);
+                farewell.expect("is of this round").done = true;
+            }
+        }
     }
 
     fn everybody(&self) -> impl Iterator<Item = &Actor> {
         self.anchors.iter().chain(&self.actors)
     }
 
-    /// Waits for agreement, and that it lasts.
-    async fn agrees_for_good(&self) {
+    /// Waits for agreement, and that it lasts until every node has renewed its lease for long enough.
+    async fn agrees_for_good(&mut self) {
         let begun = Instant::now();
         loop {
+            self.part_from_the_closed();
             let differences = self.differences().await;
             if differences.is_empty() {
                 break;
@@ -456,19 +594,41 @@ impl Chaos {
             );
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        tokio::time::sleep(AFTERMATH).await;
-        let differences = self.differences().await;
-        assert!(
-            differences.is_empty(),
-            "it did not last:\n{}",
-            differences.join("\n")
-        );
+        let until = self
+            .leases_end()
+            .await
+            .last()
+            .map_or(0, |last| last + AFTERMATH_MS);
+        eventually("every lease is renewed for long enough", async || {
+            let differences = self.differences().await;
+            assert!(
+                differences.is_empty(),
+                "it did not last:\n{}",
+                differences.join("\n")
+            );
+            let ends = self.leases_end().await;
+            ends.first()
+                .is_some_and(|first| *first > until)
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// When the leases end, in ms on Redis's clock, ascending.
+    async fn leases_end(&self) -> Vec<u64> {
+        let command = ["ZRANGE", "vigie:nodes", "0", "-1", "WITHSCORES"];
+        let answer = self.cluster.cli(&command).await;
+        let scores = answer.lines().skip(1).step_by(2);
+        scores
+            .map(|end| end.parse().expect("a time in ms"))
+            .collect()
     }
 
     async fn differences(&self) -> Vec<String> {
         let actors: Vec<&Actor> = self.everybody().collect();
         let truth = Truth::of(&actors, &self.told);
         let mut differences = truth.differences(&self.cluster).await;
+        differences.extend(self.undead());
         for actor in &actors {
             for user in ANCHORS {
                 if actor.client.times_said(user, Offline) > 0 {

@@ -9,7 +9,7 @@ use super::{
     fragile, incarnation_of, leases, observers, times_offline, update_when_possible,
     wait_for_last_revision, wait_until_everybody_agrees,
 };
-use crate::harness::{ADA, BOB, Client, Cluster, EVE};
+use crate::harness::{ADA, BOB, Client, Cluster, Connecting, EVE};
 use crate::harness::{eventually, eventually_eq, profile, revision};
 
 /// The command timeout here is a second; more than a few of those is a request that hangs.
@@ -190,6 +190,141 @@ async fn keeps_the_order_of_a_batch(cluster: &Cluster, user: u64) {
         .await;
     let stored: Value = serde_json::from_str(&stored).expect("JSON");
     assert_eq!(stored["turn"], 100);
+}
+
+/// Goal: Redis restarted with old data agrees with everybody again: nobody who never left is said to be offline, who
+/// has left since goes away again, and updates are delivered, whatever came before.
+/// Method: `SAVE`, while Ada's grace runs. Then Ada comes back and Bob comes; Eve leaves, node 2 is killed with a user
+/// on it; profiles change, one with revisions of the caller's own. Redis is killed and started with what it had saved,
+/// while node 0, with Ada and Bob on it, cannot reach it until Ada's old grace is over and the others have looked. The
+/// audit, which would find Eve by and by, is an hour away.
+#[tokio::test]
+async fn redis_restarted_with_old_data_agrees_with_everybody_again() {
+    let (lost, numbered) = (77, 88);
+    let cluster = fragile().nodes(3).links().env("VIGIE_NODE__LEASE", "10s");
+    let cluster = cluster.env("VIGIE_NODE__AUDIT", "1h").grace("4s");
+    let mut cluster = cluster.start().await;
+    let observers = observers(&cluster, &[0, 1]).await;
+    for observer in &observers {
+        observer.watch(ADA).await;
+        observer.watch(numbered).await;
+    }
+    let ada = cluster.connect(0, ADA).await;
+    let eve = cluster.connect(1, EVE).await;
+    let _lost = cluster.connect(2, lost).await;
+    cluster.notify_profile(0, ADA, profile(ADA, "old")).await;
+    choose_revision(&cluster, numbered, 5).await;
+    ada.close().await;
+    cluster.wait_for_refcount(ADA, 0).await;
+    let ada_due = ["ZSCORE", "vigie:{0}:leaving", "42"];
+    let ada_due_ms = cluster.redis().number(&ada_due).await;
+    assert_eq!(cluster.cli(&["SAVE"]).await, "OK");
+    let ada = cluster.connect_with(0, Connecting::user(ADA)).await;
+    let bob = cluster.connect(0, BOB).await;
+    eve.close().await;
+    cluster.wait_for_refcount(EVE, 0).await;
+    cluster.kill(2);
+    let before = cluster.notify_profile(1, ADA, profile(ADA, "new")).await;
+    choose_revision(&cluster, numbered, 9).await;
+    for observer in &observers {
+        wait_for_last_revision(observer, ADA, before).await;
+        wait_for_last_revision(observer, numbered, 9).await;
+    }
+
+    cluster.link(0).cut();
+    cluster.redis().kill();
+    cluster.redis().start_again().await;
+    eventually("Ada's old grace is over", async || {
+        let script = "return redis.call('TIME')[1]";
+        let now_s = cluster.redis().number(&["EVAL", script, "0"]).await;
+        (now_s * 1000 > ada_due_ms).then_some(())
+    })
+    .await;
+    // Every node looks once a second for those whose grace is over.
+    has_renewed_its_lease(&cluster, 1, 3).await;
+    cluster.link(0).mend();
+
+    for (user, refcount) in [(ADA, 1), (BOB, 1), (EVE, 0), (lost, 0)] {
+        cluster.wait_for_refcount(user, refcount).await;
+    }
+    wait_until_everybody_agrees(&cluster, &[&ada, &bob], &[BOB, ADA]).await;
+    for node in 0..2 {
+        let last = update_when_possible(&cluster, node, ADA, "newest").await;
+        for client in observers.iter().chain([&ada]) {
+            wait_for_last_revision(client, ADA, last).await;
+        }
+        let chosen = 10 + node as u64;
+        choose_revision(&cluster, numbered, chosen).await;
+        for observer in &observers {
+            wait_for_last_revision(observer, numbered, chosen).await;
+        }
+    }
+    let said = times_offline(&cluster, &observers, [ADA, BOB]).await;
+    assert_eq!(said, [[0, 0]; 2]);
+    cluster.start_again(2).await;
+    cluster.wait_until_all_see(&[BOB, ADA]).await;
+}
+
+/// Tells of a profile with a revision of the caller's own.
+async fn choose_revision(cluster: &Cluster, user: u64, revision: u64) {
+    let body = json!({ "user": profile(user, "chosen"), "revision": revision });
+    let answer = cluster.notify(1, user, "profile-update", body).await;
+    assert_eq!(answer["stale"], Value::Null, "{answer}");
+}
+
+/// Waits until the node has renewed its lease so many times from now on.
+async fn has_renewed_its_lease(cluster: &Cluster, node: usize, times: usize) {
+    let mut ends = BTreeSet::new();
+    eventually("the node renews its lease", async || {
+        let incarnation = incarnation_of(cluster, node).await;
+        ends.insert(cluster.cli(&["ZSCORE", "vigie:nodes", &incarnation]).await);
+        (ends.len() > times).then_some(())
+    })
+    .await;
+}
+
+/// Goal: Redis that stands still for twenty seconds costs nothing but patience, with leases as they are by default.
+/// Method: SIGSTOP. Meanwhile updates are refused with 503 and `Retry-After`, who is online is answered, and Eve
+/// leaves. After SIGCONT nobody who stayed was said to be offline, and Eve was once.
+#[tokio::test]
+async fn redis_that_stands_still_for_long_is_survived_with_the_default_lease() {
+    let cluster = Cluster::builder().nodes(3).grace("2s").start().await;
+    let observers = observers(&cluster, &[0, 1, 2]).await;
+    let ada = cluster.connect(0, ADA).await;
+    let bob = [cluster.connect(1, BOB).await, cluster.connect(2, BOB).await];
+    let mut eve = Some(cluster.connect(2, EVE).await);
+    observers[0].watch(ADA).await;
+    let incarnations = leases(&cluster).await;
+
+    cluster.redis().pause();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(20) {
+        for node in 0..3 {
+            let path = format!("/api/v1/users/{ADA}/profile-update");
+            let body = json!({ "user": profile(ADA, "unheard") });
+            let answer = cluster.post(node, &path, &body).await;
+            answer.assert_problem(503);
+            assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        }
+        for client in [&ada, &bob[0], &bob[1]] {
+            assert_eq!(client.online().await, [BOB, ADA, EVE]);
+        }
+        if let Some(eve) = eve.take() {
+            eve.close().await;
+        }
+    }
+    cluster.redis().resume();
+    cluster.wait_for_refcount(EVE, 0).await;
+    let clients = [&ada, &bob[0], &bob[1]];
+    wait_until_everybody_agrees(&cluster, &clients, &[BOB, ADA]).await;
+    for (user, refcount) in [(ADA, 1), (BOB, 2)] {
+        cluster.wait_for_refcount(user, refcount).await;
+    }
+    let last = update_when_possible(&cluster, 1, ADA, "heard").await;
+    wait_for_last_revision(&observers[0], ADA, last).await;
+    assert_eq!(leases(&cluster).await.len(), incarnations.len());
+    let said = times_offline(&cluster, &observers, [ADA, BOB, EVE]).await;
+    assert_eq!(said, [[0, 0, 1]; 3]);
 }
 
 /// Ada on one node, Bob on two, Eve on the last; a guest on each; everybody watches Ada and Bob.

@@ -12,8 +12,9 @@ const BURST: usize = 5_000;
 /// How many clients are stuck at once.
 const STUCK: usize = 1_000;
 
-/// How much more memory a node may use with a thousand stuck clients: for each, what may wait for it.
-const MEMORY_BOUND: u64 = 200 * 1024 * 1024;
+/// How much more memory a node may use with a thousand stuck clients: for each, what may wait for it. One wave takes
+/// some 160 MB, so two that added up would not stay below it, and one that the allocator packs badly does.
+const MEMORY_BOUND: u64 = 256 * 1024 * 1024;
 
 /// Goal: a client that stops reading is closed, and healthy clients of the same room lose nothing.
 /// Method: Eve watches Ada on a bare WebSocket and reads no more; 5,000 updates; three watchers and Ada's
@@ -148,12 +149,13 @@ fn heard(client: &Client) -> Vec<u64> {
     told.collect()
 }
 
-/// Goal: a thousand stuck clients cost a bounded amount of memory, and nobody else anything.
+/// Goal: a thousand stuck clients cost a bounded amount of memory, and nobody else anything; a thousand more cost
+/// nothing on top of that.
 /// Method: a thousand bare WebSockets watch Ada and read no more, during a stream of updates that lasts until
-/// all are closed. Meanwhile the node's memory stays below its bound and it stays healthy, and healthy
-/// watchers get every update; afterwards connections and files are back.
+/// all are closed; then as many again. All the time the node's memory stays below one bound and it stays healthy, and
+/// healthy watchers get every update; after each wave connections and files are back.
 #[tokio::test]
-async fn a_thousand_stuck_clients_cost_little() {
+async fn thousands_of_stuck_clients_cost_little() {
     let cluster = fragile().start().await;
     let mut healthy = Vec::new();
     for _ in 0..2 {
@@ -161,8 +163,29 @@ async fn a_thousand_stuck_clients_cost_little() {
         watcher.watch(ADA).await;
         healthy.push(watcher);
     }
+    let memory_before = cluster.resident_memory(0);
+    let mut sent = Vec::new();
+    for wave in 1..=2 {
+        let most = wave_of_stuck_clients(&cluster, &healthy, memory_before, &mut sent).await;
+        eprintln!(
+            "wave {wave}: {memory_before} + {most} bytes, {} updates so far",
+            sent.len()
+        );
+    }
+    let last = cluster.notify_profile(0, ADA, profile(ADA, "last")).await;
+    wait_for_last_revision(&healthy[0], ADA, last).await;
+}
+
+/// One wave, from the first client to the last that is closed. Returns by how much the node's memory grew at most.
+async fn wave_of_stuck_clients(
+    cluster: &Cluster,
+    healthy: &[Client],
+    memory_before: u64,
+    sent: &mut Vec<u64>,
+) -> u64 {
     let connections = async || cluster.metric(0, "vigie_connections").await;
     let (connections_before, files_before) = (connections().await, cluster.open_files(0));
+    let sent_before = sent.len();
     let mut stuck = Vec::new();
     for _ in 0..STUCK / 50 {
         let opening = (0..50).map(|_| cluster.open_raw(0, None, ADA));
@@ -170,35 +193,26 @@ async fn a_thousand_stuck_clients_cost_little() {
     }
     assert_eq!(connections().await, connections_before + STUCK as f64);
 
-    let memory_before = cluster.resident_memory(0);
     let mut most = 0;
-    let mut sent = Vec::new();
     while connections().await > connections_before {
-        sent.extend(flood(&cluster, 50, 800).await);
+        sent.extend(flood(cluster, 50, 800).await);
         // No faster than a healthy client hears it: a stream, not a backlog.
         let last = *sent.last().expect("updates were sent");
         eventually_within_a_minute("an update", &healthy[0], last).await;
-        most = most.max(cluster.resident_memory(0));
-        let grown = most.saturating_sub(memory_before);
-        assert!(grown < MEMORY_BOUND, "grown by {grown} bytes");
+        most = most.max(cluster.resident_memory(0).saturating_sub(memory_before));
+        assert!(most < MEMORY_BOUND, "grown by {most} bytes");
         assert_eq!(cluster.get_public(0, "/healthz").await.status, 200);
-        assert!(sent.len() < 40_000, "the stuck clients are not closed");
+        let count = sent.len() - sent_before;
+        assert!(count < 40_000, "the stuck clients are not closed");
     }
-    eprintln!(
-        "memory: {memory_before} + {}, {} updates",
-        most - memory_before,
-        sent.len()
-    );
-    for client in &healthy {
+    for client in healthy {
         let last = *sent.last().expect("updates were sent");
         eventually_within_a_minute("the last update", client, last).await;
-        assert_eq!(revisions_of(client, ADA), sent);
+        assert_eq!(revisions_of(client, ADA), *sent);
     }
     eventually("files are closed", async || {
         (cluster.open_files(0) <= files_before + 10).then_some(())
     })
     .await;
-    drop(stuck);
-    let last = cluster.notify_profile(0, ADA, profile(ADA, "last")).await;
-    wait_for_last_revision(&healthy[0], ADA, last).await;
+    most
 }

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use super::{fragile, incarnation_of, wait_for_last_revision, wait_until_forgotten};
-use crate::harness::{ADA, BOB, Client, Cluster, Connecting, EVE};
+use super::{
+    fragile, incarnation_of, update_when_possible, wait_for_last_revision, wait_until_forgotten,
+};
+use crate::harness::{ADA, BOB, Client, Cluster, Connecting, EVE, Record};
 use crate::harness::{eventually, eventually_eq, profile, revision};
 
 /// Goal: subscriptions that are killed again and again during a stream of updates cost nobody the last one.
@@ -131,8 +133,8 @@ async fn a_node_that_was_cut_off_closes_whom_it_should_have_closed() {
     }
 }
 
-fn is_disconnect(record: &crate::harness::Record) -> bool {
-    matches!(record, crate::harness::Record::Disconnect { .. })
+fn is_disconnect(record: &Record) -> bool {
+    matches!(record, Record::Disconnect { .. })
 }
 
 /// Goal: a connected user who missed `disconnect` and has come back since is not closed a second time.
@@ -200,6 +202,92 @@ async fn a_link_that_swallows_everything_is_replaced() {
     for client in [&tab, &elsewhere] {
         wait_for_last_revision(client, ADA, last).await;
     }
+}
+
+/// Goal: whoever is told that it watches misses nothing afterwards, also where the answer was given while Redis
+/// was coming back.
+/// Method: four turns. Redis is killed; ten clients on node 0 ask in one burst to watch nine users each, whom
+/// nobody has seen before; Redis is started again, empty; as soon as the first is told that it watches, node 0 is
+/// cut off for a moment, and node 1 tells of an update about each user. Every watcher gets it. Whoever was told
+/// `unavailable` asks again.
+#[tokio::test]
+async fn watching_while_redis_comes_back_misses_nothing() {
+    let cluster = fragile().nodes(2).links().start().await;
+    let mut watchers = Vec::new();
+    for _ in 0..10 {
+        watchers.push(cluster.connect_guest(0).await);
+    }
+    for turn in 1..=4 {
+        let users = |watcher: usize| {
+            let first = turn * 1_000 + 10 * watcher as u64;
+            first..first + 9
+        };
+        let before = watches(&watchers);
+        cluster.redis().kill();
+        let mut questions = Vec::new();
+        for (at, watcher) in watchers.iter().enumerate() {
+            let burst: Vec<_> = users(at)
+                .map(|user| ("watch-profile", json!({ "userId": user })))
+                .collect();
+            questions.push(watcher.burst(&burst));
+        }
+        cluster.redis().start_again().await;
+        eventually("somebody is told that it watches", async || {
+            (watches(&watchers) > before).then_some(())
+        })
+        .await;
+        cluster.link(0).cut();
+        let all = (0..watchers.len()).flat_map(users);
+        let telling = all.map(|user| update_when_possible(&cluster, 1, user, "seen"));
+        let told = futures_util::future::join_all(telling).await;
+        cluster.link(0).mend();
+        for (at, watcher) in watchers.iter().enumerate() {
+            for (place, user) in users(at).enumerate() {
+                let answer = watcher.answer(questions[at][place]).await;
+                if answer["ok"] != true {
+                    watch_when_possible(watcher, user).await;
+                }
+                wait_until_known(watcher, user, told[at * 9 + place]).await;
+            }
+        }
+    }
+}
+
+/// How often these were told that they watch somebody.
+fn watches(clients: &[Client]) -> usize {
+    let told = |record: &Record| match record {
+        Record::Ack { event, args, .. } => event == "watch-profile" && args[0]["ok"] == true,
+        _ => false,
+    };
+    let records = clients.iter().flat_map(Client::events_so_far);
+    records.filter(told).count()
+}
+
+async fn watch_when_possible(client: &Client, user: u64) {
+    eventually("the client may watch", async || {
+        let payload = json!({ "userId": user });
+        let answer = client.emit_ack("watch-profile", payload).await;
+        (answer["ok"] == true).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the client was told this revision of the user's profile, in an answer or an event.
+async fn wait_until_known(client: &Client, user: u64, wanted: u64) {
+    eventually(&format!("revision {wanted} of {user}"), async || {
+        let records = client.events_so_far();
+        let told = records.iter().any(|record| match record {
+            Record::Event { name, args } if name == "profile-update" => {
+                args[0]["user"]["userID"] == user && args[0]["revision"] == wanted
+            }
+            Record::Ack { event, args, .. } if event == "watch-profile" => {
+                args[0]["revisions"]["profile"] == wanted
+            }
+            _ => false,
+        });
+        told.then_some(())
+    })
+    .await;
 }
 
 /// Cuts node 0 off from Redis while `meanwhile` runs, and beyond its lease if so wanted.

@@ -310,6 +310,19 @@ impl Client {
         matches!(records[last], Record::Connect { .. }).then(|| self.log.time_of(last))
     }
 
+    /// Whether it stays away: the hub has closed it on purpose, or refuses the account.
+    pub fn is_closed_for_good(&self) -> bool {
+        let records = self.log.records();
+        let last = records
+            .iter()
+            .rfind(|record| !matches!(record, Record::Event { .. }));
+        match last {
+            Some(Record::Disconnect { reason }) => reason == "io server disconnect",
+            Some(Record::ConnectError { message }) => message == "account_deleted",
+            _ => false,
+        }
+    }
+
     /// How often `user-status-change` has said this so far.
     pub fn times_said(&self, user: u64, wanted: Status) -> usize {
         let said = self.payloads("user-status-change");

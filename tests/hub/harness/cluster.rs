@@ -12,8 +12,10 @@ use super::client::Client;
 use super::connecting::{Connecting, token};
 use super::eventually;
 use super::node::{Life, Node};
+use super::postgres::Postgres;
 use super::proxy::Proxy;
 use super::redis::Redis;
+use super::servers::Servers;
 
 /// What the nodes of a test sign tokens with.
 pub const SECRET: &str = "a secret that only the tests know, long enough";
@@ -27,6 +29,7 @@ pub struct Builder {
     lookouts: bool,
     named: bool,
     links: bool,
+    servers: Option<Servers>,
     env: BTreeMap<String, String>,
 }
 
@@ -48,6 +51,11 @@ impl Builder {
     pub fn on_redis(self, redis: &Redis) -> Self {
         self.env("VIGIE_ENGINE", "redis")
             .env("VIGIE_REDIS__URL", &redis.url())
+    }
+
+    /// With accounts in this database.
+    pub fn on_postgres(self, postgres: &Postgres) -> Self {
+        self.env("VIGIE_POSTGRES__URL", &postgres.url())
     }
 
     /// How long a user may be gone before it is said.
@@ -72,6 +80,12 @@ impl Builder {
         self
     }
 
+    /// On several servers that the test started itself.
+    pub fn on_servers(mut self, servers: Servers) -> Self {
+        self.servers = Some(servers);
+        self
+    }
+
     /// Without the guest on each node: for tests that count guests or change who hears of whom.
     pub fn without_lookouts(mut self) -> Self {
         self.lookouts = false;
@@ -80,22 +94,23 @@ impl Builder {
 
     /// Starts Redis, the nodes and the bridge, and waits until all are ready.
     pub async fn start(self) -> Cluster {
-        let redis = match self.memory {
-            true => None,
-            false => Some(Redis::start().await),
+        let servers = match (self.memory, self.servers) {
+            (true, _) => None,
+            (false, Some(servers)) => Some(servers),
+            (false, None) => Some(Servers::single().await),
         };
         let mut env = self.env;
-        if let Some(redis) = &redis {
+        if let Some(servers) = &servers {
             env.insert("VIGIE_ENGINE".to_owned(), "redis".to_owned());
-            env.insert("VIGIE_REDIS__URL".to_owned(), redis.url());
+            env.insert("VIGIE_REDIS__URL".to_owned(), servers.url());
         }
         let partitions = env.get("VIGIE_REDIS__PARTITIONS").map_or(1, |text| {
             text.parse().expect("the number of partitions is a number")
         });
         let mut links = Vec::new();
-        if let (true, Some(redis)) = (self.links, &redis) {
+        if let (true, Some(servers)) = (self.links, &servers) {
             for _ in 0..self.nodes {
-                links.push(Proxy::start(&[redis.address()]).await);
+                links.push(Proxy::start(&[servers.primary().address()]).await);
             }
         }
         let mut cluster = Cluster {
@@ -109,7 +124,7 @@ impl Builder {
             links,
             env,
             partitions,
-            redis,
+            servers,
         };
         let names: Vec<String> = (0..self.nodes).map(|place| format!("n{place}")).collect();
         let starting = (0..)
@@ -137,7 +152,7 @@ pub struct Cluster {
     links: Vec<Proxy>,
     env: BTreeMap<String, String>,
     pub(super) partitions: u64,
-    pub(super) redis: Option<Redis>,
+    pub(super) servers: Option<Servers>,
 }
 
 impl Cluster {
@@ -177,6 +192,7 @@ impl Cluster {
             lookouts: true,
             named: true,
             links: false,
+            servers: None,
             env,
         };
         builder
@@ -244,9 +260,14 @@ impl Cluster {
         (0..self.nodes.len()).filter(running).collect()
     }
 
-    /// The Redis of this cluster.
+    /// The Redis of this cluster; of several servers the primary, or any master.
     pub fn redis(&self) -> &Redis {
-        self.redis.as_ref().expect("this cluster runs on Redis")
+        self.servers().primary()
+    }
+
+    /// All servers of this cluster.
+    pub fn servers(&self) -> &Servers {
+        self.servers.as_ref().expect("this cluster runs on Redis")
     }
 
     /// `redis-cli …` against the Redis of this cluster.

@@ -10,12 +10,21 @@ use super::cluster::{Cluster, NODE_KEY};
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
     pub text: String,
     /// The body as JSON; `null` where it is none.
     pub json: Value,
 }
 
 impl Answer {
+    /// A header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
     /// Fails the test unless this is a refusal in problem JSON with the given status.
     pub fn assert_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:#?}");
@@ -77,6 +86,22 @@ impl Cluster {
             .request(method, format!("{}{path}", self.nodes[node].internal))
     }
 
+    /// A request to the public listener, as a user or a guest.
+    pub fn request_as(
+        &self,
+        user: Option<u64>,
+        node: usize,
+        method: Method,
+        path: &str,
+    ) -> RequestBuilder {
+        let url = format!("{}{path}", self.nodes[node].public);
+        let request = self.http.request(method, url);
+        match user {
+            Some(user) => request.bearer_auth(self.token(user)),
+            None => request,
+        }
+    }
+
     /// Sends a request.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request
@@ -86,14 +111,17 @@ impl Cluster {
             .expect("the node answers");
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let text = response
-            .text()
+        let bytes = response
+            .bytes()
             .await
-            .expect("the node sends a whole answer");
+            .expect("the node sends a whole answer")
+            .to_vec();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or_default();
         Answer {
             status,
             headers,
+            bytes,
             text,
             json,
         }

@@ -81,6 +81,19 @@ impl Raw {
         }
     }
 
+    /// Reads messages up to one that names `wanted`; returns all of them.
+    pub async fn read_all_until(&mut self, wanted: &str) -> String {
+        let mut received = String::new();
+        while !received.contains(wanted) {
+            let message = tokio::time::timeout(DEADLINE, self.read()).await;
+            let message = message
+                .expect("in time")
+                .expect("the node has something to say");
+            received.push_str(&message);
+        }
+        received
+    }
+
     /// Reads everything that still comes, up to the end, which the node has made.
     pub async fn read_to_the_end(mut self) {
         let mut buffer = vec![0; 64 * 1024];

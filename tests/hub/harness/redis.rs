@@ -1,4 +1,4 @@
-//! A Redis of the test's own, on a free port, that keeps nothing.
+//! A Redis of the test's own, on a free port, that keeps nothing unless it is told to `SAVE`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::process;
 
+/// What Sentinels call the Redis they watch over.
+pub const SERVICE: &str = "vigie-tests";
+
 /// A running `redis-server`; killed when dropped.
 pub struct Redis {
     port: u16,
+    options: Vec<String>,
     child: Mutex<Child>,
     directory: tempfile::TempDir,
 }
@@ -18,23 +22,67 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with these options.
+    pub async fn start_with(options: &[&str]) -> Self {
         // The port is free when it is looked for and may be taken a moment later: then try another.
         for _ in 0..10 {
-            if let Some(redis) = Self::start_on(free_port()).await {
+            if let Some(redis) = Self::start_on(free_port(), options).await {
                 return redis;
             }
         }
         panic!("redis-server does not start; is it installed? (tests/run installs it)");
     }
 
-    async fn start_on(port: u16) -> Option<Self> {
+    async fn start_on(port: u16, options: &[&str]) -> Option<Self> {
         let (directory, path) = process::scratch();
+        let options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
         let redis = Self {
             port,
-            child: Mutex::new(spawn(port, &path)),
+            child: Mutex::new(spawn(port, &path, &options)),
+            options,
             directory,
         };
         redis.answers().await.then_some(redis)
+    }
+
+    /// Starts a Sentinel that watches over `primary` under the name [`SERVICE`], alone.
+    pub async fn start_sentinel(primary: &Self) -> Self {
+        for _ in 0..10 {
+            let (directory, path) = process::scratch();
+            let port = free_port();
+            // Sentinel writes into its configuration.
+            let file = path.join("sentinel.conf");
+            let text = format!(
+                "sentinel monitor {SERVICE} 127.0.0.1 {} 1\n\
+                 sentinel down-after-milliseconds {SERVICE} 1000\n\
+                 sentinel failover-timeout {SERVICE} 5000\n",
+                primary.port
+            );
+            std::fs::write(&file, text).expect("the temporary directory is writable");
+            let child = process::tethered("redis-server")
+                .arg(&file)
+                .args(["--sentinel", "--port", &port.to_string()])
+                .args(["--bind", "127.0.0.1", "--logfile", "redis.log", "--dir"])
+                .arg(&path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("setpriv (util-linux) is installed");
+            let sentinel = Self {
+                port,
+                options: Vec::new(),
+                child: Mutex::new(child),
+                directory,
+            };
+            if sentinel.answers().await {
+                return sentinel;
+            }
+        }
+        panic!("no Sentinel starts");
     }
 
     /// Freezes it (SIGSTOP): connections stay open, and nobody answers.
@@ -47,16 +95,16 @@ impl Redis {
         process::signal(&self.child(), "CONT");
     }
 
-    /// Ends it without a word (SIGKILL); all that it held is lost.
+    /// Ends it without a word (SIGKILL); what it held since the last `SAVE` is lost.
     pub fn kill(&self) {
         let mut child = self.child();
         let _ = child.kill();
         let _ = child.wait();
     }
 
-    /// Starts it again, empty, on the same port, after [`kill`](Self::kill).
+    /// Starts it again on the same port, after [`kill`](Self::kill): empty, or as it was at the last `SAVE`.
     pub async fn start_again(&self) {
-        *self.child() = spawn(self.port, self.directory.path());
+        *self.child() = spawn(self.port, self.directory.path(), &self.options);
         assert!(self.answers().await, "redis-server does not start again");
     }
 
@@ -100,11 +148,17 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Runs `redis-cli` as an operator would and returns what it printed, trimmed.
+    /// Where it listens, as options of Redis name it.
+    pub fn port(&self) -> String {
+        self.port.to_string()
+    }
+
+    /// Runs `redis-cli` as an operator would and returns what it printed, trimmed. In a cluster it asks whom it
+    /// is referred to.
     pub async fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         command
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-c", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(arguments);
         let output = process::run(command).await;
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -142,12 +196,13 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16, directory: &Path) -> Child {
+fn spawn(port: u16, directory: &Path, options: &[String]) -> Child {
     process::tethered("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
         .args(["--logfile", "redis.log", "--dir"])
         .arg(directory)
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

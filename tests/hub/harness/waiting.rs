@@ -12,8 +12,13 @@ impl Cluster {
     /// Waits until so many connections of a user are registered, on all nodes together.
     pub async fn wait_for_refcount(&self, user: u64, refcount: u64) {
         let what = format!("user {user} has {refcount} connections");
-        eventually_eq(&what, refcount, async || match &self.redis {
-            Some(redis) => redis.number(&["HLEN", &self.key(user, "conns")]).await,
+        eventually_eq(&what, refcount, async || match &self.servers {
+            Some(servers) => {
+                servers
+                    .primary()
+                    .number(&["HLEN", &self.key(user, "conns")])
+                    .await
+            }
             None => self.registered(0, user).await.len() as u64,
         })
         .await;

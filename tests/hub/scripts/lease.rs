@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Server, number};
+use super::{LARGEST, Server, number};
 
 const BEGIN: &str = include_str!("../../../lua/lease/begin.lua");
 const RENEW: &str = include_str!("../../../lua/lease/renew.lua");
@@ -22,8 +22,12 @@ async fn renew(server: &Server, incarnation: &str, lease_ms: u64) -> u64 {
 
 /// The incarnations whose leases were taken away.
 async fn bury(server: &Server, batch_max: u64) -> Value {
-    let keys = [LEASES.to_owned()];
-    server.run(BURY, keys, &[batch_max.to_string()]).await
+    bury_until(server, batch_max, LARGEST).await
+}
+
+async fn bury_until(server: &Server, batch_max: u64, latest_ms: u64) -> Value {
+    let args = [batch_max.to_string(), latest_ms.to_string()];
+    server.run(BURY, [LEASES.to_owned()], &args).await
 }
 
 async fn ends(server: &Server, incarnation: &str, end: u64) {
@@ -134,4 +138,16 @@ async fn a_batch_is_a_batch() {
     ] {
         assert_eq!(bury(&server, 2).await, batch);
     }
+}
+
+/// Goal: a call that comes later than its caller can have meant takes nothing away: whoever could not renew while
+/// Redis stood still gets the time. Method: a lease that is over; a call meant for a second ago, and one for now.
+#[tokio::test]
+async fn a_late_call_takes_nothing_away() {
+    let server = Server::start().await;
+    ends(&server, "a.1", 1000).await;
+    let now = server.now_ms().await;
+    assert_eq!(bury_until(&server, 10, now - 1000).await, json!([]));
+    assert_eq!(server.scores(LEASES).await, scores([("a.1", 1000)]));
+    assert_eq!(bury_until(&server, 10, now + 10_000).await, json!(["a.1"]));
 }

@@ -89,10 +89,18 @@ async fn release(
     (number(&answer[0]), number(&answer[1]))
 }
 
+/// For how long nobody is taken offline after a restart.
+const PATIENCE_MS: u64 = 300;
+
 /// Takes offline at most `batch_max` of those who are due within `ahead_ms`.
 async fn expire(server: &Server, batch_max: u64, ahead_ms: u64) -> (u64, i64) {
-    let keys = [key("leaving"), key("online"), key("rev"), key("epoch")];
-    let args = [batch_max.to_string(), key("presence"), ahead_ms.to_string()];
+    let keys = ["leaving", "online", "rev", "epoch", "server"].map(key);
+    let args = [
+        batch_max.to_string(),
+        key("presence"),
+        ahead_ms.to_string(),
+        PATIENCE_MS.to_string(),
+    ];
     let answer = server.run(EXPIRE, keys, &args).await;
     let next_due_ms = answer[1].as_i64().unwrap_or_else(|| panic!("{answer}"));
     (number(&answer[0]), next_due_ms)

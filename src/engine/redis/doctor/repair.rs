@@ -10,7 +10,7 @@ use super::{Category, Doctor, Finding, Problem};
 use crate::engine::EngineError;
 use crate::engine::redis::answer::read_entry;
 use crate::engine::redis::scripts::unavailable;
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 
 /// Calls that are under way together.
 const TOGETHER: usize = 32;
@@ -20,6 +20,9 @@ const BATCH_MAX: u32 = 200;
 
 /// Connections of one user that are looked at by one call; no user has as many.
 const CONNECTIONS_MAX: u32 = 1000;
+
+/// The doctor makes sure by other means that Redis did not stand still.
+const ANY_TIME_MS: u64 = SAFE_INTEGER_MAX;
 
 impl Doctor {
     /// Puts right what can be put right from here. A connection that a node holds and that is not registered
@@ -55,7 +58,7 @@ impl Doctor {
             .iter()
             .all(|incarnation| dead.contains(incarnation.as_str()))
         {
-            while !self.redis.bury().await?.is_empty() {}
+            while !self.redis.bury(ANY_TIME_MS).await?.is_empty() {}
         }
         Ok(())
     }
@@ -195,7 +198,8 @@ impl Doctor {
             false => std::time::Duration::ZERO,
         };
         for partition in partitions {
-            let expire = || self.redis.expire(partition, BATCH_MAX, ahead);
+            let now = std::time::Duration::ZERO;
+            let expire = || self.redis.expire(partition, BATCH_MAX, ahead, now);
             while expire().await?.next_due.is_some_and(|due| due <= ahead) {}
         }
         Ok(())

@@ -1,0 +1,136 @@
+//! Who watches a user on this node, each with the view that the watcher may have now.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::delivery::{Recipients, Watchers};
+use super::visibility::{self, View};
+use crate::ids::{ConnectionId, UserId};
+
+/// The watchers of one user.
+#[derive(Default)]
+pub(super) struct Watching {
+    watchers: Watchers,
+    /// The accounts of those who are signed in: what they may see can change.
+    viewers: HashMap<ConnectionId, UserId>,
+}
+
+impl Watching {
+    /// Those who watch now, by their view.
+    pub(super) fn watchers(&self) -> Watchers {
+        self.watchers.clone()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.watchers.friends.is_empty() && self.watchers.strangers.is_empty()
+    }
+
+    /// Whether anybody watches whose view can change.
+    pub(super) fn has_viewers(&self) -> bool {
+        !self.viewers.is_empty()
+    }
+
+    /// Enters a connection of `viewer`, or of a guest.
+    pub(super) fn enter(&mut self, connection: ConnectionId, viewer: Option<UserId>, view: View) {
+        Arc::make_mut(self.with(view)).push(connection);
+        if let Some(viewer) = viewer {
+            self.viewers.insert(connection, viewer);
+        }
+    }
+
+    /// Takes a connection out, if it is in.
+    pub(super) fn remove(&mut self, connection: ConnectionId) {
+        self.viewers.remove(&connection);
+        for list in [&mut self.watchers.friends, &mut self.watchers.strangers] {
+            remove(list, connection);
+        }
+    }
+
+    /// Decides anew what each watcher of `user` may see. Returns those who may see everything from now on.
+    pub(super) fn review(&mut self, user: UserId, friends: Option<&HashSet<UserId>>) -> Recipients {
+        let may_see_all = |connection: &ConnectionId| {
+            let viewer = self.viewers.get(connection).copied();
+            visibility::view_of(user, viewer, friends) == View::Full
+        };
+        let (stay, leave) = split(&self.watchers.friends, may_see_all);
+        let (rise, remain) = split(&self.watchers.strangers, may_see_all);
+        if !leave.is_empty() || !rise.is_empty() {
+            self.watchers = Watchers {
+                friends: Arc::new([stay, rise.clone()].concat()),
+                strangers: Arc::new([remain, leave].concat()),
+            };
+        }
+        Arc::new(rise)
+    }
+
+    fn with(&mut self, view: View) -> &mut Recipients {
+        match view {
+            View::Full => &mut self.watchers.friends,
+            View::Public => &mut self.watchers.strangers,
+        }
+    }
+}
+
+fn split(
+    connections: &[ConnectionId],
+    condition: impl Fn(&ConnectionId) -> bool,
+) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
+    connections.iter().copied().partition(condition)
+}
+
+/// Returns where it was.
+pub(super) fn remove(recipients: &mut Recipients, connection: ConnectionId) -> Option<usize> {
+    let at = recipients.iter().position(|known| *known == connection)?;
+    Arc::make_mut(recipients).swap_remove(at);
+    Some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHONE: ConnectionId = ConnectionId(1);
+    const LAPTOP: ConnectionId = ConnectionId(2);
+    const GUEST: ConnectionId = ConnectionId(3);
+
+    fn user(id: u64) -> UserId {
+        UserId::try_from(id).expect("a valid id")
+    }
+
+    #[test]
+    fn a_friendship_changes_what_every_connection_of_the_friend_sees() {
+        let (ada, bob) = (user(1), user(2));
+        let mut watching = Watching::default();
+        watching.enter(PHONE, Some(bob), View::Public);
+        watching.enter(LAPTOP, Some(bob), View::Public);
+        watching.enter(GUEST, None, View::Public);
+
+        let friends = HashSet::from([bob]);
+        assert_eq!(*watching.review(ada, Some(&friends)), [PHONE, LAPTOP]);
+        assert!(watching.review(ada, Some(&friends)).is_empty(), "told once");
+        assert_eq!(*watching.watchers().strangers, [GUEST]);
+
+        assert!(watching.review(ada, Some(&HashSet::new())).is_empty());
+        assert_eq!(*watching.watchers().friends, []);
+        assert_eq!(*watching.watchers().strangers, [GUEST, PHONE, LAPTOP]);
+    }
+
+    #[test]
+    fn nobody_is_a_friend_of_somebody_of_whom_nothing_is_known() {
+        let (ada, bob) = (user(1), user(2));
+        let mut watching = Watching::default();
+        watching.enter(PHONE, Some(bob), View::Full);
+        assert!(watching.review(ada, None).is_empty());
+        assert_eq!(*watching.watchers().strangers, [PHONE]);
+    }
+
+    #[test]
+    fn whoever_left_is_in_no_list() {
+        let mut watching = Watching::default();
+        watching.enter(PHONE, Some(user(2)), View::Full);
+        watching.enter(GUEST, None, View::Public);
+        watching.remove(PHONE);
+        watching.remove(GUEST);
+        assert!(watching.is_empty() && !watching.has_viewers());
+    }
+}

@@ -1,0 +1,176 @@
+//! Whether and how connections are encrypted: the URL's `sslmode`, with the meanings that it has for `psql`.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::ProfilesError;
+
+/// What a URL asks for.
+pub(super) struct Tls {
+    /// Whether to encrypt.
+    pub(super) mode: SslMode,
+    /// How to.
+    pub(super) connect: MakeRustlsConnect,
+}
+
+/// Takes `sslmode` and `sslrootcert` out of a URL; returns the rest of it, and what they ask for.
+pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let (mut mode, mut root_file, mut kept) = ("prefer", None, Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("sslmode", value)) => mode = value,
+            Some(("sslrootcert", "system")) => {}
+            Some(("sslrootcert", file)) => root_file = Some(file),
+            _ => kept.push(pair),
+        }
+    }
+    let rest = match kept.is_empty() {
+        true => base.to_owned(),
+        false => format!("{base}?{}", kept.join("&")),
+    };
+    let (mode, verified) = match mode {
+        "disable" => (SslMode::Disable, false),
+        "allow" | "prefer" => (SslMode::Prefer, false),
+        "require" => (SslMode::Require, root_file.is_some()),
+        "verify-ca" | "verify-full" => (SslMode::Require, true),
+        other => {
+            return Err(setup(format!(
+                "has sslmode={other}: write disable, prefer, require or verify-full"
+            )));
+        }
+    };
+    let connect = MakeRustlsConnect::new(client_config(verified, root_file)?);
+    Ok((rest, Tls { mode, connect }))
+}
+
+fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig, ProfilesError> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match verified {
+        true => {
+            let roots = Arc::new(roots(root_file)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+            verifier.build().map_err(|error| {
+                setup(format!(
+                    "asks for verified TLS, but there is no certificate to trust ({error})"
+                ))
+            })?
+        }
+        false => Arc::new(Anybody(provider.clone())),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup(format!("cannot be used with TLS ({error})")))?;
+    Ok(config
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+/// The certificates to trust: those of the file, or those of the system.
+fn roots(file: Option<&str>) -> Result<RootCertStore, ProfilesError> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = file else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        setup(format!(
+            "has sslrootcert={file}, which cannot be read ({error})"
+        ))
+    };
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    Ok(roots)
+}
+
+fn setup(problem: String) -> ProfilesError {
+    ProfilesError::Setup(format!("postgres.url (VIGIE_POSTGRES__URL) {problem}"))
+}
+
+/// Encrypts, whoever answers: what `prefer` and `require` mean. Debian's Postgres has a certificate that nobody
+/// signed, and whoever can put themselves in between under `prefer` can just as well refuse TLS.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> Result<(String, SslMode), String> {
+        let taken = take_from(url).map_err(|error| error.to_string());
+        taken.map(|(rest, tls)| (rest, tls.mode))
+    }
+
+    #[test]
+    fn sslmode_means_what_it_means_to_psql() {
+        for (url, rest, wanted) in [
+            ("postgres://h/d", "postgres://h/d", SslMode::Prefer),
+            (
+                "postgres://h/d?sslmode=disable",
+                "postgres://h/d",
+                SslMode::Disable,
+            ),
+            (
+                "postgres://h/d?a=b&sslmode=require&c=d",
+                "postgres://h/d?a=b&c=d",
+                SslMode::Require,
+            ),
+        ] {
+            assert_eq!(mode(url).unwrap(), (rest.to_owned(), wanted), "{url}");
+        }
+        let error = mode("postgres://h/d?sslmode=maybe").unwrap_err();
+        assert!(error.contains("sslmode=maybe"), "{error}");
+        let error =
+            mode("postgres://h/d?sslmode=verify-full&sslrootcert=/nowhere.pem").unwrap_err();
+        assert!(error.contains("/nowhere.pem"), "{error}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Who calls the public API: a guest, or whoever the token in `Authorization: Bearer` speaks for.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::Public;
+use super::problem::Problem;
+use crate::domain::account::AccountError;
+use crate::ids::UserId;
+use crate::profiles::ProfilesError;
+use crate::transport::protocol::ConnectErrorCode;
+
+/// Whoever looks at something; a guest where the header is absent. A bad token never becomes a guest.
+pub(super) struct Viewer(pub(super) Option<UserId>);
+
+/// Whoever changes the own account, which exists.
+#[derive(Clone, Copy)]
+pub(super) struct Caller(pub(super) UserId);
+
+impl FromRequestParts<Public> for Viewer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, public: &Public) -> Result<Self, Problem> {
+        let Some(user) = signed_in(&parts.headers, public)? else {
+            return Ok(Self(None));
+        };
+        match public.hub.expect_account(user).await {
+            // Somebody of whom Postgres knows nothing yet is a stranger to everybody.
+            Ok(()) | Err(AccountError::Profiles(ProfilesError::NoSuchUser(_))) => {
+                Ok(Self(Some(user)))
+            }
+            Err(error) => Err(Caller(user).problem(error)),
+        }
+    }
+}
+
+impl FromRequestParts<Public> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, public: &Public) -> Result<Self, Problem> {
+        let user = signed_in(&parts.headers, public)?.ok_or_else(|| {
+            let detail = "this is for users; send `Authorization: Bearer <token>`";
+            Problem::new(StatusCode::UNAUTHORIZED, detail)
+        })?;
+        let caller = Self(user);
+        let account = public.hub.expect_account(user).await;
+        account
+            .map(|()| caller)
+            .map_err(|error| caller.problem(error))
+    }
+}
+
+impl Caller {
+    /// Why something cannot be done for the caller, whose token is refused once the account is deleted.
+    pub(super) fn problem(self, error: AccountError) -> Problem {
+        match error {
+            AccountError::Profiles(ProfilesError::AccountDeleted(user)) if user == self.0 => {
+                refused(ConnectErrorCode::AccountDeleted, "sign in as somebody else")
+            }
+            error => error.into(),
+        }
+    }
+}
+
+fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId>, Problem> {
+    let Some(token) = token_of(headers)? else {
+        return Ok(None);
+    };
+    let verified = public.tokens.verify(token);
+    let identity = verified.map_err(|error| {
+        tracing::debug!(%error, "refused a token");
+        refused(error.into(), "sign in again")
+    })?;
+    Ok(Some(identity.user))
+}
+
+/// The token in the header; none for a guest.
+fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let value = match (given.next(), given.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(no_token()),
+    };
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .ok_or_else(no_token)?;
+    let token = token.trim();
+    match scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty() {
+        true => Ok(Some(token)),
+        false => Err(no_token()),
+    }
+}
+
+fn no_token() -> Problem {
+    let advice = "send one `Authorization: Bearer <token>`, or none as a guest";
+    refused(ConnectErrorCode::InvalidToken, advice)
+}
+
+/// A token is refused with the word that sockets are refused with.
+fn refused(code: ConnectErrorCode, advice: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, format!("{code}: {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let value = |value: &&str| HeaderValue::from_str(value).expect("a header value");
+        let named = |value| (header::AUTHORIZATION, value);
+        let mut headers = HeaderMap::new();
+        for (name, value) in values.iter().map(value).map(named) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn token(values: &[&str]) -> Result<Option<String>, String> {
+        let headers = headers(values);
+        let token = token_of(&headers).map(|token| token.map(str::to_owned));
+        token.map_err(Problem::into_detail)
+    }
+
+    #[test]
+    fn a_token_is_taken_from_the_header() {
+        assert_eq!(token(&[]), Ok(None));
+        for value in ["Bearer a.b.c", "bearer a.b.c", "Bearer  a.b.c "] {
+            assert_eq!(token(&[value]), Ok(Some("a.b.c".to_owned())), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_token_makes_no_guest() {
+        let wrong: [&[&str]; 6] = [
+            &[""],
+            &["Bearer"],
+            &["Bearer "],
+            &["a.b.c"],
+            &["Basic a.b.c"],
+            &["Bearer a.b.c", "Bearer a.b.c"],
+        ];
+        for values in wrong {
+            let detail = token(values).expect_err("refused");
+            assert!(detail.starts_with("invalid_token: "), "{detail}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What may be a username, and where a picture may be.
+
+use axum::http::uri::Authority;
+
+use super::problem::Problem;
+
+/// Most characters of a name.
+const USERNAME_LEN_MAX: usize = 64;
+
+/// Most characters of the URL of a picture.
+const AVATAR_LEN_MAX: usize = 2048;
+
+/// The name without the space around it.
+pub(super) fn username(text: &str) -> Result<&str, Problem> {
+    let name = text.trim();
+    let fits = (1..=USERNAME_LEN_MAX).contains(&name.chars().count());
+    match fits && !text.contains(char::is_control) {
+        true => Ok(name),
+        false => Err(Problem::unprocessable(format!(
+            "`username`: 1 to {USERNAME_LEN_MAX} characters besides the space around them, none of them a control \
+             character"
+        ))),
+    }
+}
+
+/// A URL that a page can show as a picture and that runs nothing; empty for no picture.
+pub(super) fn avatar_url(url: &str) -> Result<&str, Problem> {
+    let fits = url.chars().count() <= AVATAR_LEN_MAX && !url.contains(char::is_control);
+    match fits && (is_relative(url) || is_absolute(url)) {
+        true => Ok(url),
+        false => Err(Problem::unprocessable(format!(
+            "the URL of the avatar: https://…, http://…, or a path; at most {AVATAR_LEN_MAX} characters, none of them a \
+             control character"
+        ))),
+    }
+}
+
+/// Without a scheme, which would end at a colon, and without a host: browsers read two slashes as the beginning of
+/// one, and a backslash as a slash.
+fn is_relative(url: &str) -> bool {
+    let slash = |character: char| matches!(character, '/' | '\\');
+    let has_host = url.starts_with(slash) && url[1..].starts_with(slash);
+    let path = url.split(['/', '?', '#']).next().unwrap_or_default();
+    !has_host && !path.contains(':')
+}
+
+fn is_absolute(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let has_host = host
+        .parse()
+        .is_ok_and(|at: Authority| !at.host().is_empty());
+    let schemes = ["http", "https"];
+    has_host
+        && schemes
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_characters_and_nothing_invisible_to_terminals() {
+        let longest = "ä".repeat(USERNAME_LEN_MAX);
+        for name in [
+            "a",
+            "Ada Lovelace",
+            "'; DROP TABLE users; --",
+            "李",
+            &longest,
+        ] {
+            assert_eq!(username(name).ok(), Some(name));
+        }
+        assert_eq!(username(" \u{3000}ada\u{a0}").ok(), Some("ada"));
+        let too_long = "ä".repeat(USERNAME_LEN_MAX + 1);
+        for name in [
+            "", "  ", "\u{3000}", "a\0", "\0", "a\nb", "a\n", "\u{7f}a", "a\u{85}b", &too_long,
+        ] {
+            assert!(username(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_is_at_a_url_or_a_path() {
+        let longest = format!("/{}", "ä".repeat(AVATAR_LEN_MAX - 1));
+        for url in [
+            "https://example.com/a.png",
+            "HTTP://localhost:8080",
+            "https://[::1]/a?b#c",
+            "",
+            "/",
+            "a.png",
+            "/a.png?size=1",
+            "/'; DROP TABLE users; --",
+            &longest,
+        ] {
+            assert_eq!(avatar_url(url).ok(), Some(url));
+        }
+        let too_long = format!("{longest}ä");
+        for url in [
+            "//example.com/a.png",
+            "/\\example.com/a.png",
+            "\\\\example.com",
+            "javascript:alert(1)",
+            "JavaScript://example.com/%0aalert(1)",
+            "data:image/png;base64,AAAA",
+            "ftp://example.com/a.png",
+            "https:",
+            "https://",
+            "https:///a.png",
+            "https:/example.com",
+            "https://exa mple.com",
+            " https://example.com",
+            "/\ta",
+            "/a\0",
+            "/a\u{85}",
+            &too_long,
+        ] {
+            assert!(avatar_url(url).is_err(), "{url:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Accounts in Postgres, as their users and back ends meet them.
+
+mod http;
