@@ -1,12 +1,12 @@
 //! What a test waits for: conditions on Redis, and on what every node has seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
-use super::{eventually, eventually_eq};
+use super::eventually_eq;
 
 impl Cluster {
     /// Waits until so many connections of a user are registered, on all nodes together.
@@ -107,13 +107,14 @@ impl Cluster {
 
     async fn wait_for_roster(&self, what: &str, holds: impl Fn(&BTreeSet<u64>) -> bool) {
         let running = self.running();
-        eventually(what, async || {
+        let disagreeing = BTreeMap::new();
+        eventually_eq(what, disagreeing, async || {
             let lookouts = self.lookouts.lock().unwrap_or_else(PoisonError::into_inner);
             let of_running = lookouts.iter().filter(|(place, _)| running.contains(place));
-            let agreed = of_running
-                .map(|(_, lookout)| lookout.roster())
-                .all(|roster| roster.is_some_and(|roster| holds(&roster)));
-            agreed.then_some(())
+            of_running
+                .map(|(place, lookout)| (*place, lookout.roster()))
+                .filter(|(_, roster)| !roster.as_ref().is_some_and(&holds))
+                .collect()
         })
         .await;
     }
