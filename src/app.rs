@@ -1,6 +1,7 @@
 //! One node, put together: engine, then domain, then transport; taken apart in reverse.
 
 pub mod doctor;
+pub mod inspect;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{self, PresenceOptions};
 use crate::domain::token::{TokenSetupError, TokenVerifier};
 use crate::domain::{self, Hub, Running};
+use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
 use crate::engine::redis::{self, Redis};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
@@ -299,6 +301,11 @@ fn domain_options(settings: &Settings) -> domain::Options {
         },
         audit: settings.node.audit,
         watches: settings.limits.watches,
+        matchmaking: PairingRules {
+            rating_window: settings.matchmaking.rating_window,
+            widen_per_second: settings.matchmaking.widen_per_second,
+            max_wait: settings.matchmaking.max_wait,
+        },
         public_fields: settings.visibility.public_fields.clone(),
     }
 }

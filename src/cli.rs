@@ -2,6 +2,7 @@
 
 mod check_config;
 mod doctor;
+mod inspect;
 mod migrate;
 mod serve;
 mod token;
@@ -38,6 +39,8 @@ enum Command {
     CheckConfig,
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
+    /// Shows what is in Redis
+    Inspect(inspect::InspectArgs),
     /// Creates the tables in Postgres, or brings them up to date
     Migrate,
     /// Prints a token of a user, signed with auth.secret
@@ -84,6 +87,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve => with_settings(overrides, serve::run),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
+        Command::Inspect(args) => {
+            with_settings(overrides, |settings| inspect::run(&settings, &args))
+        }
         Command::Migrate => with_settings(overrides, |settings| migrate::run(&settings)),
         Command::Token(args) => with_settings(overrides, |settings| token::run(&settings, &args)),
         Command::Types => types::run(),

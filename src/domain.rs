@@ -10,6 +10,7 @@ pub mod delivery;
 mod doctor;
 pub mod health;
 pub mod lease;
+pub mod matchmaking;
 pub mod presence;
 pub mod profile;
 pub mod replica;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::account::Accounts;
@@ -31,16 +33,18 @@ use self::delivery::{Deliveries, Delivery, DeliveryStream};
 use self::doctor::Questions;
 use self::health::{Canaries, Check};
 use self::lease::{Lease, LeaseOptions};
+use self::matchmaking::Matchmaking;
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 use self::topic::Topics;
 use self::visibility::Visibility;
 use crate::clock::now_ms;
+use crate::engine::matchmaking::PairingRules;
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
-    RegisteredConnection,
+    RegisteredConnection, TopicMessage,
 };
-use crate::ids::{ConnectionId, Incarnation, UserId};
+use crate::ids::{ConnectionId, Incarnation, MatchId, UserId};
 use crate::profiles::Profiles;
 use crate::telemetry::{ConnectionKind, Metrics};
 
@@ -58,6 +62,8 @@ pub struct Options {
     pub audit: Duration,
     /// Most profiles one connection may watch.
     pub watches: usize,
+    /// How opponents are found.
+    pub matchmaking: PairingRules,
     /// Fields of a user that everybody may see.
     pub public_fields: Vec<String>,
 }
@@ -93,6 +99,7 @@ struct Inner {
     accounts: Arc<Accounts>,
     topics: Arc<Topics>,
     presence: Presence,
+    matchmaking: Arc<Matchmaking>,
     deliveries: Deliveries,
     visibility: Visibility,
     canaries: Canaries,
@@ -157,9 +164,16 @@ impl Hub {
             deliveries.clone(),
             metrics.clone(),
         );
+        let (matchmaking, shown) = Matchmaking::new(
+            engine.clone(),
+            metrics.clone(),
+            options.matchmaking,
+            accounts.exist(),
+        );
         let presence = Presence::new(
             engine.clone(),
             topics.clone(),
+            matchmaking.clone(),
             deliveries.clone(),
             metrics.clone(),
             options.presence,
@@ -170,6 +184,7 @@ impl Hub {
             accounts,
             topics,
             presence,
+            matchmaking,
             deliveries,
             canaries: Canaries::default(),
             questions: Questions::default(),
@@ -185,12 +200,12 @@ impl Hub {
             .begin(&hub.node_info(&incarnation), hub.0.lease.length())
             .await?;
         hub.0.accounts.look().await;
-        let running = hub.spawn(messages);
+        let running = hub.spawn(messages, shown);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
         Ok((hub, running, stream))
     }
 
-    fn spawn(&self, messages: Messages) -> Running {
+    fn spawn(&self, messages: Messages, shown: mpsc::Receiver<(MatchId, UserId)>) -> Running {
         let mut tasks = JoinSet::new();
         let mut run =
             |task: fn(Hub) -> futures_util::future::BoxFuture<'static, ()>| -> AbortHandle {
@@ -205,6 +220,9 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
         run(|hub| Box::pin(async move { hub.keep_answering().await }));
+        run(|hub| Box::pin(async move { hub.keep_matching().await }));
+        let hub = self.clone();
+        tasks.spawn(async move { hub.keep_confirming(shown).await });
         tasks.spawn(self.clone().read(messages));
         if let Some(profiles) = self.0.accounts.profiles() {
             let changes = profiles.changes();
@@ -226,7 +244,7 @@ impl Hub {
                 } => {
                     self.0.presence.receive(partition, transition).await;
                 }
-                Message::Topic { user, message } => self.0.topics.receive(user, message).await,
+                Message::Topic { user, message } => self.hear(user, message).await,
                 Message::Canary { nonce } => self.0.canaries.landed(nonce),
                 Message::Asked { reply } => self.0.questions.put(reply),
                 Message::Interrupted => {
@@ -237,6 +255,25 @@ impl Hub {
                     self.0.lease.doubt();
                 }
             }
+        }
+    }
+
+    /// Hands a message on a user's topic to those who care.
+    async fn hear(&self, user: UserId, message: TopicMessage) {
+        if !self.0.matchmaking.lets_through(user, &message) {
+            return;
+        }
+        let about_a_match = match &message {
+            TopicMessage::MatchFound { id, .. } => Some(Some(id.clone())),
+            TopicMessage::MatchTimeout => Some(None),
+            TopicMessage::Update(..)
+            | TopicMessage::Event { .. }
+            | TopicMessage::Disconnect { .. }
+            | TopicMessage::AccountDeleted => None,
+        };
+        self.0.topics.receive(user, message).await;
+        if let Some(id) = about_a_match.filter(|_| self.0.topics.is_here(user)) {
+            self.0.matchmaking.shown(user, id);
         }
     }
 
@@ -490,6 +527,10 @@ impl Hub {
 
     fn presence(&self) -> &Presence {
         &self.0.presence
+    }
+
+    fn matchmaking(&self) -> &Arc<Matchmaking> {
+        &self.0.matchmaking
     }
 
     fn watches_max(&self) -> usize {

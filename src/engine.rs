@@ -3,6 +3,18 @@
 //! An engine keeps presence and last updates and carries messages between nodes. Calls go down; what
 //! happened comes back up as [`Message`]s on one stream, in the order in which it happened.
 
+/// Calls one method of whichever engine it is.
+macro_rules! either {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            Self::Memory(memory) => memory.$method($($argument),*),
+            Self::Redis(redis) => redis.$method($($argument),*).await,
+        }
+    };
+}
+
+// Below the macro that it uses, too.
+pub mod matchmaking;
 pub mod memory;
 pub mod redis;
 
@@ -13,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::ids::{ConnectionId, Incarnation, Revision, UserId};
+use crate::ids::{ConnectionId, Incarnation, MatchId, Revision, UserId};
 
 /// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
 const MESSAGES_MAX: usize = 1024;
@@ -98,10 +110,10 @@ pub enum Registration {
 }
 
 /// The outcome of taking offline whose grace is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// Users taken offline by this call.
-    pub count: u64,
+    pub offline: Vec<UserId>,
     /// When the next one is due, counted from now.
     pub next_due: Option<Duration>,
 }
@@ -255,6 +267,15 @@ pub enum TopicMessage {
     },
     /// The account is gone.
     AccountDeleted,
+    /// An opponent was found for the user.
+    MatchFound {
+        /// The match.
+        id: MatchId,
+        /// Against whom, as JSON.
+        opponent: Arc<RawValue>,
+    },
+    /// The user has waited for an opponent for as long as allowed.
+    MatchTimeout,
 }
 
 /// What happened, as the engine tells it.
@@ -328,16 +349,6 @@ pub struct LiveNode {
     pub info: NodeInfo,
     /// End of its lease, in ms since 1970 on the engine's clock.
     pub lease_ends_at_ms: u64,
-}
-
-/// Calls one method of whichever engine it is.
-macro_rules! either {
-    ($self:ident.$method:ident($($argument:expr),*)) => {
-        match $self {
-            Self::Memory(memory) => memory.$method($($argument),*),
-            Self::Redis(redis) => redis.$method($($argument),*).await,
-        }
-    };
 }
 
 impl Engine {
@@ -455,9 +466,12 @@ impl Engine {
         either!(self.disconnect(user))
     }
 
-    /// Marks the account as deleted for ever and says so. Returns how many nodes were listening.
+    /// Marks the account as deleted for ever and says so; the user waits for no opponent any more. Returns how many
+    /// nodes were listening.
     pub async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
-        either!(self.delete_account(user))
+        let nodes = either!(self.delete_account(user))?;
+        self.cancel(user, matchmaking::Meant::Any).await?;
+        Ok(nodes)
     }
 
     /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].

@@ -90,6 +90,34 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// A match that was found: unlike any other, also after the engine has lost its data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MatchId(Arc<str>);
+
+impl Serialize for MatchId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl MatchId {
+    /// The match called so.
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// What it is called.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MatchId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 /// One life of a node between two leases: `<node id>.<random>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Incarnation(Arc<str>);

@@ -43,6 +43,8 @@ pub struct Settings {
     pub node: NodeSettings,
     /// Who hears that somebody came or went, and when.
     pub presence: PresenceSettings,
+    /// How opponents are found.
+    pub matchmaking: MatchmakingSettings,
     /// What one client, user or request may use.
     pub limits: LimitSettings,
     /// What strangers see of a user.
@@ -206,6 +208,21 @@ pub enum Audience {
     Watchers,
 }
 
+/// `[matchmaking]`: how opponents are found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatchmakingSettings {
+    /// Difference in rating that is fine at once.
+    #[serde(deserialize_with = "values::number")]
+    pub rating_window: u32,
+    /// By how much each second of waiting widens it.
+    #[serde(deserialize_with = "values::number")]
+    pub widen_per_second: u32,
+    /// How long a user waits at most.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+}
+
 /// `[limits]`: what one client, user or request may use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -346,6 +363,16 @@ impl Default for PresenceSettings {
         Self {
             offline_grace: Duration::from_secs(2),
             audience: Audience::default(),
+        }
+    }
+}
+
+impl Default for MatchmakingSettings {
+    fn default() -> Self {
+        Self {
+            rating_window: 100,
+            widen_per_second: 20,
+            max_wait: Duration::from_secs(300),
         }
     }
 }

@@ -10,7 +10,7 @@
 -- ARGV[3]  int     ms by which to look ahead: 0, or the grace when no node is left to do it later
 -- ARGV[4]  int     ms for which nobody is taken offline after a restart or a failover
 --
--- RETURNS   { users taken offline, ms until the next one is due or -1 where that is unknown }
+-- RETURNS   { { users taken offline }, ms until the next one is due or -1 where that is unknown }
 -- PUBLISHES { epoch, rev, online = [], offline = [users] } when there are any
 -- REPEAT    safe: whoever was taken offline is no longer in the zset
 
@@ -34,7 +34,7 @@ if known ~= server then
   redis.call('SET', server_key, server .. ' ' .. from)
 end
 if now_ms < tonumber(from) and ahead_ms == 0 then
-  return { 0, -1 }
+  return { {}, -1 }
 end
 
 -- register.lua takes a user who is back out of the zset, so everybody found here has no connection.
@@ -58,6 +58,6 @@ end
 
 local next_one = redis.call('ZRANGE', leaving, 0, 0, 'WITHSCORES')
 if #next_one == 0 then
-  return { #offline, -1 }
+  return { offline, -1 }
 end
-return { #offline, math.max(0, tonumber(next_one[2]) - now_ms) }
+return { offline, math.max(0, tonumber(next_one[2]) - now_ms) }

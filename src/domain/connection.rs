@@ -102,6 +102,11 @@ impl Connection {
         self.user
     }
 
+    /// The hub that it is admitted to.
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Has the oldest open question answered in its turn, after what is to be told before.
     pub async fn take_turn(&self) {
         self.hub.take_turn(self.id).await;
@@ -146,6 +151,9 @@ impl Connection {
         if let Some(user) = self.user {
             self.hub.topics().leave(user, self.id);
             self.hub.presence().release(user, self.id);
+            if !self.hub.topics().is_here(user) {
+                self.hub.matchmaking().forget(user);
+            }
         }
     }
 }

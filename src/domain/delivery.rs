@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::visibility::View;
 use crate::engine::{Kind, Views};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, MatchId, UserId};
 
 /// Deliveries waiting to be written. When it is full, whoever produces waits, up to the reader of the
 /// engine's messages, whose buffer then begins to fill.
@@ -82,6 +82,20 @@ pub enum Delivery {
         own: Recipients,
         /// Who watches the user.
         watchers: Watchers,
+    },
+    /// An opponent was found for a user.
+    MatchFound {
+        /// The match.
+        id: MatchId,
+        /// Against whom, as JSON.
+        opponent: Arc<RawValue>,
+        /// The user's own connections that were not told yet.
+        own: Recipients,
+    },
+    /// A user has waited for an opponent for as long as allowed.
+    MatchTimeout {
+        /// The user's own connections.
+        own: Recipients,
     },
     /// It is the turn of the oldest open question of `to`, whose answer is known already.
     Turn {

@@ -199,6 +199,7 @@ impl Hub {
                 return Err(EngineError::Unavailable(reason.to_owned()));
             }
         }
+        self.matchmaking().ask_again().await?;
         tracing::info!(connections = connections.len(), "registered again");
         self.lease().registered_again.notify_one();
         Ok(())

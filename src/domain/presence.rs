@@ -8,6 +8,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::Notify;
 
 use super::delivery::{Deliveries, Delivery, StatusChange};
+use super::matchmaking::Matchmaking;
 use super::replica::{Applied, Change, Replica};
 use super::topic::Topics;
 use crate::engine::{Engine, EngineError, Registration, Transition};
@@ -64,6 +65,7 @@ pub struct PresenceOptions {
 pub(crate) struct Presence {
     engine: Engine,
     topics: Arc<Topics>,
+    matchmaking: Arc<Matchmaking>,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
     options: PresenceOptions,
@@ -79,6 +81,7 @@ impl Presence {
     pub(crate) fn new(
         engine: Engine,
         topics: Arc<Topics>,
+        matchmaking: Arc<Matchmaking>,
         deliveries: Deliveries,
         metrics: Arc<Metrics>,
         options: PresenceOptions,
@@ -87,6 +90,7 @@ impl Presence {
         Self {
             engine,
             topics,
+            matchmaking,
             deliveries,
             metrics,
             options,
@@ -262,6 +266,12 @@ impl Presence {
         (replica.page(after, limit), replica.count())
     }
 
+    /// Whether `user` is online, as far as this node knows; where it does not know, the user may be.
+    pub(crate) fn may_be_online(&self, user: UserId) -> bool {
+        let replica = self.replica();
+        !replica.is_complete() || replica.contains(user)
+    }
+
     /// Whether the replica follows the transitions of every partition.
     pub(crate) fn is_complete(&self) -> bool {
         self.replica().is_complete()
@@ -427,6 +437,8 @@ impl Presence {
                 .engine
                 .expire(partition, EXPIRE_BATCH_MAX, ahead, self.options.doubt)
                 .await?;
+            // Where it fails, whoever looks at the queue next finds them.
+            self.matchmaking.drop_offline(&expired.offline).await?;
             if expired.next_due.is_none_or(|due| due > ahead) {
                 return Ok(expired.next_due);
             }

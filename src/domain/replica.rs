@@ -85,6 +85,11 @@ impl Replica {
         self.online.len()
     }
 
+    /// Whether `user` is online.
+    pub fn contains(&self, user: UserId) -> bool {
+        self.online.contains(&user)
+    }
+
     /// At most `limit` online users above `after`, ascending.
     pub fn page(&self, after: Option<UserId>, limit: usize) -> Vec<UserId> {
         use std::ops::Bound::{Excluded, Unbounded};

@@ -3,7 +3,7 @@
 //! A topic is in the table while somebody cares. One task brings the engine's subscriptions in line with the
 //! table, so that a subscription that comes, goes and comes again ends as it should.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::delivery::{Deliveries, Delivery, LastUpdates, Recipients, Watchers};
 use super::visibility::view_of;
 use super::watching::{Watching, remove};
 use crate::engine::{Engine, EngineError, Kind, Stored, TopicMessage, Update, Views};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, MatchId, UserId};
 use crate::telemetry::Metrics;
 
 /// Topics subscribed in one go.
@@ -26,6 +26,9 @@ const READ_BATCH_MAX: usize = 64;
 
 /// How long a caller waits for a topic: nobody waits for ever while Redis comes and goes.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Matches remembered for each user. One that is told again is hardly older than the one after the next.
+const MATCHES_MAX: usize = 8;
 
 /// Pause before a subscription that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -80,6 +83,8 @@ struct Topic {
     friends: Option<HashSet<UserId>>,
     waiting: Vec<oneshot::Sender<Result<(), EngineError>>>,
     last: LastUpdates,
+    /// The last matches that were found for the user, and the connections that were told: a match may be told again.
+    matches: VecDeque<(MatchId, HashSet<ConnectionId>)>,
 }
 
 /// Keeps a topic in the table while a call waits for it.
@@ -429,6 +434,13 @@ impl Topics {
         own.collect()
     }
 
+    /// Whether the user has a connection of their own on this node.
+    pub(crate) fn is_here(&self, user: UserId) -> bool {
+        let table = self.table();
+        let topic = table.topics.get(&user);
+        topic.is_some_and(|topic| !topic.own.is_empty())
+    }
+
     /// Whether `connection` is one of the user's own.
     pub(crate) fn is_own(&self, user: UserId, connection: ConnectionId) -> bool {
         self.table()
@@ -476,6 +488,11 @@ impl Topic {
                     watchers: self.watching.watchers(),
                 })
             }
+            TopicMessage::MatchFound { id, opponent } => {
+                let own = self.not_told_of(&id);
+                (!own.is_empty()).then_some(Delivery::MatchFound { id, opponent, own })
+            }
+            TopicMessage::MatchTimeout => Some(Delivery::MatchTimeout { own }),
         }
     }
 
@@ -504,6 +521,20 @@ impl Topic {
         let last: LastUpdates = last.map(|(kind, views)| (*kind, views.clone())).collect();
         let disclosure = !to.is_empty() && !last.is_empty();
         disclosure.then_some(Delivery::Disclosure { user, last, to })
+    }
+
+    /// The user's own connections that are told of a match now for the first time.
+    fn not_told_of(&mut self, id: &MatchId) -> Recipients {
+        if !self.matches.iter().any(|(known, _)| known == id) {
+            self.matches.truncate(MATCHES_MAX - 1);
+            self.matches.push_front((id.clone(), HashSet::new()));
+        }
+        let known = self.matches.iter_mut().find(|(known, _)| known == id);
+        let Some((_, told)) = known else {
+            return Recipients::default();
+        };
+        let own = self.own.iter().copied();
+        Arc::new(own.filter(|connection| told.insert(*connection)).collect())
     }
 
     fn own_since_before(&self, before_ms: u64) -> Recipients {

@@ -2,6 +2,8 @@
 //!
 //! Nothing outlives the process, so there is one epoch, no lease to lose, and nobody to miss a message.
 
+mod matchmaking;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
+use self::matchmaking::Matchmaking;
 use super::{
     EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo, Position,
     Published, Reaped, RegisteredConnection, Registration, Stored, TopicMessage, Transition,
@@ -29,6 +32,7 @@ pub struct Memory {
     incarnation: Incarnation,
     profile_ttl_ms: u64,
     state: Mutex<State>,
+    matchmaking: Mutex<Matchmaking>,
     messages: broadcast::Sender<Message>,
 }
 
@@ -81,6 +85,7 @@ impl Memory {
             incarnation,
             profile_ttl_ms: profile_ttl.as_millis() as u64,
             state: Mutex::default(),
+            matchmaking: Mutex::default(),
             messages,
         };
         (Arc::new(memory), receiver)
@@ -199,16 +204,15 @@ impl Memory {
             state.users.remove(&user);
             offline.push(user);
         }
-        let count = offline.len() as u64;
-        if count > 0 {
-            self.tell_transition(state, Vec::new(), offline);
+        if !offline.is_empty() {
+            self.tell_transition(state, Vec::new(), offline.clone());
         }
         let next_due = state
             .leaving
             .first()
             .map(|(offline_at_ms, _)| offline_at_ms.saturating_sub(now_ms));
         Ok(Expired {
-            count,
+            offline,
             next_due: next_due.map(Duration::from_millis),
         })
     }

@@ -6,6 +6,7 @@ mod answer;
 mod bus;
 pub mod doctor;
 mod keys;
+mod matchmaking;
 mod scripts;
 
 use std::collections::{HashMap, HashSet};
@@ -112,6 +113,34 @@ impl Redis {
             profile_ttl_ms: options.profile_ttl.as_millis(),
         };
         (redis, messages)
+    }
+
+    /// Connects without being a node, to look at the data: records no layout, and no message ever arrives.
+    ///
+    /// # Errors
+    /// When the URL is none, Redis does not answer, or the data has another layout.
+    pub async fn visit(options: &Options) -> Result<Self, OpenError> {
+        let commands = connect(options).await?;
+        // Nothing is subscribed, so one connection does.
+        let nobody = Incarnation::new(&random_name());
+        let (redis, _messages) = Self::on(commands.clone(), commands, nobody, options);
+        let recorded = redis
+            .recorded_layout()
+            .await
+            .map_err(|error| redis.unreachable(&error))?;
+        if let Some(found) = recorded {
+            agree(options, found)?;
+        }
+        Ok(redis)
+    }
+
+    async fn recorded_layout(&self) -> Result<Option<(u64, u64)>, EngineError> {
+        let (layout, partitions): (Option<u64>, Option<u64>) = self
+            .commands
+            .hmget(self.keys.meta(), vec!["layout", "partitions"])
+            .await
+            .map_err(unavailable)?;
+        Ok(layout.zip(partitions))
     }
 
     /// Records the layout, or compares with the one that is recorded.
@@ -259,10 +288,11 @@ impl Redis {
             ahead.as_millis().to_string(),
             patience.as_millis().to_string(),
         ];
-        let (count, next_due_ms): (u64, i64) =
+        let (offline, next_due_ms): (Vec<u64>, i64) =
             self.scripts.expire.call(&self.commands, keys, args).await?;
+        let offline = offline.into_iter();
         Ok(Expired {
-            count,
+            offline: offline.filter_map(|id| UserId::try_from(id).ok()).collect(),
             next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis),
         })
     }

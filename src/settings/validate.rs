@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::SettingsError;
 use super::{
-    AuthSettings, HttpSettings, LimitSettings, NodeSettings, PostgresSettings, RedisSettings,
-    Settings,
+    AuthSettings, HttpSettings, LimitSettings, MatchmakingSettings, NodeSettings, PostgresSettings,
+    RedisSettings, Settings,
 };
 
 /// Longest node id; it is part of keys, and of every connection that Redis knows.
@@ -29,6 +29,13 @@ const POOL_MAX: usize = 1000;
 /// Less is no time to answer in, more is no limit.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Wider than any two ratings are apart.
+const WINDOW_MAX: u32 = 2_000_000;
+
+/// Less is no time to be found in; after more nobody is there any more.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_hours(24);
 
 /// Claims that mean something else already.
 const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
@@ -80,6 +87,7 @@ pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
     postgres(&settings.postgres)?;
     auth(&settings.auth)?;
     node(&settings.node)?;
+    matchmaking(&settings.matchmaking)?;
     limits(&settings.limits)?;
     log_level(&settings.log.level)
 }
@@ -259,6 +267,24 @@ fn node(node: &NodeSettings) -> Result<(), SettingsError> {
             "must be at most half of node.lease ({}): a third of it is a good choice",
             humantime::format_duration(node.lease),
         ),
+    )
+}
+
+fn matchmaking(matchmaking: &MatchmakingSettings) -> Result<(), SettingsError> {
+    check(
+        matchmaking.rating_window <= WINDOW_MAX,
+        "matchmaking.rating_window",
+        format!("must be from 0 to {WINDOW_MAX}"),
+    )?;
+    check(
+        matchmaking.widen_per_second <= WINDOW_MAX,
+        "matchmaking.widen_per_second",
+        format!("must be from 0 to {WINDOW_MAX}"),
+    )?;
+    check(
+        (WAIT_MIN..=WAIT_MAX).contains(&matchmaking.max_wait),
+        "matchmaking.max_wait",
+        "must be from 1s to 1day",
     )
 }
 

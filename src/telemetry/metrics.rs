@@ -65,6 +65,16 @@ pub struct Metrics {
     pub canary_lag_seconds: Gauge<f64, AtomicU64>,
     /// Events written to connections of this node.
     pub deliveries: Counter,
+    /// Users put in the queue by this node.
+    pub matchmaking_joins: Counter,
+    /// Matches made by this node.
+    pub matches_made: Counter,
+    /// Users sent back to the front of the queue by this node.
+    pub matchmaking_requeued: Counter,
+    /// Tickets that ran out, as told by this node.
+    pub match_timeouts: Counter,
+    /// Users who wait on all nodes, when this node looked last.
+    pub matchmaking_queue: Gauge,
     /// Connections closed because they did not keep up.
     pub overflows: Counter,
     /// Events received from clients.
@@ -115,6 +125,19 @@ impl Metrics {
             "Connections of dead nodes released by this one",
         );
         let deliveries = counter("deliveries", "Events written to connections of this node");
+        let matchmaking_joins = counter(
+            "matchmaking_joins",
+            "Users put in the queue of matchmaking by this node",
+        );
+        let matches_made = counter("matchmaking_matches", "Matches made by this node");
+        let matchmaking_requeued = counter(
+            "matchmaking_requeued",
+            "Users sent back to the front of the queue, because their opponent was gone",
+        );
+        let match_timeouts = counter(
+            "matchmaking_timeouts",
+            "Users told by this node that no opponent was found in time",
+        );
         let overflows = counter(
             "connections_overflowed",
             "Connections closed because they did not keep up",
@@ -133,6 +156,10 @@ impl Metrics {
         let online_users = gauge(
             "online_users",
             "Users online on all nodes, as this node sees it",
+        );
+        let matchmaking_queue = gauge(
+            "matchmaking_queue",
+            "Users who wait for an opponent on all nodes, when this node looked last",
         );
         let topics = gauge("topics", "Topics this node listens to");
         let canary_lag_seconds = Gauge::default();
@@ -164,6 +191,11 @@ impl Metrics {
             reaped_connections,
             canary_lag_seconds,
             deliveries,
+            matchmaking_joins,
+            matches_made,
+            matchmaking_requeued,
+            match_timeouts,
+            matchmaking_queue,
             overflows,
             client_events,
             refused_events,

@@ -10,6 +10,7 @@ mod events;
 mod friends;
 mod health;
 mod matches;
+mod matchmaking;
 mod me;
 mod metrics;
 mod nodes;
@@ -85,6 +86,9 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(presence::list))
         .routes(routes!(presence::one))
         .routes(routes!(nodes::list))
+        .routes(routes!(matchmaking::show))
+        .routes(routes!(matchmaking::join))
+        .routes(routes!(matchmaking::leave))
         .merge(of_accounts)
         .split_for_parts();
     openapi::complete(&mut description);

@@ -9,7 +9,7 @@ use crate::domain::delivery::LastUpdates;
 use crate::domain::token::TokenError;
 use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
-use crate::ids::{Revision, UserId};
+use crate::ids::{MatchId, Revision, UserId};
 
 /// Events that clients send.
 pub mod client_event {
@@ -21,6 +21,10 @@ pub mod client_event {
     pub const UNWATCH_PROFILE: &str = "unwatch-profile";
     /// Go on with a newer token.
     pub const REFRESH_TOKEN: &str = "refresh-token";
+    /// Wait for an opponent.
+    pub const JOIN_MATCHMAKING: &str = "join-matchmaking";
+    /// Wait no longer.
+    pub const LEAVE_MATCHMAKING: &str = "leave-matchmaking";
 }
 
 /// Events that the hub sends.
@@ -39,6 +43,10 @@ pub mod server_event {
     pub const ACCOUNT_DELETED: &str = "account-deleted";
     /// A watched account is gone.
     pub const PROFILE_DELETED: &str = "profile-deleted";
+    /// An opponent was found.
+    pub const MATCH_FOUND: &str = "match-found";
+    /// No opponent was found in time.
+    pub const MATCH_TIMEOUT: &str = "match-timeout";
     /// The token expires soon.
     pub const TOKEN_EXPIRING: &str = "token-expiring";
     /// The hub is about to close the connection.
@@ -168,6 +176,37 @@ pub struct Done {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
+}
+
+/// Whether joining changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueStatus {
+    /// The user waits from now on.
+    Queued,
+    /// The user waited already, in this tab or another.
+    AlreadyQueued,
+}
+
+impl QueueStatus {
+    /// What joining came to.
+    pub fn of(already: bool) -> Self {
+        if already {
+            Self::AlreadyQueued
+        } else {
+            Self::Queued
+        }
+    }
+}
+
+/// The answer to `join-matchmaking`.
+#[derive(Debug, Serialize, TS)]
+pub struct Queued {
+    /// Always `true`.
+    #[ts(type = "true")]
+    pub ok: bool,
+    /// Whether the user waited already.
+    pub status: QueueStatus,
 }
 
 /// The answer to `refresh-token`.
@@ -412,6 +451,31 @@ pub struct MatchHistoryUpdate<'a> {
     pub revision: Revision,
 }
 
+/// Somebody's opponent, as everybody may see them.
+#[derive(Debug, TS)]
+#[ts(rename_all = "camelCase")]
+pub struct Opponent {
+    /// The opponent's id.
+    #[ts(type = "number")]
+    pub user_id: UserId,
+    /// The name shown, where one is known.
+    pub username: Option<String>,
+    /// Where the picture is, if there is one.
+    pub avatar: Option<String>,
+}
+
+/// The payload of `match-found`.
+#[derive(Debug, Serialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchFound<'a> {
+    /// The match; both players get the same.
+    #[ts(type = "string")]
+    pub match_id: MatchId,
+    /// Against whom.
+    #[ts(type = "Opponent")]
+    pub opponent: &'a RawValue,
+}
+
 /// The payload of `token-expiring`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
@@ -490,6 +554,10 @@ pub fn typescript() -> String {
         declaration::<GameStatsUpdate>(&config),
         declaration::<FriendListUpdate>(&config),
         declaration::<MatchHistoryUpdate>(&config),
+        declaration::<QueueStatus>(&config),
+        declaration::<Queued>(&config),
+        declaration::<Opponent>(&config),
+        declaration::<MatchFound>(&config),
         declaration::<TokenExpiring>(&config),
         declaration::<KickCode>(&config),
         declaration::<Kicked>(&config),
@@ -511,6 +579,10 @@ export interface ClientToServerEvents {
   "watch-profile": (request: UserRequest, answer?: (reply: Watching | Refusal) => void) => void;
   /** Stop watching a profile. */
   "unwatch-profile": (request: UserRequest, answer?: (reply: Done | Refusal) => void) => void;
+  /** Wait for an opponent; `match-found` tells when there is one. One place in the queue for all tabs. */
+  "join-matchmaking": (answer?: (reply: Queued | Refusal) => void) => void;
+  /** Wait no longer. */
+  "leave-matchmaking": (answer?: (reply: Done | Refusal) => void) => void;
   /** Go on with a newer token of the same user. */
   "refresh-token": (request: TokenRequest, answer?: (reply: TokenRefreshed | Refusal) => void) => void;
 }
@@ -531,6 +603,10 @@ export interface ServerToClientEvents {
   "account-deleted": () => void;
   /** A watched account is gone. */
   "profile-deleted": (user: UserRequest) => void;
+  /** An opponent was found. */
+  "match-found": (match: MatchFound) => void;
+  /** No opponent was found in time; the user waits no longer. */
+  "match-timeout": () => void;
   /** The token expires soon; send `refresh-token`. */
   "token-expiring": (notice: TokenExpiring) => void;
   /** The hub is about to close the connection. */

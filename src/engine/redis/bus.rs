@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::keys::{Channel, Keys};
 use super::scripts::unavailable;
 use crate::engine::{EngineError, Kind, MESSAGES_MAX, Message, Messages, TopicMessage, Views};
-use crate::ids::Revision;
+use crate::ids::{MatchId, Revision};
 
 /// The one question there is.
 const ASK_CONNECTIONS: &str = "connections";
@@ -161,6 +161,9 @@ struct WireMessage {
     full: Option<Box<RawValue>>,
     event: Option<String>,
     data: Option<Box<RawValue>>,
+    #[serde(rename = "matchId")]
+    match_id: Option<String>,
+    opponent: Option<Box<RawValue>>,
 }
 
 impl WireMessage {
@@ -172,6 +175,11 @@ impl WireMessage {
             }),
             "disconnect" => Some(TopicMessage::Disconnect { before_ms: None }),
             "account-deleted" => Some(TopicMessage::AccountDeleted),
+            "match-found" => Some(TopicMessage::MatchFound {
+                id: MatchId::new(&self.match_id?),
+                opponent: Arc::from(self.opponent?),
+            }),
+            "match-timeout" => Some(TopicMessage::MatchTimeout),
             kind => {
                 let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
                 let views = Views {

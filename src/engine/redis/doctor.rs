@@ -15,14 +15,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::interfaces::HashesInterface;
-
 use self::census::Census;
 pub use self::finding::{Category, Finding, Problem};
 use self::look::Suspects;
-use super::{Options, Redis, agree, connect};
+use super::{Options, Redis};
 use crate::engine::{EngineError, OpenError};
-use crate::ids::{Incarnation, random_name};
 
 /// Longer than an admission, a farewell or a round of reaping takes: whatever is wrong before and after stays so.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -76,29 +73,8 @@ impl Doctor {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(options: &Options, rules: Rules) -> Result<Self, OpenError> {
-        let commands = connect(options).await?;
-        // Nothing is subscribed, so one connection does, and no message ever arrives.
-        let nobody = Incarnation::new(&random_name());
-        let (redis, _messages) = Redis::on(commands.clone(), commands, nobody, options);
-        let doctor = Self { redis, rules };
-        let recorded = doctor
-            .recorded_layout()
-            .await
-            .map_err(|error| doctor.redis.unreachable(&error))?;
-        if let Some(found) = recorded {
-            agree(options, found)?;
-        }
-        Ok(doctor)
-    }
-
-    async fn recorded_layout(&self) -> Result<Option<(u64, u64)>, EngineError> {
-        let (layout, partitions): (Option<u64>, Option<u64>) = self
-            .redis
-            .commands
-            .hmget(self.redis.keys.meta(), vec!["layout", "partitions"])
-            .await
-            .map_err(super::scripts::unavailable)?;
-        Ok(layout.zip(partitions))
+        let redis = Redis::visit(options).await?;
+        Ok(Self { redis, rules })
     }
 
     /// Looks twice, if the first look finds anything.

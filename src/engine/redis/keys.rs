@@ -126,6 +126,13 @@ impl Keys {
         self.of_user(user, "user")
     }
 
+    /// The keys of matchmaking, which have a hash tag of their own.
+    pub(crate) fn matchmaking(&self) -> Matchmaking<'_> {
+        Matchmaking {
+            prefix: &self.prefix,
+        }
+    }
+
     /// What all keys match, for `SCAN`. No prefix has a character that means something in a pattern.
     pub(crate) fn pattern(&self) -> String {
         let mut pattern = self.prefix.clone();
@@ -164,6 +171,54 @@ impl Keys {
             None if name == "presence" => partition.parse().ok().map(Channel::Presence),
             _ => None,
         }
+    }
+}
+
+/// Spells the keys of matchmaking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matchmaking<'a> {
+    prefix: &'a str,
+}
+
+impl Matchmaking<'_> {
+    pub(crate) fn queue(&self) -> String {
+        format!("{}:{{mm}}:queue", self.prefix)
+    }
+
+    pub(crate) fn ratings(&self) -> String {
+        format!("{}:{{mm}}:ratings", self.prefix)
+    }
+
+    pub(crate) fn tickets(&self) -> String {
+        format!("{}:{{mm}}:tickets", self.prefix)
+    }
+
+    pub(crate) fn playing(&self) -> String {
+        format!("{}:{{mm}}:playing", self.prefix)
+    }
+
+    pub(crate) fn matches(&self) -> String {
+        format!("{}:{{mm}}:matches", self.prefix)
+    }
+
+    pub(crate) fn pending(&self) -> String {
+        format!("{}:{{mm}}:pending", self.prefix)
+    }
+
+    pub(crate) fn timeouts(&self) -> String {
+        format!("{}:{{mm}}:timeouts", self.prefix)
+    }
+
+    pub(crate) fn count(&self) -> String {
+        format!("{}:{{mm}}:count", self.prefix)
+    }
+
+    pub(crate) fn looked(&self) -> String {
+        format!("{}:{{mm}}:looked", self.prefix)
+    }
+
+    pub(crate) fn made(&self) -> String {
+        format!("{}:{{mm}}:made", self.prefix)
     }
 }
 

@@ -30,6 +30,14 @@ pub(crate) struct Scripts {
     pub(crate) reap: Script,
     pub(crate) repair: Script,
     pub(crate) claim: Script,
+    pub(crate) enqueue: Script,
+    pub(crate) cancel: Script,
+    pub(crate) pair: Script,
+    pub(crate) due: Script,
+    pub(crate) tell: Script,
+    pub(crate) confirm: Script,
+    pub(crate) requeue: Script,
+    pub(crate) status: Script,
 }
 
 impl Scripts {
@@ -50,6 +58,14 @@ impl Scripts {
             repair: Script::new(include_str!("../../../lua/presence/repair.lua")),
             renew: Script::new(include_str!("../../../lua/lease/renew.lua")),
             claim: Script::new(include_str!("../../../lua/meta/claim.lua")),
+            enqueue: Script::new(include_str!("../../../lua/matchmaking/enqueue.lua")),
+            cancel: Script::new(include_str!("../../../lua/matchmaking/cancel.lua")),
+            pair: Script::new(include_str!("../../../lua/matchmaking/pair.lua")),
+            due: Script::new(include_str!("../../../lua/matchmaking/due.lua")),
+            tell: Script::new(include_str!("../../../lua/matchmaking/tell.lua")),
+            confirm: Script::new(include_str!("../../../lua/matchmaking/confirm.lua")),
+            requeue: Script::new(include_str!("../../../lua/matchmaking/requeue.lua")),
+            status: Script::new(include_str!("../../../lua/matchmaking/status.lua")),
         }
     }
 }

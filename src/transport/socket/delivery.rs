@@ -13,8 +13,8 @@ use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
 use crate::ids::{ConnectionId, UserId};
 use crate::transport::protocol::{
-    FriendListUpdate, GameStatsUpdate, KickCode, MatchHistoryUpdate, ProfileUpdate, Status,
-    UserRequest, UserStatusChange, Watching, event_of, seen, server_event,
+    FriendListUpdate, GameStatsUpdate, KickCode, MatchFound, MatchHistoryUpdate, ProfileUpdate,
+    Status, UserRequest, UserStatusChange, Watching, event_of, seen, server_event,
 };
 
 /// Pause in which connections that are behind write some of what waits for them.
@@ -94,6 +94,18 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
             let notice = Packet::new(server_event::PROFILE_DELETED, &user);
             emit(outlets, &watchers.friends, notice.as_ref());
             emit(outlets, &watchers.strangers, notice.as_ref());
+        }
+        Delivery::MatchFound { id, opponent, own } => {
+            let found = MatchFound {
+                match_id: id,
+                opponent: data_of(&opponent),
+            };
+            let packet = Packet::new(server_event::MATCH_FOUND, &found);
+            emit(outlets, &own, packet.as_ref());
+        }
+        Delivery::MatchTimeout { own } => {
+            let packet = Packet::bare(server_event::MATCH_TIMEOUT);
+            emit(outlets, &own, Some(&packet));
         }
         Delivery::Turn { to } => answer(outlets, to, None),
         Delivery::OnlineUsers { to, users } => answer(outlets, to, Some(&users)),

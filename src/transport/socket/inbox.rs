@@ -33,6 +33,8 @@ pub(super) enum Request {
     Watch(UserId),
     Unwatch(UserId),
     RefreshToken(String),
+    JoinMatchmaking,
+    LeaveMatchmaking,
 }
 
 /// A request, and where its answer goes.
@@ -170,6 +172,8 @@ fn decode(event: &str, payload: Option<&RawValue>) -> Result<Request, (ErrorCode
         client_event::REFRESH_TOKEN => {
             decode_payload(payload).map(|TokenRequest { token }| Request::RefreshToken(token))
         }
+        client_event::JOIN_MATCHMAKING => Ok(Request::JoinMatchmaking),
+        client_event::LEAVE_MATCHMAKING => Ok(Request::LeaveMatchmaking),
         _ => Err((ErrorCode::UnknownEvent, "there is no such event".to_owned())),
     }
 }

@@ -12,10 +12,11 @@ use super::outlet::{Outlet, Packet};
 use super::reply::Question;
 use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
+use crate::domain::matchmaking::JoinError;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
 use crate::transport::protocol::{
-    Done, ErrorCode, KickCode, TokenExpiring, TokenRefreshed, server_event,
+    Done, ErrorCode, KickCode, QueueStatus, Queued, TokenExpiring, TokenRefreshed, server_event,
 };
 
 /// How long before its end a client is told that its token expires.
@@ -23,6 +24,9 @@ const EXPIRY_NOTICE_MS: u64 = 30_000;
 
 /// A token that lives longer is looked at again after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// What a client is told when the engine cannot be reached.
+const UNREACHABLE: &str = "the hub cannot reach what it needs at the moment; try again";
 
 struct Session {
     sockets: Arc<Sockets>,
@@ -95,6 +99,8 @@ impl Session {
                 self.answer(question, &Done { ok: true }).await;
             }
             Request::RefreshToken(token) => self.refresh_token(&token, question).await,
+            Request::JoinMatchmaking => self.join_matchmaking(question).await,
+            Request::LeaveMatchmaking => self.leave_matchmaking(question).await,
         }
     }
 
@@ -110,8 +116,7 @@ impl Session {
                 }
                 WatchError::Engine(error) => {
                     tracing::debug!(connection = %self.connection.id(), %error, "could not watch");
-                    let message = "the hub cannot reach what it needs at the moment; try again";
-                    self.refuse(question, ErrorCode::Unavailable, message);
+                    self.refuse(question, ErrorCode::Unavailable, UNREACHABLE);
                 }
             }
         }
@@ -151,6 +156,37 @@ impl Session {
                     ErrorCode::InvalidToken,
                     "the token is not valid, or has expired",
                 );
+            }
+        }
+    }
+
+    async fn join_matchmaking(&self, question: Question) {
+        match self.connection.join_matchmaking().await {
+            // Told of no match before the answer is on its way.
+            Ok(joined) => {
+                let status = QueueStatus::of(joined.already);
+                self.answer(question, &Queued { ok: true, status }).await;
+                drop(joined);
+            }
+            Err(error) => self.refuse_matchmaking(question, &error),
+        }
+    }
+
+    async fn leave_matchmaking(&self, question: Question) {
+        match self.connection.leave_matchmaking().await {
+            Ok(()) => self.answer(question, &Done { ok: true }).await,
+            Err(error) => self.refuse_matchmaking(question, &error),
+        }
+    }
+
+    fn refuse_matchmaking(&self, question: Question, error: &JoinError) {
+        match error {
+            JoinError::NotSignedIn => {
+                self.refuse(question, ErrorCode::NotSignedIn, error.to_string())
+            }
+            JoinError::NotOnline | JoinError::Engine(_) => {
+                tracing::debug!(connection = %self.connection.id(), %error, "could not reach the queue");
+                self.refuse(question, ErrorCode::Unavailable, UNREACHABLE);
             }
         }
     }

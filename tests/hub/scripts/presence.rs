@@ -103,7 +103,8 @@ async fn expire(server: &Server, batch_max: u64, ahead_ms: u64) -> (u64, i64) {
     ];
     let answer = server.run(EXPIRE, keys, &args).await;
     let next_due_ms = answer[1].as_i64().unwrap_or_else(|| panic!("{answer}"));
-    (number(&answer[0]), next_due_ms)
+    let offline = answer[0].as_array().unwrap_or_else(|| panic!("{answer}"));
+    (offline.len() as u64, next_due_ms)
 }
 
 /// Releases at most `batch_max` of what a dead incarnation owes: how many were, how many are left.

@@ -1,0 +1,424 @@
+//! Matchmaking in this process: the same rules as the scripts in `lua/matchmaking/`, which say more about them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::Memory;
+use crate::clock::now_ms;
+use crate::engine::matchmaking::{
+    Due, Enqueued, Meant, Paired, PairingRules, PendingMatch, QueueStatus, Telling, Ticket,
+};
+use crate::engine::{EngineError, TopicMessage};
+use crate::ids::{MatchId, UserId, random_name};
+
+/// Seconds of which the matches made are counted.
+const SECONDS: u64 = 60;
+
+/// Everything about matchmaking.
+#[derive(Default)]
+pub(super) struct Matchmaking {
+    tickets: HashMap<UserId, Waiting>,
+    queue: BTreeMap<i64, UserId>,
+    /// The same by rating, then place.
+    ratings: BTreeMap<(i64, i64), UserId>,
+    /// Matches found for users that are not over.
+    playing: HashMap<UserId, MatchId>,
+    matches: HashMap<MatchId, Found>,
+    /// Users whose ticket ran out, and when they are told again (ms).
+    timeouts: HashMap<UserId, u64>,
+    /// The last number given, for places and versions.
+    count: u64,
+    looked: Looked,
+    /// Matches made in each second.
+    made: BTreeMap<u64, u64>,
+}
+
+/// How far tickets were looked at.
+#[derive(Default)]
+struct Looked {
+    fresh: i64,
+    again: Option<i64>,
+    next_ms: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    place: i64,
+    ticket: Ticket,
+}
+
+/// A match that is not over.
+struct Found {
+    tickets: [Ticket; 2],
+    taken: HashSet<UserId>,
+    told: bool,
+    left: bool,
+    due_ms: u64,
+}
+
+impl Found {
+    fn users(&self) -> [UserId; 2] {
+        self.tickets.map(|ticket| ticket.user)
+    }
+
+    fn is_over(&self) -> bool {
+        self.users().iter().all(|user| self.taken.contains(user))
+    }
+}
+
+impl Matchmaking {
+    fn number(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    fn insert(&mut self, place: i64, ticket: Ticket) {
+        self.queue.insert(place, ticket.user);
+        self.ratings.insert((ticket.rating, place), ticket.user);
+        self.tickets.insert(ticket.user, Waiting { place, ticket });
+    }
+
+    fn remove(&mut self, user: UserId) -> Option<Ticket> {
+        let Waiting { place, ticket } = self.tickets.remove(&user)?;
+        self.queue.remove(&place);
+        self.ratings.remove(&(ticket.rating, place));
+        Some(ticket)
+    }
+
+    /// Users to look at, and whether there are more.
+    fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
+        let fresh = self.queue.range(self.looked.fresh + 1..).take(batch_max);
+        let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
+        if let Some((last, _)) = fresh.last() {
+            self.looked.fresh = *last;
+            return (fresh.into_iter().map(|(_, user)| user).collect(), true);
+        }
+        if now_ms < self.looked.next_ms {
+            return (Vec::new(), false);
+        }
+        let from = self.looked.again.map_or(i64::MIN, |again| again + 1);
+        let again = self.queue.range(from..).take(batch_max);
+        let again: Vec<(i64, UserId)> = again.map(|(place, user)| (*place, *user)).collect();
+        let more = again.len() == batch_max;
+        self.looked.again = again.last().filter(|_| more).map(|(place, _)| *place);
+        if !more {
+            self.looked.next_ms = now_ms + rest.as_millis() as u64;
+        }
+        (again.into_iter().map(|(_, user)| user).collect(), more)
+    }
+
+    /// Those with a rating from `low` to `high`, by rating and then place.
+    fn rated(
+        &self,
+        low: i64,
+        high: i64,
+    ) -> impl DoubleEndedIterator<Item = (&(i64, i64), &UserId)> {
+        // A range that is none would be a mistake of ours to the map.
+        let range = (low, i64::MIN)..=(high.max(low), i64::MAX);
+        self.ratings.range(range).filter(move |_| low <= high)
+    }
+
+    /// The closest rating within `reach`; the oldest of several.
+    fn closest(&self, waiting: &Waiting, reach: i64) -> Option<UserId> {
+        let (rating, place) = (waiting.ticket.rating, waiting.place);
+        let equal = self
+            .rated(rating, rating)
+            .find(|((_, other), _)| *other != place);
+        let above = self.rated(rating + 1, rating.saturating_add(reach)).next();
+        let below = self
+            .rated(rating.saturating_sub(reach), rating - 1)
+            .next_back();
+        let below = below.and_then(|((below, _), _)| self.rated(*below, *below).next());
+        let near = [equal, above, below].into_iter().flatten();
+        near.min_by_key(|((other, place), _)| ((other - rating).abs(), *place))
+            .map(|(_, user)| *user)
+    }
+
+    /// These two play, unless somebody leaves before they are told.
+    fn found(&mut self, user: UserId, opponent: UserId) {
+        let (Some(ticket), Some(other)) = (self.remove(user), self.remove(opponent)) else {
+            return;
+        };
+        let id = MatchId::new(&random_name());
+        for user in [user, opponent] {
+            self.playing.insert(user, id.clone());
+        }
+        let found = Found {
+            tickets: [ticket, other],
+            taken: HashSet::new(),
+            told: false,
+            left: false,
+            due_ms: 0,
+        };
+        self.matches.insert(id, found);
+    }
+
+    /// Forgets a match. Returns the tickets of players on whom nothing else has a claim.
+    fn end(&mut self, id: &MatchId) -> Vec<Ticket> {
+        let Some(found) = self.matches.remove(id) else {
+            return Vec::new();
+        };
+        let mut claimed = Vec::new();
+        for ticket in found.tickets {
+            if self.playing.get(&ticket.user) == Some(id) {
+                self.playing.remove(&ticket.user);
+                claimed.push(ticket);
+            }
+        }
+        claimed
+    }
+}
+
+impl Memory {
+    /// No call leaves it half changed, so a poisoned lock is as good as any.
+    fn matchmaking(&self) -> MutexGuard<'_, Matchmaking> {
+        self.matchmaking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::engine) fn enqueue(
+        &self,
+        user: UserId,
+        rating: i64,
+        joined_at_ms: Option<u64>,
+    ) -> Result<Enqueued, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        if let Some(id) = matchmaking.playing.get(&user) {
+            let found = matchmaking.matches.get(id);
+            if found.is_some_and(|found| joined_at_ms.is_some() || !found.taken.contains(&user)) {
+                let (already, since_ms) = (true, 0);
+                return Ok(Enqueued { already, since_ms });
+            }
+            matchmaking.playing.remove(&user);
+        }
+        let version = matchmaking.number();
+        if let Some(waiting) = matchmaking.tickets.get_mut(&user) {
+            waiting.ticket.version = version;
+            return Ok(Enqueued {
+                already: true,
+                since_ms: waiting.ticket.joined_at_ms,
+            });
+        }
+        matchmaking.timeouts.remove(&user);
+        let ticket = Ticket {
+            user,
+            rating,
+            joined_at_ms: joined_at_ms.unwrap_or_else(now_ms),
+            version,
+        };
+        matchmaking.insert(version as i64, ticket);
+        Ok(Enqueued {
+            already: false,
+            since_ms: ticket.joined_at_ms,
+        })
+    }
+
+    pub(in crate::engine) fn cancel(
+        &self,
+        user: UserId,
+        meant: Meant,
+    ) -> Result<bool, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        if let Some(waiting) = matchmaking.tickets.get(&user) {
+            let is_meant = [Meant::Any, Meant::Version(waiting.ticket.version)].contains(&meant);
+            if is_meant {
+                matchmaking.remove(user);
+            }
+            return Ok(is_meant);
+        }
+        if meant != Meant::Any {
+            return Ok(false);
+        }
+        let left = matchmaking.timeouts.remove(&user).is_some();
+        let id = matchmaking.playing.remove(&user);
+        let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
+        let Some(found) = found.filter(|found| !found.told) else {
+            return Ok(left);
+        };
+        (found.left, found.due_ms) = (true, 0);
+        Ok(true)
+    }
+
+    pub(in crate::engine) fn pair(
+        &self,
+        rules: PairingRules,
+        batch_max: u32,
+        rest: Duration,
+    ) -> Result<Paired, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        let now_ms = now_ms();
+        let (batch, more) = matchmaking.batch(now_ms, batch_max as usize, rest);
+        let mut paired = Paired {
+            more,
+            ..Paired::default()
+        };
+        for user in batch {
+            let Some(waiting) = matchmaking.tickets.get(&user).copied() else {
+                continue;
+            };
+            let waited_ms = now_ms.saturating_sub(waiting.ticket.joined_at_ms);
+            if waited_ms >= rules.max_wait.as_millis() as u64 {
+                matchmaking.remove(user);
+                matchmaking.timeouts.insert(user, 0);
+                paired.ran_out += 1;
+                continue;
+            }
+            let widened = u64::from(rules.widen_per_second) * waited_ms / 1000;
+            let reach = (u64::from(rules.rating_window) + widened) as i64;
+            match matchmaking.closest(&waiting, reach) {
+                Some(opponent) => {
+                    matchmaking.found(user, opponent);
+                    paired.matches += 1;
+                }
+                None => paired.waiting.push((user, waiting.ticket.version)),
+            }
+        }
+        paired.queue_len = matchmaking.queue.len() as u64;
+        let second = now_ms / 1000;
+        if paired.matches > 0 {
+            *matchmaking.made.entry(second).or_default() += paired.matches;
+        }
+        matchmaking.made.retain(|made, _| made + SECONDS > second);
+        Ok(paired)
+    }
+
+    pub(in crate::engine) fn due(
+        &self,
+        batch_max: u32,
+        keep: Duration,
+    ) -> Result<Due, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        let now_ms = now_ms();
+        let again_ms = now_ms + keep.as_millis() as u64;
+        let found = matchmaking.matches.iter_mut();
+        let due = found.filter(|(_, found)| found.due_ms <= now_ms);
+        let matches = due.take(batch_max as usize).map(|(id, found)| {
+            found.due_ms = again_ms;
+            PendingMatch {
+                id: id.clone(),
+                users: found.users(),
+            }
+        });
+        let matches = matches.collect();
+        let timeouts = matchmaking.timeouts.iter_mut();
+        let due = timeouts.filter(|(_, due_ms)| **due_ms <= now_ms);
+        let ran_out = due.take(batch_max as usize).map(|(user, due_ms)| {
+            *due_ms = again_ms;
+            *user
+        });
+        let ran_out = ran_out.collect();
+        Ok(Due { matches, ran_out })
+    }
+
+    /// There is one node, so who has taken a match has taken it everywhere.
+    pub(in crate::engine) fn begin_telling(
+        &self,
+        id: &MatchId,
+        _nodes: &[(UserId, String)],
+    ) -> Result<Telling, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        let Some(found) = matchmaking.matches.get_mut(id) else {
+            return Ok(Telling::Over);
+        };
+        if found.left {
+            return Ok(Telling::Left);
+        }
+        found.told = true;
+        let users = found.users().into_iter();
+        let to_tell = users.filter(|user| !found.taken.contains(user));
+        Ok(Telling::Tell(to_tell.collect()))
+    }
+
+    pub(in crate::engine) fn tell_match(
+        &self,
+        user: UserId,
+        id: &MatchId,
+        opponent: Arc<RawValue>,
+    ) -> Result<(), EngineError> {
+        let id = id.clone();
+        self.tell_existing(user, TopicMessage::MatchFound { id, opponent });
+        Ok(())
+    }
+
+    pub(in crate::engine) fn confirm(
+        &self,
+        id: &MatchId,
+        user: UserId,
+    ) -> Result<bool, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        let Some(found) = matchmaking.matches.get_mut(id) else {
+            return Ok(true);
+        };
+        found.taken.insert(user);
+        if !found.is_over() {
+            return Ok(false);
+        }
+        matchmaking.end(id);
+        Ok(true)
+    }
+
+    pub(in crate::engine) fn requeue(
+        &self,
+        id: &MatchId,
+        there: &[UserId],
+    ) -> Result<u64, EngineError> {
+        let mut matchmaking = self.matchmaking();
+        let mut sent_back = 0;
+        for ticket in matchmaking.end(id) {
+            let waits = matchmaking.tickets.contains_key(&ticket.user);
+            if waits || !there.contains(&ticket.user) {
+                continue;
+            }
+            let version = matchmaking.number();
+            let first = matchmaking.queue.first_key_value();
+            let place = first.map_or(version as i64, |(place, _)| *place) - 1;
+            matchmaking.insert(place, Ticket { version, ..ticket });
+            sent_back += 1;
+        }
+        (matchmaking.looked.again, matchmaking.looked.next_ms) = (None, 0);
+        Ok(sent_back)
+    }
+
+    pub(in crate::engine) fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
+        self.tell_existing(user, TopicMessage::MatchTimeout);
+        self.matchmaking().timeouts.remove(&user);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn tickets(&self, users: &[UserId]) -> Result<Vec<Ticket>, EngineError> {
+        let matchmaking = self.matchmaking();
+        let waiting = users
+            .iter()
+            .filter_map(|user| matchmaking.tickets.get(user));
+        Ok(waiting.map(|waiting| waiting.ticket).collect())
+    }
+
+    pub(in crate::engine) fn first_tickets(&self, count: u32) -> Result<Vec<Ticket>, EngineError> {
+        let first: Vec<UserId> = {
+            let matchmaking = self.matchmaking();
+            let users = matchmaking.queue.values().take(count as usize);
+            users.copied().collect()
+        };
+        self.tickets(&first)
+    }
+
+    pub(in crate::engine) fn queue_status(&self) -> Result<QueueStatus, EngineError> {
+        let matchmaking = self.matchmaking();
+        let now_ms = now_ms();
+        let first = matchmaking.queue.values().next();
+        let first = first.and_then(|user| matchmaking.tickets.get(user));
+        let joined_at_ms = first.map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
+        let made = matchmaking.made.iter();
+        let recent = made.filter(|(second, _)| *second + SECONDS > now_ms / 1000);
+        Ok(QueueStatus {
+            queue_len: matchmaking.queue.len() as u64,
+            oldest_wait_ms: now_ms.saturating_sub(joined_at_ms),
+            pending: matchmaking.matches.len() as u64,
+            matches_per_minute: recent.map(|(_, matches)| matches).sum(),
+        })
+    }
+}

@@ -1,0 +1,303 @@
+//! Matchmaking in Redis: what `lua/matchmaking/` does, typed.
+//!
+//! The queue has a hash tag of its own, so scripts about it cannot see who is online: whoever tells players looks first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::{HashesInterface, SortedSetsInterface};
+use serde_json::value::RawValue;
+
+use super::Redis;
+use super::scripts::unavailable;
+use crate::engine::EngineError;
+use crate::engine::matchmaking::{
+    Due, Enqueued, Meant, Paired, PairingRules, PendingMatch, QueueStatus, Telling, Ticket,
+};
+use crate::ids::{MatchId, UserId};
+
+impl Redis {
+    pub(in crate::engine) async fn enqueue(
+        &self,
+        user: UserId,
+        rating: i64,
+        joined_at_ms: Option<u64>,
+    ) -> Result<Enqueued, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![
+            queue.queue(),
+            queue.ratings(),
+            queue.tickets(),
+            queue.playing(),
+            queue.matches(),
+            queue.timeouts(),
+            queue.count(),
+        ];
+        let args = vec![
+            user.to_string(),
+            rating.to_string(),
+            joined_at_ms.unwrap_or(0).to_string(),
+        ];
+        let (status, since_ms): (String, u64) = self
+            .scripts
+            .enqueue
+            .call(&self.commands, keys, args)
+            .await?;
+        let already = match status.as_str() {
+            "queued" => false,
+            "already_queued" => true,
+            _ => return Err(EngineError::Answer("enqueue.lua".to_owned())),
+        };
+        Ok(Enqueued { already, since_ms })
+    }
+
+    pub(in crate::engine) async fn cancel(
+        &self,
+        user: UserId,
+        meant: Meant,
+    ) -> Result<bool, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![
+            queue.queue(),
+            queue.ratings(),
+            queue.tickets(),
+            queue.playing(),
+            queue.matches(),
+            queue.pending(),
+            queue.timeouts(),
+        ];
+        let version = match meant {
+            Meant::Any => 0,
+            Meant::Version(version) => version,
+        };
+        let args = vec![user.to_string(), version.to_string()];
+        let taken_out: u64 = self.scripts.cancel.call(&self.commands, keys, args).await?;
+        Ok(taken_out > 0)
+    }
+
+    pub(in crate::engine) async fn pair(
+        &self,
+        rules: PairingRules,
+        batch_max: u32,
+        rest: Duration,
+    ) -> Result<Paired, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![
+            queue.queue(),
+            queue.ratings(),
+            queue.tickets(),
+            queue.playing(),
+            queue.matches(),
+            queue.pending(),
+            queue.timeouts(),
+            queue.count(),
+            queue.looked(),
+            queue.made(),
+        ];
+        let args = vec![
+            batch_max.to_string(),
+            rules.rating_window.to_string(),
+            rules.widen_per_second.to_string(),
+            rules.max_wait.as_millis().to_string(),
+            rest.as_millis().to_string(),
+        ];
+        let (matches, ran_out, queue_len, more, waiting): (u64, u64, u64, u64, Vec<u64>) =
+            self.scripts.pair.call(&self.commands, keys, args).await?;
+        let waiting = waiting.chunks_exact(2);
+        Ok(Paired {
+            matches,
+            ran_out,
+            queue_len,
+            more: more > 0,
+            waiting: waiting
+                .filter_map(|pair| Some((UserId::try_from(pair[0]).ok()?, pair[1])))
+                .collect(),
+        })
+    }
+
+    pub(in crate::engine) async fn due(
+        &self,
+        batch_max: u32,
+        keep: Duration,
+    ) -> Result<Due, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![queue.pending(), queue.matches(), queue.timeouts()];
+        let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
+        let (matches, ran_out): (Vec<String>, Vec<String>) =
+            self.scripts.due.call(&self.commands, keys, args).await?;
+        let pending = |words: &[String]| {
+            Some(PendingMatch {
+                id: MatchId::new(&words[0]),
+                users: [words[1].parse().ok()?, words[2].parse().ok()?],
+            })
+        };
+        Ok(Due {
+            matches: matches.chunks_exact(3).filter_map(pending).collect(),
+            ran_out: users(ran_out),
+        })
+    }
+
+    pub(in crate::engine) async fn begin_telling(
+        &self,
+        id: &MatchId,
+        nodes: &[(UserId, String)],
+    ) -> Result<Telling, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![queue.matches(), queue.pending(), queue.playing()];
+        let nodes: Vec<String> = nodes
+            .iter()
+            .map(|(user, incarnation)| player_at(*user, incarnation))
+            .collect();
+        let args = vec![id.to_string(), nodes.join(" ")];
+        let mut words: Vec<String> = self.scripts.tell.call(&self.commands, keys, args).await?;
+        if words.is_empty() {
+            return Err(EngineError::Answer("tell.lua".to_owned()));
+        }
+        let to_tell = words.split_off(1);
+        match words[0].as_str() {
+            "told" => Ok(Telling::Tell(users(to_tell))),
+            "left" => Ok(Telling::Left),
+            "over" => Ok(Telling::Over),
+            _ => Err(EngineError::Answer("tell.lua".to_owned())),
+        }
+    }
+
+    pub(in crate::engine) async fn tell_match(
+        &self,
+        user: UserId,
+        id: &MatchId,
+        opponent: Arc<RawValue>,
+    ) -> Result<(), EngineError> {
+        let id = serde_json::Value::from(id.as_str());
+        let message = format!(
+            r#"{{"kind":"match-found","matchId":{id},"opponent":{}}}"#,
+            opponent.get()
+        );
+        self.publish_message(user, message).await.map(|_| ())
+    }
+
+    pub(in crate::engine) async fn confirm(
+        &self,
+        id: &MatchId,
+        user: UserId,
+    ) -> Result<bool, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![queue.matches(), queue.pending(), queue.playing()];
+        let args = vec![
+            id.to_string(),
+            user.to_string(),
+            self.incarnation().to_string(),
+        ];
+        let over: u64 = self
+            .scripts
+            .confirm
+            .call(&self.commands, keys, args)
+            .await?;
+        Ok(over > 0)
+    }
+
+    pub(in crate::engine) async fn requeue(
+        &self,
+        id: &MatchId,
+        there: &[UserId],
+    ) -> Result<u64, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![
+            queue.queue(),
+            queue.ratings(),
+            queue.tickets(),
+            queue.playing(),
+            queue.matches(),
+            queue.pending(),
+            queue.count(),
+            queue.looked(),
+        ];
+        let there: Vec<String> = there.iter().map(UserId::to_string).collect();
+        let args = vec![id.to_string(), there.join(" ")];
+        self.scripts.requeue.call(&self.commands, keys, args).await
+    }
+
+    pub(in crate::engine) async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
+        let message = r#"{"kind":"match-timeout"}"#.to_owned();
+        self.publish_message(user, message).await?;
+        let timeouts = self.keys.matchmaking().timeouts();
+        self.commands
+            .zrem::<u64, _, _>(timeouts, user.to_string())
+            .await
+            .map_err(unavailable)?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn tickets(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<Ticket>, EngineError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fields: Vec<String> = users.iter().map(UserId::to_string).collect();
+        let found: Vec<Option<String>> = self
+            .commands
+            .hmget(self.keys.matchmaking().tickets(), fields)
+            .await
+            .map_err(unavailable)?;
+        let found = users.iter().zip(found);
+        Ok(found
+            .filter_map(|(user, text)| ticket(*user, &text?))
+            .collect())
+    }
+
+    pub(in crate::engine) async fn first_tickets(
+        &self,
+        count: u32,
+    ) -> Result<Vec<Ticket>, EngineError> {
+        let queue = self.keys.matchmaking().queue();
+        let first: Vec<String> = self
+            .commands
+            .zrange(queue, 0, i64::from(count) - 1, None, false, None, false)
+            .await
+            .map_err(unavailable)?;
+        self.tickets(&users(first)).await
+    }
+
+    pub(in crate::engine) async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
+        let queue = self.keys.matchmaking();
+        let keys = vec![
+            queue.queue(),
+            queue.tickets(),
+            queue.pending(),
+            queue.made(),
+        ];
+        let (queue_len, oldest_wait_ms, pending, matches_per_minute) = self
+            .scripts
+            .status
+            .call(&self.commands, keys, Vec::new())
+            .await?;
+        Ok(QueueStatus {
+            queue_len,
+            oldest_wait_ms,
+            pending,
+            matches_per_minute,
+        })
+    }
+}
+
+/// A player on a node, as the scripts spell it.
+fn player_at(user: UserId, incarnation: &str) -> String {
+    format!("{user}@{incarnation}")
+}
+
+fn users(words: Vec<String>) -> Vec<UserId> {
+    words.iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Reads `<place> <rating> <joined at> <version>`.
+fn ticket(user: UserId, text: &str) -> Option<Ticket> {
+    let mut words = text.split(' ').skip(1);
+    Some(Ticket {
+        user,
+        rating: words.next()?.parse().ok()?,
+        joined_at_ms: words.next()?.parse().ok()?,
+        version: words.next()?.parse().ok()?,
+    })
+}

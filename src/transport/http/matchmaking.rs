@@ -1,0 +1,136 @@
+//! The queue of those who wait for an opponent, for back ends and operators.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+use utoipa::ToSchema;
+
+use super::Internal;
+use super::body::{Json, User};
+use super::problem::Problem;
+use crate::domain::matchmaking::{JoinError, RATING_MAX};
+use crate::ids::UserId;
+use crate::transport::protocol::QueueStatus;
+
+/// How the queue is, on all nodes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Queue {
+    /// Users who wait.
+    queue_length: u64,
+    /// For how long the first of them has, in ms.
+    oldest_wait_ms: u64,
+    /// Matches made in the last minute.
+    matches_per_minute: u64,
+    /// Matches that not every node of both players has shown yet.
+    pending_matches: u64,
+}
+
+/// `{ userId, rating? }`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct TicketRequest {
+    /// Who wants to play.
+    #[schema(value_type = u64)]
+    user_id: UserId,
+    /// How good the user is; without it, what is known from game statistics.
+    #[schema(value_type = Option<i64>, minimum = -1_000_000, maximum = 1_000_000)]
+    rating: Option<Number>,
+}
+
+/// Whether joining changed anything.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Queued {
+    /// Who waits.
+    #[schema(value_type = u64)]
+    user_id: UserId,
+    /// Whether the user waited already.
+    status: QueueStatus,
+}
+
+/// Whether leaving changed anything.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Removed {
+    /// The user waited.
+    removed: bool,
+}
+
+/// Tells how the queue is.
+#[utoipa::path(
+    get,
+    path = "/api/v1/matchmaking",
+    responses(
+        (status = 200, description = "how it is", body = Queue),
+    )
+)]
+pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<Queue>, Problem> {
+    let status = internal.hub.queue_status().await?;
+    Ok(axum::Json(Queue {
+        queue_length: status.queue_len,
+        oldest_wait_ms: status.oldest_wait_ms,
+        matches_per_minute: status.matches_per_minute,
+        pending_matches: status.pending,
+    }))
+}
+
+/// Puts a user who is online in the queue.
+#[utoipa::path(
+    post,
+    path = "/api/v1/matchmaking/tickets",
+    request_body = TicketRequest,
+    responses(
+        (status = 200, description = "the user waits", body = Queued),
+        (status = 409, description = "the user is not online", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn join(
+    State(internal): State<Internal>,
+    Json(body): Json<TicketRequest>,
+) -> Result<axum::Json<Queued>, Problem> {
+    let user_id = body.user_id;
+    let rating = body.rating.as_ref().map(rating).transpose()?;
+    let already = internal.hub.join_matchmaking(user_id, rating).await?;
+    Ok(axum::Json(Queued {
+        user_id,
+        status: QueueStatus::of(already),
+    }))
+}
+
+/// Takes a user out of the queue.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/matchmaking/tickets/{id}",
+    params(("id" = u64, Path, description = "the user")),
+    responses(
+        (status = 200, description = "the user does not wait", body = Removed),
+    )
+)]
+pub(super) async fn leave(
+    State(internal): State<Internal>,
+    User(user): User,
+) -> Result<axum::Json<Removed>, Problem> {
+    let removed = internal.hub.leave_matchmaking(user).await?;
+    Ok(axum::Json(Removed { removed }))
+}
+
+fn rating(number: &Number) -> Result<i64, Problem> {
+    let range = -RATING_MAX..=RATING_MAX;
+    let rating = number.as_i64().filter(|rating| range.contains(rating));
+    rating.ok_or_else(|| {
+        let rule = format!("`rating`: an integer from -{RATING_MAX} to {RATING_MAX}");
+        Problem::bad_request(rule)
+    })
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::NotOnline | JoinError::NotSignedIn => {
+                Self::new(StatusCode::CONFLICT, error.to_string())
+            }
+            JoinError::Engine(error) => error.into(),
+        }
+    }
+}
