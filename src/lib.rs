@@ -20,7 +20,7 @@
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
-//! | `app/doctor.rs` | examines the data from outside |
+//! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
@@ -37,11 +37,13 @@
 //! | `domain/visibility.rs`, `watching.rs` | which view of a user somebody gets; who watches with which |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
 //! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
+//! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
 //! | `domain/token.rs` | which tokens are valid, and whose they are |
 //! | `domain/doctor.rs` | answers the doctor: which connections this node holds |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
-//! | `engine/memory.rs` | the embedded engine |
+//! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
+//! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
 //! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |
@@ -73,6 +75,8 @@
 //!   any update, so every watcher has the right view before the next update. Views let fields through, they block none.
 //! - **In Postgres, triggers number and note changes**, whoever makes them. A note is deleted only after what it is about
 //!   has been published, and only if nothing newer has been noted since.
+//! - **Making a match and telling it are two steps.** The queue's hash tag is not the players', so no script sees both the
+//!   queue and who is online. A match is given out to be told until every node has confirmed it, or a player is gone.
 //! - **Events of a connection are queued where the library calls in order**, and worked off by that connection's task.
 //!
 //! # What is deliberately absent

@@ -198,7 +198,8 @@ fn keys_and_channels() {
 
 /// The keys and channels that `keys.rs` spells, with `<>` for what varies.
 fn spelled(source: &str) -> BTreeSet<String> {
-    const HELPERS: [(&str, &str, &str); 3] = [
+    const HELPERS: [(&str, &str, &str); 4] = [
+        ("self.of_matchmaking(", "vigie:{mm}:", ""),
         ("self.of_partition(", "vigie:{p}:", ""),
         ("self.of_user(", "vigie:{p}:", ":<>"),
         ("format!(\"{}:", "vigie:", ""),

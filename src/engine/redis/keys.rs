@@ -126,11 +126,59 @@ impl Keys {
         self.of_user(user, "user")
     }
 
-    /// The keys of matchmaking, which have a hash tag of their own.
-    pub(crate) fn matchmaking(&self) -> Matchmaking<'_> {
-        Matchmaking {
-            prefix: &self.prefix,
-        }
+    /// All that matchmaking does touches everybody who waits, so it has one hash tag of its own.
+    fn of_matchmaking(&self, name: &str) -> String {
+        format!("{}:{{mm}}:{name}", self.prefix)
+    }
+
+    /// Users who wait for an opponent, by their place.
+    pub(crate) fn queue(&self) -> String {
+        self.of_matchmaking("queue")
+    }
+
+    /// The same by rating.
+    pub(crate) fn ratings(&self) -> String {
+        self.of_matchmaking("ratings")
+    }
+
+    /// What is known about each of them.
+    pub(crate) fn tickets(&self) -> String {
+        self.of_matchmaking("tickets")
+    }
+
+    /// For whom a match was found that is not over.
+    pub(crate) fn playing(&self) -> String {
+        self.of_matchmaking("playing")
+    }
+
+    /// What is known about each of these matches.
+    pub(crate) fn matches(&self) -> String {
+        self.of_matchmaking("matches")
+    }
+
+    /// When they are told, or told again.
+    pub(crate) fn pending(&self) -> String {
+        self.of_matchmaking("pending")
+    }
+
+    /// Whose ticket ran out, and when that is told, or told again.
+    pub(crate) fn timeouts(&self) -> String {
+        self.of_matchmaking("timeouts")
+    }
+
+    /// The last number given, for places and versions.
+    pub(crate) fn count(&self) -> String {
+        self.of_matchmaking("count")
+    }
+
+    /// How far tickets were looked at.
+    pub(crate) fn looked(&self) -> String {
+        self.of_matchmaking("looked")
+    }
+
+    /// How many matches were made, by second.
+    pub(crate) fn made(&self) -> String {
+        self.of_matchmaking("made")
     }
 
     /// What all keys match, for `SCAN`. No prefix has a character that means something in a pattern.
@@ -171,54 +219,6 @@ impl Keys {
             None if name == "presence" => partition.parse().ok().map(Channel::Presence),
             _ => None,
         }
-    }
-}
-
-/// Spells the keys of matchmaking.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Matchmaking<'a> {
-    prefix: &'a str,
-}
-
-impl Matchmaking<'_> {
-    pub(crate) fn queue(&self) -> String {
-        format!("{}:{{mm}}:queue", self.prefix)
-    }
-
-    pub(crate) fn ratings(&self) -> String {
-        format!("{}:{{mm}}:ratings", self.prefix)
-    }
-
-    pub(crate) fn tickets(&self) -> String {
-        format!("{}:{{mm}}:tickets", self.prefix)
-    }
-
-    pub(crate) fn playing(&self) -> String {
-        format!("{}:{{mm}}:playing", self.prefix)
-    }
-
-    pub(crate) fn matches(&self) -> String {
-        format!("{}:{{mm}}:matches", self.prefix)
-    }
-
-    pub(crate) fn pending(&self) -> String {
-        format!("{}:{{mm}}:pending", self.prefix)
-    }
-
-    pub(crate) fn timeouts(&self) -> String {
-        format!("{}:{{mm}}:timeouts", self.prefix)
-    }
-
-    pub(crate) fn count(&self) -> String {
-        format!("{}:{{mm}}:count", self.prefix)
-    }
-
-    pub(crate) fn looked(&self) -> String {
-        format!("{}:{{mm}}:looked", self.prefix)
-    }
-
-    pub(crate) fn made(&self) -> String {
-        format!("{}:{{mm}}:made", self.prefix)
     }
 }
 

@@ -23,15 +23,15 @@ impl Redis {
         rating: i64,
         joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
-        let queue = self.keys.matchmaking();
+        let at = &self.keys;
         let keys = vec![
-            queue.queue(),
-            queue.ratings(),
-            queue.tickets(),
-            queue.playing(),
-            queue.matches(),
-            queue.timeouts(),
-            queue.count(),
+            at.queue(),
+            at.ratings(),
+            at.tickets(),
+            at.playing(),
+            at.matches(),
+            at.timeouts(),
+            at.count(),
         ];
         let args = vec![
             user.to_string(),
@@ -56,15 +56,15 @@ impl Redis {
         user: UserId,
         meant: Meant,
     ) -> Result<bool, EngineError> {
-        let queue = self.keys.matchmaking();
+        let at = &self.keys;
         let keys = vec![
-            queue.queue(),
-            queue.ratings(),
-            queue.tickets(),
-            queue.playing(),
-            queue.matches(),
-            queue.pending(),
-            queue.timeouts(),
+            at.queue(),
+            at.ratings(),
+            at.tickets(),
+            at.playing(),
+            at.matches(),
+            at.pending(),
+            at.timeouts(),
         ];
         let version = match meant {
             Meant::Any => 0,
@@ -81,18 +81,18 @@ impl Redis {
         batch_max: u32,
         rest: Duration,
     ) -> Result<Paired, EngineError> {
-        let queue = self.keys.matchmaking();
+        let at = &self.keys;
         let keys = vec![
-            queue.queue(),
-            queue.ratings(),
-            queue.tickets(),
-            queue.playing(),
-            queue.matches(),
-            queue.pending(),
-            queue.timeouts(),
-            queue.count(),
-            queue.looked(),
-            queue.made(),
+            at.queue(),
+            at.ratings(),
+            at.tickets(),
+            at.playing(),
+            at.matches(),
+            at.pending(),
+            at.timeouts(),
+            at.count(),
+            at.looked(),
+            at.made(),
         ];
         let args = vec![
             batch_max.to_string(),
@@ -120,8 +120,8 @@ impl Redis {
         batch_max: u32,
         keep: Duration,
     ) -> Result<Due, EngineError> {
-        let queue = self.keys.matchmaking();
-        let keys = vec![queue.pending(), queue.matches(), queue.timeouts()];
+        let at = &self.keys;
+        let keys = vec![at.pending(), at.matches(), at.timeouts()];
         let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
         let (matches, ran_out): (Vec<String>, Vec<String>) =
             self.scripts.due.call(&self.commands, keys, args).await?;
@@ -142,8 +142,8 @@ impl Redis {
         id: &MatchId,
         nodes: &[(UserId, String)],
     ) -> Result<Telling, EngineError> {
-        let queue = self.keys.matchmaking();
-        let keys = vec![queue.matches(), queue.pending(), queue.playing()];
+        let at = &self.keys;
+        let keys = vec![at.matches(), at.pending(), at.playing()];
         let nodes: Vec<String> = nodes
             .iter()
             .map(|(user, incarnation)| player_at(*user, incarnation))
@@ -181,8 +181,8 @@ impl Redis {
         id: &MatchId,
         user: UserId,
     ) -> Result<bool, EngineError> {
-        let queue = self.keys.matchmaking();
-        let keys = vec![queue.matches(), queue.pending(), queue.playing()];
+        let at = &self.keys;
+        let keys = vec![at.matches(), at.pending(), at.playing()];
         let args = vec![
             id.to_string(),
             user.to_string(),
@@ -201,16 +201,16 @@ impl Redis {
         id: &MatchId,
         there: &[UserId],
     ) -> Result<u64, EngineError> {
-        let queue = self.keys.matchmaking();
+        let at = &self.keys;
         let keys = vec![
-            queue.queue(),
-            queue.ratings(),
-            queue.tickets(),
-            queue.playing(),
-            queue.matches(),
-            queue.pending(),
-            queue.count(),
-            queue.looked(),
+            at.queue(),
+            at.ratings(),
+            at.tickets(),
+            at.playing(),
+            at.matches(),
+            at.pending(),
+            at.count(),
+            at.looked(),
         ];
         let there: Vec<String> = there.iter().map(UserId::to_string).collect();
         let args = vec![id.to_string(), there.join(" ")];
@@ -220,7 +220,7 @@ impl Redis {
     pub(in crate::engine) async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
         let message = r#"{"kind":"match-timeout"}"#.to_owned();
         self.publish_message(user, message).await?;
-        let timeouts = self.keys.matchmaking().timeouts();
+        let timeouts = self.keys.timeouts();
         self.commands
             .zrem::<u64, _, _>(timeouts, user.to_string())
             .await
@@ -238,7 +238,7 @@ impl Redis {
         let fields: Vec<String> = users.iter().map(UserId::to_string).collect();
         let found: Vec<Option<String>> = self
             .commands
-            .hmget(self.keys.matchmaking().tickets(), fields)
+            .hmget(self.keys.tickets(), fields)
             .await
             .map_err(unavailable)?;
         let found = users.iter().zip(found);
@@ -251,7 +251,7 @@ impl Redis {
         &self,
         count: u32,
     ) -> Result<Vec<Ticket>, EngineError> {
-        let queue = self.keys.matchmaking().queue();
+        let queue = self.keys.queue();
         let first: Vec<String> = self
             .commands
             .zrange(queue, 0, i64::from(count) - 1, None, false, None, false)
@@ -261,13 +261,8 @@ impl Redis {
     }
 
     pub(in crate::engine) async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        let queue = self.keys.matchmaking();
-        let keys = vec![
-            queue.queue(),
-            queue.tickets(),
-            queue.pending(),
-            queue.made(),
-        ];
+        let at = &self.keys;
+        let keys = vec![at.queue(), at.tickets(), at.pending(), at.made()];
         let (queue_len, oldest_wait_ms, pending, matches_per_minute) = self
             .scripts
             .status
