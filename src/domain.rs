@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::account::Accounts;
@@ -33,7 +32,7 @@ use self::delivery::{Deliveries, Delivery, DeliveryStream};
 use self::doctor::Questions;
 use self::health::{Canaries, Check};
 use self::lease::{Lease, LeaseOptions};
-use self::matchmaking::Matchmaking;
+use self::matchmaking::{Matchmaking, Streams};
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 use self::topic::Topics;
@@ -44,7 +43,7 @@ use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
     RegisteredConnection, TopicMessage,
 };
-use crate::ids::{ConnectionId, Incarnation, MatchId, UserId};
+use crate::ids::{ConnectionId, Incarnation, UserId};
 use crate::profiles::Profiles;
 use crate::telemetry::{ConnectionKind, Metrics};
 
@@ -164,7 +163,7 @@ impl Hub {
             deliveries.clone(),
             metrics.clone(),
         );
-        let (matchmaking, shown) = Matchmaking::new(
+        let (matchmaking, streams) = Matchmaking::new(
             engine.clone(),
             metrics.clone(),
             options.matchmaking,
@@ -200,12 +199,12 @@ impl Hub {
             .begin(&hub.node_info(&incarnation), hub.0.lease.length())
             .await?;
         hub.0.accounts.look().await;
-        let running = hub.spawn(messages, shown);
+        let running = hub.spawn(messages, streams);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
         Ok((hub, running, stream))
     }
 
-    fn spawn(&self, messages: Messages, shown: mpsc::Receiver<(MatchId, UserId)>) -> Running {
+    fn spawn(&self, messages: Messages, streams: Streams) -> Running {
         let mut tasks = JoinSet::new();
         let mut run =
             |task: fn(Hub) -> futures_util::future::BoxFuture<'static, ()>| -> AbortHandle {
@@ -222,7 +221,7 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_answering().await }));
         run(|hub| Box::pin(async move { hub.keep_matching().await }));
         let hub = self.clone();
-        tasks.spawn(async move { hub.keep_confirming(shown).await });
+        tasks.spawn(async move { hub.keep_showing(streams).await });
         tasks.spawn(self.clone().read(messages));
         if let Some(profiles) = self.0.accounts.profiles() {
             let changes = profiles.changes();
@@ -260,9 +259,9 @@ impl Hub {
 
     /// Hands a message on a user's topic to those who care.
     async fn hear(&self, user: UserId, message: TopicMessage) {
-        if !self.0.matchmaking.lets_through(user, &message) {
+        let Some(message) = self.0.matchmaking.let_through(user, message) else {
             return;
-        }
+        };
         let about_a_match = match &message {
             TopicMessage::MatchFound { id, .. } => Some(Some(id.clone())),
             TopicMessage::MatchTimeout => Some(None),

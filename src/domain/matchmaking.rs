@@ -47,6 +47,9 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Confirmations that wait. One that finds no room is not lost: the match is told again.
 const CONFIRMATIONS_MAX: usize = 1024;
 
+/// Matches of one user that wait until joining is answered. One beyond is told again.
+const HELD_BACK_MAX: usize = 8;
+
 /// Confirmations sent together.
 const CONFIRM_BATCH_MAX: usize = 64;
 
@@ -80,6 +83,15 @@ pub(crate) struct Matchmaking {
     waiting: Mutex<HashMap<UserId, Waiting>>,
     wanted: Notify,
     confirmations: mpsc::Sender<(MatchId, UserId)>,
+    held_back: mpsc::Sender<(UserId, TopicMessage)>,
+}
+
+/// What matchmaking has for the hub's tasks.
+pub(crate) struct Streams {
+    /// Matches that this node has shown, and to whom.
+    shown: mpsc::Receiver<(MatchId, UserId)>,
+    /// Messages on users' topics that had to wait, in order.
+    held_back: mpsc::Receiver<(UserId, TopicMessage)>,
 }
 
 /// What a user on this node asked for. The engine has it, too, but may lose it.
@@ -90,6 +102,8 @@ struct Waiting {
     asked_at: Instant,
     /// Rating, and since when the user waits; absent while the engine has not answered.
     ticket: Option<(i64, u64)>,
+    /// Matches that were found meanwhile.
+    held_back: Vec<TopicMessage>,
 }
 
 /// A user is about to be told that the user waits. Until this is dropped nothing is told of a match.
@@ -105,7 +119,14 @@ impl Drop for Joined {
         let mut waiting = self.matchmaking.waiting();
         if let Some(entry) = waiting.get_mut(&self.user) {
             entry.joining = entry.joining.saturating_sub(1);
-            if entry.joining == 0 && entry.ticket.is_none() {
+            if entry.joining > 0 {
+                return;
+            }
+            for message in entry.held_back.drain(..) {
+                // Where there is no room the match is told again.
+                let _ = self.matchmaking.held_back.try_send((self.user, message));
+            }
+            if entry.ticket.is_none() {
                 waiting.remove(&self.user);
             }
         }
@@ -113,14 +134,15 @@ impl Drop for Joined {
 }
 
 impl Matchmaking {
-    /// Returns it with the stream of what its nodes have shown, for [`Hub::keep_confirming`].
+    /// Returns it with what it has for [`Hub::keep_showing`].
     pub(crate) fn new(
         engine: Engine,
         metrics: Arc<Metrics>,
         rules: PairingRules,
         rated: bool,
-    ) -> (Arc<Self>, mpsc::Receiver<(MatchId, UserId)>) {
+    ) -> (Arc<Self>, Streams) {
         let (confirmations, shown) = mpsc::channel(CONFIRMATIONS_MAX);
+        let (late, held_back) = mpsc::channel(CONFIRMATIONS_MAX);
         let matchmaking = Self {
             engine,
             metrics,
@@ -129,8 +151,9 @@ impl Matchmaking {
             waiting: Mutex::default(),
             wanted: Notify::new(),
             confirmations,
+            held_back: late,
         };
-        (Arc::new(matchmaking), shown)
+        (Arc::new(matchmaking), Streams { shown, held_back })
     }
 
     /// No call leaves it half changed, so a poisoned lock is as good as any.
@@ -147,6 +170,7 @@ impl Matchmaking {
                 joining: 0,
                 asked_at: Instant::now(),
                 ticket: None,
+                held_back: Vec::new(),
             });
             entry.joining += 1;
             Joined {
@@ -195,20 +219,32 @@ impl Matchmaking {
         }
     }
 
-    /// Whether a message on a user's topic is to be shown now.
-    pub(crate) fn lets_through(&self, user: UserId, message: &TopicMessage) -> bool {
-        let waiting = self.waiting();
-        let entry = waiting.get(&user);
-        match message {
-            // The answer to joining comes first. The match is told again in a moment.
-            TopicMessage::MatchFound { .. } => entry.is_none_or(|entry| entry.joining == 0),
+    /// What of a message on a user's topic is to be heard now.
+    pub(crate) fn let_through(&self, user: UserId, message: TopicMessage) -> Option<TopicMessage> {
+        let mut waiting = self.waiting();
+        let Some(entry) = waiting.get_mut(&user) else {
+            return Some(message);
+        };
+        match &message {
+            // The answer to joining comes first.
+            TopicMessage::MatchFound { .. } if entry.joining > 0 => {
+                if entry.held_back.len() < HELD_BACK_MAX {
+                    entry.held_back.push(message);
+                }
+                None
+            }
             // It is about an earlier ticket than the one that the user has by now.
-            TopicMessage::MatchTimeout => entry
-                .is_none_or(|entry| entry.asked_at.elapsed() >= self.rules.max_wait.mul_f32(0.9)),
-            TopicMessage::Update(..)
+            TopicMessage::MatchTimeout
+                if entry.asked_at.elapsed() < self.rules.max_wait.mul_f32(0.9) =>
+            {
+                None
+            }
+            TopicMessage::MatchFound { .. }
+            | TopicMessage::MatchTimeout
+            | TopicMessage::Update(..)
             | TopicMessage::Event { .. }
             | TopicMessage::Disconnect { .. }
-            | TopicMessage::AccountDeleted => true,
+            | TopicMessage::AccountDeleted => Some(message),
         }
     }
 
@@ -462,8 +498,24 @@ impl Hub {
         }
     }
 
-    /// Says what this node has shown, for ever.
-    pub(crate) async fn keep_confirming(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
+    /// Does what is left to do about matches that were told, for ever.
+    pub(crate) async fn keep_showing(&self, streams: Streams) {
+        let Streams { shown, held_back } = streams;
+        tokio::join!(
+            self.keep_confirming(shown),
+            self.keep_hearing_late(held_back)
+        );
+    }
+
+    /// Hears what had to wait.
+    async fn keep_hearing_late(&self, mut held_back: mpsc::Receiver<(UserId, TopicMessage)>) {
+        while let Some((user, message)) = held_back.recv().await {
+            self.hear(user, message).await;
+        }
+    }
+
+    /// Says what this node has shown.
+    async fn keep_confirming(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
         let mut batch = Vec::new();
         while shown.recv_many(&mut batch, CONFIRM_BATCH_MAX).await > 0 {
             let confirmed = batch

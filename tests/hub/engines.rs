@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{ADA, BOB, Cluster, Connecting, MARKER, Offline, Online};
+use crate::harness::{ADA, BOB, Client, Cluster, Connecting, MARKER, Offline, Online, eventually};
 
 /// One test per engine for each part of the contract.
 macro_rules! on_both_engines {
@@ -41,6 +41,9 @@ on_both_engines! {
     knows_stale_revisions;
     /// Goal: a custom event goes to the user. Method: all tabs.
     sends_events;
+    /// Goal: two who wait become a match, told once on every tab; who left or is gone waits no more.
+    /// Method: joining twice, leaving, a back end's ticket; two tabs and two matches; then somebody who goes.
+    finds_opponents;
     /// Goal: presence and nodes are told over HTTP. Method: compared with the truth.
     tells_operators;
 }
@@ -272,4 +275,55 @@ async fn tells_operators(cluster: &Cluster) {
         );
     }
     assert_eq!(cluster.get_public(0, "/readyz").await.status, 200);
+}
+
+async fn finds_opponents(cluster: &Cluster) {
+    let mut guest = cluster.connect_guest(0).await;
+    guest.emit_args("join-matchmaking", vec![]);
+    assert_eq!(
+        guest.next_event("exception").await["error"],
+        "not_signed_in"
+    );
+    let mut ada = cluster.connect(0, ADA).await;
+    let mut tab = cluster.connect(far(cluster), ADA).await;
+    let mut bob = cluster.connect(far(cluster), BOB).await;
+    let status = async |client: &Client, event: &str| {
+        let answer = client.emit_args_ack(event, vec![]).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        answer["status"].clone()
+    };
+    assert_eq!(status(&ada, "join-matchmaking").await, "queued");
+    assert_eq!(status(&tab, "join-matchmaking").await, "already_queued");
+    assert_eq!(status(&ada, "leave-matchmaking").await, Value::Null);
+    for round in 1..=2 {
+        assert_eq!(status(&bob, "join-matchmaking").await, "queued");
+        let ticket = json!({ "userId": ADA });
+        let answer = cluster
+            .post(0, "/api/v1/matchmaking/tickets", &ticket)
+            .await;
+        assert_eq!(answer.json["status"], "queued", "{answer:?}");
+        let found = bob.next_event("match-found").await;
+        assert_eq!(found["opponent"]["userId"], ADA);
+        for client in [&mut ada, &mut tab] {
+            let told = client.next_event("match-found").await;
+            assert_eq!(
+                (&told["matchId"], &told["opponent"]["userId"]),
+                (&found["matchId"], &json!(BOB))
+            );
+            assert_eq!(client.payloads("match-found").len(), round);
+        }
+    }
+    eventually("nobody waits, and all was told", async || {
+        let queue = cluster.get(0, "/api/v1/matchmaking").await.json;
+        let expected = json!({ "queueLength": 0, "oldestWaitMs": 0, "matchesPerMinute": 2, "pendingMatches": 0 });
+        (queue == expected).then_some(())
+    })
+    .await;
+    assert_eq!(status(&bob, "join-matchmaking").await, "queued");
+    bob.close().await;
+    eventually("who is gone does not wait", async || {
+        let queue = cluster.get(0, "/api/v1/matchmaking").await.json;
+        (queue["queueLength"] == 0).then_some(())
+    })
+    .await;
 }
