@@ -9,7 +9,7 @@ use super::{
     disjoint_pairs, join, match_number, matches_of, queue, ticket, wait_for_queue,
     wait_until_all_are_told,
 };
-use crate::harness::{ADA, BOB, Builder, Client, Cluster, Connecting, EVE, eventually_eq};
+use crate::harness::{ADA, BOB, Builder, Client, Cluster, Connecting, EVE, Servers, eventually_eq};
 
 const PAIR: &str = include_str!("../../../lua/matchmaking/pair.lua");
 
@@ -190,6 +190,25 @@ async fn every_node_shows_it_once() {
         client.online().await;
         assert_eq!(matches_of(client).len(), 1);
     }
+}
+
+/// Goal: the queue works on a Redis Cluster, where the players' data is on other servers than the queue.
+/// Method: three masters, seven partitions, three nodes; ten users.
+#[tokio::test]
+async fn a_cluster_has_one_queue() {
+    let builder = Cluster::builder().nodes(3).partitions(7);
+    let cluster = builder.on_servers(Servers::cluster(3).await).start().await;
+    let mut clients = BTreeMap::new();
+    for user in 1..=10 {
+        let client = cluster
+            .connect_with(user as usize % 3, Connecting::user(user))
+            .await;
+        assert_eq!(join(&client).await, "queued");
+        clients.insert(user, vec![client]);
+    }
+    wait_until_all_are_told(&clients).await;
+    wait_for_queue(&cluster, 1, 0).await;
+    assert_eq!(disjoint_pairs(&clients).len(), 5);
 }
 
 /// Goal: a Redis that comes back empty has everybody in its queue again who waited, in the old order.

@@ -1,0 +1,243 @@
+//! Makes matches and tells them: what any node does, whoever put the players in the queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::{Matchmaking, Streams};
+use crate::domain::Hub;
+use crate::engine::matchmaking::{Meant, Paired, PendingMatch, Telling};
+use crate::engine::{EngineError, Kind, TopicMessage, Views};
+use crate::ids::{MatchId, UserId};
+
+/// Tickets looked at by one call of the script: a few milliseconds of Redis's time at most.
+const PAIR_BATCH_MAX: u32 = 100;
+
+/// Matches, and users whose ticket ran out, told together.
+const TELL_BATCH_MAX: u32 = 64;
+
+/// How often a node looks for matches to make and to tell.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long those who found nobody rest until somebody looks at them again.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long a match is left to the node that tells it before another one does.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Confirmations sent together.
+const CONFIRM_BATCH_MAX: usize = 64;
+
+/// Pause before what failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+impl Hub {
+    /// Makes matches and tells them, for ever.
+    pub(crate) async fn keep_matching(&self) {
+        loop {
+            if let Err(error) = self.match_all().await {
+                tracing::debug!(%error, "could not look for matches; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.matchmaking().wanted.notified() => {}
+            }
+        }
+    }
+
+    async fn match_all(&self) -> Result<(), EngineError> {
+        let matchmaking = self.matchmaking();
+        loop {
+            let paired = matchmaking.pair().await?;
+            // Asking the engine about those alone whom this node does not see online costs next to nothing.
+            let unseen = paired.waiting.into_iter();
+            let unseen = unseen.filter(|(user, _)| !self.presence().may_be_online(*user));
+            matchmaking.drop_if_offline(unseen).await?;
+            matchmaking.tell_due().await?;
+            if !paired.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what is left to do about matches that were told, for ever.
+    pub(crate) async fn keep_showing(&self, streams: Streams) {
+        let Streams { shown, held_back } = streams;
+        tokio::join!(
+            self.keep_confirming(shown),
+            self.keep_hearing_late(held_back)
+        );
+    }
+
+    /// Hears what had to wait.
+    async fn keep_hearing_late(&self, mut held_back: mpsc::Receiver<(UserId, TopicMessage)>) {
+        while let Some((user, message)) = held_back.recv().await {
+            self.hear(user, message).await;
+        }
+    }
+
+    /// Says what this node has shown.
+    async fn keep_confirming(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
+        let mut batch = Vec::new();
+        while shown.recv_many(&mut batch, CONFIRM_BATCH_MAX).await > 0 {
+            let confirmed = batch
+                .iter()
+                .map(|(id, user)| self.engine().confirm(id, *user));
+            for error in join_all(confirmed)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+            {
+                tracing::debug!(%error, "could not confirm a match; it is told again");
+            }
+            batch.clear();
+        }
+    }
+}
+
+impl Matchmaking {
+    async fn pair(&self) -> Result<Paired, EngineError> {
+        let paired = self.engine.pair(self.rules, PAIR_BATCH_MAX, REST).await?;
+        self.metrics.matches_made.inc_by(paired.matches);
+        let queue_len = i64::try_from(paired.queue_len).unwrap_or(i64::MAX);
+        self.metrics.matchmaking_queue.set(queue_len);
+        Ok(paired)
+    }
+
+    /// Tells whom there is to tell.
+    async fn tell_due(&self) -> Result<(), EngineError> {
+        loop {
+            let due = self.engine.due(TELL_BATCH_MAX, TELL_AGAIN_AFTER).await?;
+            let is_last = due.matches.len().max(due.ran_out.len()) < TELL_BATCH_MAX as usize;
+            // One that cannot be told holds up no other.
+            let matches = due.matches.iter().map(|pending| self.tell(pending));
+            let matches = join_all(matches).await;
+            let timeouts = due.ran_out.iter().map(|user| self.tell_timeout(*user));
+            let timeouts = join_all(timeouts).await;
+            matches
+                .into_iter()
+                .chain(timeouts)
+                .collect::<Result<(), _>>()?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
+        self.metrics.match_timeouts.inc();
+        self.engine.tell_timeout(user).await
+    }
+
+    /// Tells both players once both are there.
+    async fn tell(&self, pending: &PendingMatch) -> Result<(), EngineError> {
+        let [a, b] = pending.users;
+        let (of_a, of_b) =
+            tokio::try_join!(self.engine.connections_of(a), self.engine.connections_of(b))?;
+        let both = [(a, of_a), (b, of_b)];
+        let online = both.iter().filter(|(_, (online, _))| *online);
+        let there: Vec<UserId> = online.map(|(user, _)| *user).collect();
+        if there.len() < both.len() {
+            return self.call_off(&pending.id, &there).await;
+        }
+        // Whoever has no connection at the moment may be back before the grace is over.
+        if both
+            .iter()
+            .any(|(_, (_, connections))| connections.is_empty())
+        {
+            return Ok(());
+        }
+        let mut nodes: Vec<(UserId, String)> = Vec::new();
+        for (user, (_, connections)) in both {
+            nodes.extend(connections.into_iter().map(|own| (user, own.incarnation)));
+        }
+        nodes.sort();
+        nodes.dedup();
+        match self.engine.begin_telling(&pending.id, &nodes).await? {
+            Telling::Tell(users) => {
+                let told = users.into_iter().map(|user| {
+                    let other = if user == a { b } else { a };
+                    self.tell_one(&pending.id, user, other)
+                });
+                try_join_all(told).await.map(|_| ())
+            }
+            Telling::Left => self.call_off(&pending.id, &[a, b]).await,
+            Telling::Over => Ok(()),
+        }
+    }
+
+    async fn tell_one(
+        &self,
+        id: &MatchId,
+        user: UserId,
+        opponent: UserId,
+    ) -> Result<(), EngineError> {
+        let opponent = self.opponent(opponent).await?;
+        self.engine.tell_match(user, id, opponent).await
+    }
+
+    async fn call_off(&self, id: &MatchId, there: &[UserId]) -> Result<(), EngineError> {
+        let sent_back = self.engine.requeue(id, there).await?;
+        self.metrics.matchmaking_requeued.inc_by(sent_back);
+        if sent_back > 0 {
+            self.wanted.notify_one();
+        }
+        Ok(())
+    }
+
+    /// What the other player is told about `user`: what everybody may see.
+    async fn opponent(&self, user: UserId) -> Result<Arc<RawValue>, EngineError> {
+        let stored = self.engine.stored(user).await?;
+        let mut updates = stored.updates.iter();
+        let profile = updates.find(|(kind, ..)| *kind == Kind::Profile);
+        let shown = profile.and_then(|(_, views, _)| described(views));
+        let Described { username, avatar } = shown.unwrap_or_default();
+        let opponent = json!({ "userId": user, "username": username, "avatar": avatar });
+        serde_json::value::to_raw_value(&opponent)
+            .map(Arc::from)
+            .map_err(|error| EngineError::Answer(error.to_string()))
+    }
+
+    /// Takes out of the queue those of `users` who are offline and have not asked again since.
+    pub(crate) async fn drop_offline(&self, users: &[UserId]) -> Result<(), EngineError> {
+        let tickets = self.engine.tickets(users).await?;
+        let versions = tickets.iter().map(|ticket| (ticket.user, ticket.version));
+        self.drop_if_offline(versions).await
+    }
+
+    async fn drop_if_offline(
+        &self,
+        tickets: impl Iterator<Item = (UserId, u64)>,
+    ) -> Result<(), EngineError> {
+        for (user, version) in tickets {
+            let (online, _) = self.engine.connections_of(user).await?;
+            if !online {
+                self.engine.cancel(user, Meant::Version(version)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a profile says of somebody, as everybody may see it.
+#[derive(Default)]
+struct Described {
+    username: Option<String>,
+    avatar: Option<String>,
+}
+
+fn described(views: &Views) -> Option<Described> {
+    let public = views.public.as_ref()?;
+    let fields: HashMap<String, serde_json::Value> = serde_json::from_str(public.get()).ok()?;
+    let text = |name: &str| Some(fields.get(name)?.as_str()?.to_owned());
+    Some(Described {
+        username: text("username"),
+        avatar: text("avatar"),
+    })
+}
