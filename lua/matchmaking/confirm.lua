@@ -21,13 +21,20 @@ end
 match = cjson.decode(match)
 local node, waiting = user .. '@' .. incarnation, {}
 for _, other in ipairs(match.waiting) do
-  if other == node then
-    match.took[#match.took + 1] = node
-  else
+  if other ~= node then
     waiting[#waiting + 1] = other
   end
 end
 match.waiting, match.taken[user] = waiting, true
+
+-- Also a node that was not asked: its connection came while others were told, and is not to be told again.
+local is_known = false
+for _, other in ipairs(match.took) do
+  is_known = is_known or other == node
+end
+if not is_known then
+  match.took[#match.took + 1] = node
+end
 
 if #waiting > 0 or not match.taken[match.users[1]] or not match.taken[match.users[2]] then
   redis.call('HSET', matches, id, cjson.encode(match))

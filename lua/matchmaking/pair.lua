@@ -89,7 +89,7 @@ local function closest(member, rating, reach)
   return up < down and above[1] or oldest_below
 end
 
-local matches_made, ran_out, waiting = 0, 0, {}
+local matches_made, ran_out, unmatched = 0, 0, {}
 local gone = {}
 for i = 1, #batch, 2 do
   local user   = batch[i]
@@ -120,9 +120,18 @@ for i = 1, #batch, 2 do
       redis.call('HSET', playing, user, id, opponent, id)
       matches_made = matches_made + 1
     else
-      waiting[#waiting + 1] = user
-      waiting[#waiting + 1] = version
+      unmatched[#unmatched + 1] = user
+      unmatched[#unmatched + 1] = version
     end
+  end
+end
+
+-- Who found nobody may have been taken since by somebody with a wider window.
+local waiting = {}
+for i = 1, #unmatched, 2 do
+  if not gone[unmatched[i]] then
+    waiting[#waiting + 1] = unmatched[i]
+    waiting[#waiting + 1] = unmatched[i + 1]
   end
 end
 

@@ -6,6 +6,7 @@
 
 mod account;
 mod lease;
+mod matchmaking;
 mod meta;
 mod presence;
 mod profile;

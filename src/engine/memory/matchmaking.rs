@@ -277,6 +277,10 @@ impl Memory {
                 None => paired.waiting.push((user, waiting.ticket.version)),
             }
         }
+        // Who found nobody may have been taken since by somebody with a wider window.
+        paired
+            .waiting
+            .retain(|(user, _)| matchmaking.tickets.contains_key(user));
         paired.queue_len = matchmaking.queue.len() as u64;
         let second = now_ms / 1000;
         if paired.matches > 0 {
