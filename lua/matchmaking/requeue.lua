@@ -48,6 +48,6 @@ for i, user in ipairs(match.users) do
     end
   end
 end
--- They are looked at before anybody else, and at once.
-redis.call('HSET', looked, 'again', '-inf', 'next', 0)
+-- The round that has begun goes on: whoever is far back is to be looked at, too. Where none has, one begins at once.
+redis.call('HSET', looked, 'next', 0)
 return sent_back

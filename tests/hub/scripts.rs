@@ -22,7 +22,7 @@ use fred::util::sha1_hash;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 
-use crate::harness::{ADA, BOB, Cluster, DEADLINE, MARKER, Offline, Online, Redis};
+use crate::harness::{ADA, BOB, Cluster, DEADLINE, MARKER, Offline, Online, Redis, eventually_eq};
 
 /// The largest id and the largest revision.
 const LARGEST: u64 = 9_007_199_254_740_991;
@@ -214,7 +214,7 @@ fn key(name: impl std::fmt::Display) -> String {
 }
 
 /// Every script that nodes call when something happens, not by the clock.
-const CALLED: [(&str, &str); 10] = [
+const CALLED: [(&str, &str); 17] = [
     ("claim", include_str!("../../lua/meta/claim.lua")),
     ("begin", include_str!("../../lua/lease/begin.lua")),
     ("position", include_str!("../../lua/presence/position.lua")),
@@ -228,6 +228,13 @@ const CALLED: [(&str, &str); 10] = [
         include_str!("../../lua/account/disconnect.lua"),
     ),
     ("delete", include_str!("../../lua/account/delete.lua")),
+    ("enqueue", include_str!("../../lua/matchmaking/enqueue.lua")),
+    ("cancel", include_str!("../../lua/matchmaking/cancel.lua")),
+    ("pair", include_str!("../../lua/matchmaking/pair.lua")),
+    ("due", include_str!("../../lua/matchmaking/due.lua")),
+    ("tell", include_str!("../../lua/matchmaking/tell.lua")),
+    ("confirm", include_str!("../../lua/matchmaking/confirm.lua")),
+    ("status", include_str!("../../lua/matchmaking/status.lua")),
 ];
 
 /// Goal: a Redis that has forgotten the scripts (SCRIPT FLUSH, a restart, a fail-over) costs nothing.
@@ -255,6 +262,24 @@ async fn a_flushed_script_cache_goes_unnoticed() {
     let event = json!({ "event": "hello", "data": 1 });
     cluster.notify(1, ADA, "events", event).await;
     assert_eq!(tab.next_event("hello").await, json!(1));
+
+    let mut opponent = cluster.connect(1, BOB).await;
+    assert_eq!(observer.next_status().await, (BOB, Online));
+    flush(&cluster, &mut seen).await;
+    for client in [&tab, &opponent] {
+        let answer = client.emit_args_ack("join-matchmaking", vec![]).await;
+        assert_eq!(answer["status"], "queued");
+    }
+    let found = tab.next_event("match-found").await;
+    let theirs = opponent.next_event("match-found").await;
+    assert_eq!(found["matchId"], theirs["matchId"]);
+    let left = opponent.emit_args_ack("leave-matchmaking", vec![]).await;
+    assert_eq!(left["ok"], true);
+    eventually_eq("matches not shown everywhere", json!(0), async || {
+        let queue = cluster.get(0, "/api/v1/matchmaking").await.json;
+        queue["pendingMatches"].clone()
+    })
+    .await;
 
     flush(&cluster, &mut seen).await;
     cluster.notify(1, ADA, "disconnect", json!({})).await;
@@ -319,4 +344,19 @@ async fn calls(cluster: &Cluster) -> (u64, u64) {
         line.map_or(0, |(count, _)| count.parse().expect("a number"))
     };
     (calls("eval"), calls("evalsha"))
+}
+
+/// Draws the same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: u64) -> u64 {
+        // Knuth's multiplier for 64 bits; the high ones are the random ones.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
 }

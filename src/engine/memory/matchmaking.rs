@@ -383,7 +383,7 @@ impl Memory {
             matchmaking.insert(place, Ticket { version, ..ticket });
             sent_back += 1;
         }
-        (matchmaking.looked.again, matchmaking.looked.next_ms) = (None, 0);
+        matchmaking.looked.next_ms = 0;
         Ok(sent_back)
     }
 

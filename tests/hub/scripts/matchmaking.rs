@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{LARGEST, Server, number};
+use super::{Dice, LARGEST, Server, number};
 
 const ENQUEUE: &str = include_str!("../../../lua/matchmaking/enqueue.lua");
 const CANCEL: &str = include_str!("../../../lua/matchmaking/cancel.lua");
@@ -435,19 +435,4 @@ async fn any_order_of_calls_adds_up() {
         "the calls drawn lead to {} matches",
         ids.len()
     );
-}
-
-/// Draws the same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        // Knuth's multiplier for 64 bits; the high ones are the random ones.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
 }

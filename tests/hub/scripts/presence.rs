@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{LARGEST, Listener, Server, key, number};
+use super::{Dice, LARGEST, Listener, Server, key, number};
 use crate::harness::ADA;
 
 const REGISTER: &str = include_str!("../../../lua/presence/register.lua");
@@ -310,19 +310,4 @@ async fn any_order_of_calls_adds_up() {
         transitions > 50,
         "the calls drawn lead to {transitions} transitions only"
     );
-}
-
-/// Draws the same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        // Knuth's multiplier for 64 bits; the high ones are the random ones.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
 }
