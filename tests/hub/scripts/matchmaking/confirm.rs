@@ -24,7 +24,7 @@ async fn a_match_is_over_after_the_last_node() {
 
     assert_eq!(confirm(&server, &id, ADA, "a.1").await, 1);
     let left: Vec<String> = matches(&server).await.into_keys().collect();
-    assert_eq!(left, std::slice::from_ref(other));
+    assert_eq!(left, std::slice::from_ref(&other));
     let claims = [(EVE, other.clone()), (5, other)];
     assert_eq!(playing(&server).await, claims.into());
     assert_eq!(server.scores(&key("pending")).await.len(), 1);
