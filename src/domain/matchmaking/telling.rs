@@ -27,8 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long those who found nobody rest until somebody looks at them again.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long a match is left to the node that tells it before another one does.
-const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long a match is left to the node that tells it before it is told again, by whichever node: nodes confirm within
+/// milliseconds, unless a connection closed at that moment, or its node did.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Confirmations sent together.
 const CONFIRM_BATCH_MAX: usize = 64;
@@ -40,28 +41,34 @@ impl Hub {
     /// Makes matches and tells them, for ever.
     pub(crate) async fn keep_matching(&self) {
         loop {
-            if let Err(error) = self.match_all().await {
-                tracing::debug!(%error, "could not look for matches; trying again");
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
+            let pause = match self.match_all().await {
+                Ok(true) => TELL_AGAIN_AFTER,
+                Ok(false) => INTERVAL,
+                Err(error) => {
+                    tracing::debug!(%error, "could not look for matches; trying again");
+                    RETRY_DELAY
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.matchmaking().wanted.notified() => {}
             }
         }
     }
 
-    async fn match_all(&self) -> Result<(), EngineError> {
+    /// Returns whether there was anybody to tell, who may have to be told again.
+    async fn match_all(&self) -> Result<bool, EngineError> {
         let matchmaking = self.matchmaking();
+        let mut told = false;
         loop {
             let paired = matchmaking.pair().await?;
             // Asking the engine about those alone whom this node does not see online costs next to nothing.
             let unseen = paired.waiting.into_iter();
             let unseen = unseen.filter(|(user, _)| !self.presence().may_be_online(*user));
             matchmaking.drop_if_offline(unseen).await?;
-            matchmaking.tell_due().await?;
+            told |= matchmaking.tell_due().await?;
             if !paired.more {
-                return Ok(());
+                return Ok(told);
             }
         }
     }
@@ -110,11 +117,13 @@ impl Matchmaking {
         Ok(paired)
     }
 
-    /// Tells whom there is to tell.
-    async fn tell_due(&self) -> Result<(), EngineError> {
+    /// Tells whom there is to tell. Returns whether there was anybody.
+    async fn tell_due(&self) -> Result<bool, EngineError> {
+        let mut told = false;
         loop {
             let due = self.engine.due(TELL_BATCH_MAX, TELL_AGAIN_AFTER).await?;
-            let is_last = due.matches.len().max(due.ran_out.len()) < TELL_BATCH_MAX as usize;
+            let longest = due.matches.len().max(due.ran_out.len());
+            told |= longest > 0;
             // One that cannot be told holds up no other.
             let matches = due.matches.iter().map(|pending| self.tell(pending));
             let matches = join_all(matches).await;
@@ -124,8 +133,8 @@ impl Matchmaking {
                 .into_iter()
                 .chain(timeouts)
                 .collect::<Result<(), _>>()?;
-            if is_last {
-                return Ok(());
+            if longest < TELL_BATCH_MAX as usize {
+                return Ok(told);
             }
         }
     }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{join, leave, matches_of, wait_for_queue};
+use super::{join, leave, matches_of};
 use crate::harness::{Client, Cluster, eventually};
 
 const ROUNDS: usize = 1_000;
@@ -24,6 +24,8 @@ enum Act {
     JoinAndLeave,
     /// Joins; the tab that did is closed at once and opened again, and joins once more.
     JoinAndReload,
+    /// Joins, and closes both tabs before the answer is there.
+    JoinAndGo,
     /// Does nothing; may still wait from before.
     Nothing,
 }
@@ -32,7 +34,7 @@ impl Act {
     /// How often it may make the user wait, where a match is found in between.
     fn joins(self) -> usize {
         match self {
-            Self::Join | Self::JoinAndLeave => 1,
+            Self::Join | Self::JoinAndLeave | Self::JoinAndGo => 1,
             Self::JoinTwice | Self::JoinAndReload => 2,
             Self::Nothing => 0,
         }
@@ -67,13 +69,18 @@ impl Player {
                 first.reconnect(1);
                 join(first).await;
             }
+            Act::JoinAndGo => {
+                first.send_for_ack("join-matchmaking", vec![]);
+                first.disconnect();
+                second.disconnect();
+            }
             Act::Nothing => {}
         }
     }
 }
 
 /// Goal: nobody is lost and nobody is doubled, whatever happens while pairs are made.
-/// Method: in each of a thousand rounds some join, from one tab or two, leave at once, or reload at once. When the
+/// Method: in each of a thousand rounds some join, from one tab or two, leave, reload or go away at once. When the
 /// queue is quiet: at most one of those who want to play waits; everybody else was told of one match on both tabs, the
 /// same as the opponent named in it, who is no third one's. Who joins twice may be told of two, if the first is found in
 /// between.
@@ -85,7 +92,8 @@ async fn nobody_is_lost_and_nobody_is_doubled() {
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("ROUNDS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let cluster = Cluster::builder().nodes(3).without_lookouts().start().await;
+    let builder = Cluster::builder().nodes(3).grace("200ms");
+    let cluster = builder.without_lookouts().start().await;
     let mut players = BTreeMap::new();
     for user in 1..=USERS {
         let place = user as usize;
@@ -113,6 +121,10 @@ async fn nobody_is_lost_and_nobody_is_doubled() {
         let waiting = settle(&cluster, &players, &acts, &what).await;
         for (user, player) in &mut players {
             player.waits = waiting == Some(*user);
+            if acts.get(user) == Some(&Act::JoinAndGo) {
+                player.tabs.iter().for_each(Client::connect);
+                cluster.wait_for_refcount(*user, 2).await;
+            }
         }
     }
 }
@@ -122,11 +134,12 @@ fn draw(rng: &mut StdRng, players: &BTreeMap<u64, Player>) -> BTreeMap<u64, Act>
     users.shuffle(rng);
     users.truncate(rng.random_range(1..=8));
     let act = |user: u64| {
-        let act = match rng.random_range(0..10) {
-            0..5 => Act::Join,
-            5..7 => Act::JoinTwice,
-            7 => Act::JoinAndReload,
-            8 => Act::JoinAndLeave,
+        let act = match rng.random_range(0..100) {
+            0..55 => Act::Join,
+            55..75 => Act::JoinTwice,
+            75..80 => Act::JoinAndReload,
+            80..90 => Act::JoinAndLeave,
+            90..92 => Act::JoinAndGo,
             _ => Act::Nothing,
         };
         (user, act)
@@ -142,23 +155,40 @@ async fn settle(
     what: &str,
 ) -> Option<u64> {
     let act_of = |user: u64| acts.get(&user).copied().unwrap_or(Act::Nothing);
-    eventually(&format!("the queue is quiet: {what}"), async || {
+    let is_gone = |user: &u64| act_of(*user) == Act::JoinAndGo;
+    let gone: Vec<u64> = players.keys().copied().filter(is_gone).collect();
+    for user in &gone {
+        eventually(&format!("{user} is offline: {what}"), async || {
+            let presence = cluster.get(0, &format!("/api/v1/presence/{user}")).await;
+            (presence.json["status"] == "offline").then_some(())
+        })
+        .await;
+    }
+    let waiting = eventually(&format!("the queue is quiet: {what}"), async || {
+        let queued = cluster
+            .cli(&["ZRANGE", "vigie:{mm}:queue", "0", "-1"])
+            .await;
+        let queued: Vec<u64> = queued
+            .lines()
+            .filter_map(|user| user.parse().ok())
+            .collect();
         let queue = super::queue(cluster, 0).await;
-        let quiet = queue["pendingMatches"] == 0 && queue["queueLength"].as_u64() <= Some(1);
-        quiet.then_some(())
+        let quiet = queue["pendingMatches"] == 0 && queue["queueLength"] == queued.len();
+        let settled = quiet && queued.len() <= 1 && !queued.iter().any(is_gone);
+        settled.then(|| queued.first().copied())
     })
     .await;
     // Whatever was told was told before this is answered.
-    let tabs = players.values().flat_map(|player| &player.tabs);
+    let here = players.iter().filter(|(user, _)| !is_gone(user));
+    let tabs = here.flat_map(|(_, player)| &player.tabs);
     join_all(tabs.map(Client::online)).await;
-    let queued = cluster
-        .cli(&["ZRANGE", "vigie:{mm}:queue", "0", "-1"])
-        .await;
-    let waiting: Option<u64> = queued.lines().next().and_then(|user| user.parse().ok());
 
     let mut players_of: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
     for (user, player) in players {
         let act = act_of(*user);
+        if is_gone(user) {
+            continue;
+        }
         let told = [player.new_matches(0), player.new_matches(1)];
         // The tab that is closed at once may be told of a match that nobody sees there.
         let told_on = &told[1];
@@ -169,7 +199,8 @@ async fn settle(
             );
         }
         assert!(
-            told_on.len() <= act.joins() + usize::from(player.waits),
+            // Whose opponent is gone is sent back, and may be told of another one.
+            told_on.len() <= act.joins() + usize::from(player.waits) + gone.len(),
             "{user} joined less often than {told_on:?}: {what}"
         );
         for (id, opponent) in told_on {
@@ -182,7 +213,7 @@ async fn settle(
         let wants = match act {
             Act::Join | Act::JoinTwice | Act::JoinAndReload => true,
             Act::Nothing => player.waits,
-            Act::JoinAndLeave => false,
+            Act::JoinAndLeave | Act::JoinAndGo => false,
         };
         let is_served = waiting == Some(*user) || !told_on.is_empty();
         assert!(is_served || !wants, "{user} is lost: {what}");
@@ -198,14 +229,11 @@ async fn settle(
     }
     for (id, pair) in &players_of {
         assert_eq!(pair.len(), 2, "{id} has {pair:?}: {what}");
-        for user in pair {
+        for user in pair.iter().filter(|user| !is_gone(user)) {
             let told = players[user].new_matches(1);
             let told = told.iter().filter(|(known, _)| known == id).count();
             assert_eq!(told, 1, "{user} is told of {id} once: {what}");
         }
-    }
-    if waiting.is_some() {
-        wait_for_queue(cluster, 0, 1).await;
     }
     waiting
 }
