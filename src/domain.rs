@@ -262,17 +262,22 @@ impl Hub {
         let Some(message) = self.0.matchmaking.let_through(user, message) else {
             return;
         };
-        let about_a_match = match &message {
-            TopicMessage::MatchFound { id, .. } => Some(Some(id.clone())),
-            TopicMessage::MatchTimeout => Some(None),
+        let (found, ran_out) = match &message {
+            TopicMessage::MatchFound { id, .. } => (Some(id.clone()), false),
+            TopicMessage::MatchTimeout { .. } => (None, true),
+            // Nobody is told; this node need not remember any more that the user waits.
+            TopicMessage::MatchLeft => return self.0.matchmaking.forget(user),
             TopicMessage::Update(..)
             | TopicMessage::Event { .. }
             | TopicMessage::Disconnect { .. }
-            | TopicMessage::AccountDeleted => None,
+            | TopicMessage::AccountDeleted => (None, false),
         };
-        self.0.topics.receive(user, message).await;
-        if let Some(id) = about_a_match.filter(|_| self.0.topics.is_here(user)) {
-            self.0.matchmaking.shown(user, id);
+        let heard = self.0.topics.receive(user, message).await;
+        if ran_out || (found.is_some() && heard.is_new) {
+            self.0.matchmaking.forget(user);
+        }
+        if let Some(id) = found.filter(|_| heard.is_here) {
+            self.0.matchmaking.confirm(user, id);
         }
     }
 

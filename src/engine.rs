@@ -275,7 +275,12 @@ pub enum TopicMessage {
         opponent: Arc<RawValue>,
     },
     /// The user has waited for an opponent for as long as allowed.
-    MatchTimeout,
+    MatchTimeout {
+        /// The ticket is from before this time, in ms since 1970 on the engine's clock.
+        before_ms: u64,
+    },
+    /// The user waits for no opponent any more, because somebody said so.
+    MatchLeft,
 }
 
 /// What happened, as the engine tells it.

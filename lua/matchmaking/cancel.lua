@@ -34,19 +34,21 @@ if meant ~= '0' then
   return 0
 end
 
--- Without this the match has no claim on the user: nobody puts the user back in the queue.
-local left = redis.call('ZREM', timeouts, user)
-local id   = redis.call('HGET', playing, user)
-if not id then
+local left  = redis.call('ZREM', timeouts, user)
+local id    = redis.call('HGET', playing, user)
+local match = id and redis.call('HGET', matches, id)
+if not match then
   return left
 end
-redis.call('HDEL', playing, user)
-local match = redis.call('HGET', matches, id)
-match = match and cjson.decode(match)
-if not match or match.told then
+match = cjson.decode(match)
+if match.told then
+  -- Too late. But should the match not take place, nobody puts the user back in the queue.
+  match.quit[user] = true
+  redis.call('HSET', matches, id, cjson.encode(match))
   return left
 end
 match.left = true
+redis.call('HDEL', playing, user)
 redis.call('HSET', matches, id, cjson.encode(match))
 redis.call('ZADD', pending, 0, id)
 return 1

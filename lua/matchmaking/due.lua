@@ -7,7 +7,7 @@
 -- ARGV[1]  int     most of each to give out in this call
 -- ARGV[2]  int     ms for which they are kept from others
 --
--- RETURNS   { { match, user, user, … }, { user, … } }
+-- RETURNS   { { match, user, user, … }, { user, … }, now (ms) }
 -- PUBLISHES nothing
 -- REPEAT    safe: what was given out comes again later
 
@@ -37,4 +37,4 @@ local ran_out = redis.call('ZRANGEBYSCORE', timeouts, '-inf', now, 'LIMIT', 0, b
 for _, user in ipairs(ran_out) do
   redis.call('ZADD', timeouts, again_ms, user)
 end
-return { found, ran_out }
+return { found, ran_out, now_ms }

@@ -21,15 +21,17 @@ local timeouts, count          = KEYS[6], KEYS[7]
 local user, rating, joined_ms  = ARGV[1], ARGV[2], ARGV[3]
 
 -- Who is about to be told of a match waits for nothing else. Who was told may want another one.
-local id = redis.call('HGET', playing, user)
-if id then
-  local match = redis.call('HGET', matches, id)
-  local told  = match and cjson.decode(match).taken[user]
-  if match and (not told or joined_ms ~= '0') then
-    return { 'already_queued', 0 }
+local id    = redis.call('HGET', playing, user)
+local match = id and redis.call('HGET', matches, id)
+match = match and cjson.decode(match)
+if match and (not match.taken[user] or joined_ms ~= '0') then
+  if match.quit[user] and joined_ms == '0' then
+    match.quit[user] = nil
+    redis.call('HSET', matches, id, cjson.encode(match))
   end
-  redis.call('HDEL', playing, user)
+  return { 'already_queued', 0 }
 end
+redis.call('HDEL', playing, user)
 
 -- A newer version says that the user wants it still, to whoever is about to take the ticket away.
 local version = string.format('%.0f', redis.call('INCR', count))

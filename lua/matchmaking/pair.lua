@@ -11,7 +11,8 @@
 -- KEYS[6]  zset    matches that are not over, scored by when they are told (again) (ms)
 -- KEYS[7]  zset    users whose ticket ran out, scored by when they are told (again) (ms)
 -- KEYS[8]  string  last number given, for places and versions
--- KEYS[9]  hash    how far tickets were looked at: "fresh" (place), "again" (place), "next" round (ms)
+-- KEYS[9]  hash    how far tickets were looked at: "fresh" (place), "again" (place), "next" round (ms),
+--                  "streak" of calls that looked at fresh ones
 -- KEYS[10] hash    second modulo 60 -> "<second> <matches made in it>"
 -- ARGV[1]  int     most tickets to look at in this call
 -- ARGV[2]  int     difference in rating that is fine at once
@@ -32,24 +33,37 @@ local batch_max, window        = tonumber(ARGV[1]), tonumber(ARGV[2])
 local widen, max_wait_ms       = tonumber(ARGV[3]), tonumber(ARGV[4])
 local rest_ms                  = tonumber(ARGV[5])
 
+-- Calls in a row that look at those who have just come, while others are to be looked at again.
+local fresh_calls_max = 8
+
+-- What is usual on a quiet site costs one command, and changes nothing.
+if redis.call('ZCARD', queue) == 0 then
+  return { 0, 0, 0, 0, {} }
+end
+
 local time   = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Which tickets to look at: users and places in turn.
-local fresh, again, next_ms = unpack(redis.call('HMGET', looked, 'fresh', 'again', 'next'))
-local batch   = redis.call('ZRANGEBYSCORE', queue, '(' .. (fresh or '0'), '+inf', 'WITHSCORES', 'LIMIT', 0, batch_max)
-local more    = 0
+-- Which tickets to look at: users and places in turn. However many come, those who wait have their turn, too.
+local fresh, again, next_ms, streak = unpack(redis.call('HMGET', looked, 'fresh', 'again', 'next', 'streak'))
+local is_round   = now_ms >= tonumber(next_ms or 0)
+local others_due = is_round and tonumber(streak or 0) >= fresh_calls_max
+local batch, more = {}, 0
+if not others_due then
+  batch = redis.call('ZRANGEBYSCORE', queue, '(' .. (fresh or '0'), '+inf', 'WITHSCORES', 'LIMIT', 0, batch_max)
+end
 if #batch > 0 then
   more = 1
   redis.call('HSET', looked, 'fresh', batch[#batch])
-elseif now_ms >= tonumber(next_ms or 0) then
+  redis.call('HINCRBY', looked, 'streak', 1)
+elseif is_round then
   batch = redis.call('ZRANGEBYSCORE', queue, '(' .. (again or '-inf'), '+inf', 'WITHSCORES', 'LIMIT', 0, batch_max)
   if #batch < 2 * batch_max then
-    redis.call('HSET', looked, 'again', '-inf', 'next', string.format('%.0f', now_ms + rest_ms))
+    redis.call('HSET', looked, 'again', '-inf', 'next', string.format('%.0f', now_ms + rest_ms), 'streak', 0)
   else
-    more = 1
-    redis.call('HSET', looked, 'again', batch[#batch])
+    redis.call('HSET', looked, 'again', batch[#batch], 'streak', 0)
   end
+  more = (others_due or #batch == 2 * batch_max) and 1 or 0
 end
 
 local function member_of(user, place)
@@ -99,13 +113,17 @@ for i = 1, #batch, 2 do
     local waited_ms = now_ms - joined_ms
     local reach     = math.floor(window + widen * math.max(0, waited_ms) / 1000)
     local other     = waited_ms < max_wait_ms and closest(member_of(user, place), tonumber(rating), reach)
+    local opponent  = other and string.match(other, ':(%d+)$')
+    local their_ticket = opponent and opponent ~= user and redis.call('HGET', tickets, opponent)
+    if other and not their_ticket then
+      -- What nobody wrote so, or somebody deleted by hand.
+      redis.call('ZREM', ratings, other)
+    end
     if waited_ms >= max_wait_ms then
       remove(user, place)
       redis.call('ZADD', timeouts, 0, user)
       ran_out = ran_out + 1
-    elseif other then
-      local opponent     = string.match(other, ':(%d+)$')
-      local their_ticket = redis.call('HGET', tickets, opponent)
+    elseif their_ticket then
       remove(user, place)
       remove(opponent, string.match(their_ticket, '^%S+'))
       gone[opponent] = true
@@ -113,7 +131,7 @@ for i = 1, #batch, 2 do
       local id = string.format('%x%05x-%x', time[1], time[2], redis.call('INCR', count))
       local match = {
         users = { user, opponent }, tickets = { ticket, their_ticket },
-        waiting = {}, took = {}, taken = {}, told = false, left = false,
+        waiting = {}, took = {}, taken = {}, quit = {}, told = false, left = false,
       }
       redis.call('HSET', matches, id, cjson.encode(match))
       redis.call('ZADD', pending, 0, id)
@@ -123,6 +141,8 @@ for i = 1, #batch, 2 do
       unmatched[#unmatched + 1] = user
       unmatched[#unmatched + 1] = version
     end
+  elseif not gone[user] then
+    redis.call('ZREM', queue, user)
   end
 end
 

@@ -11,7 +11,7 @@
 -- ARGV[1]  string  match
 -- ARGV[2]  string  players who are still there, with spaces in between
 --
--- RETURNS   how many were sent back: nobody who has left, or queued again, since
+-- RETURNS   how many were sent back: nobody who has left, or queued again, since; nobody at all if both were told
 -- PUBLISHES nothing
 -- REPEAT    safe: the match is gone
 
@@ -28,6 +28,9 @@ match = cjson.decode(match)
 redis.call('HDEL', matches, id)
 redis.call('ZREM', pending, id)
 
+-- Both were told, whoever else is waited for: the match takes place.
+local takes_place = match.taken[match.users[1]] and match.taken[match.users[2]]
+
 local is_there = {}
 for user in string.gmatch(players, '%d+') do
   is_there[user] = true
@@ -36,7 +39,8 @@ local sent_back = 0
 for i, user in ipairs(match.users) do
   if redis.call('HGET', playing, user) == id then
     redis.call('HDEL', playing, user)
-    if is_there[user] and redis.call('HEXISTS', tickets, user) == 0 then
+    local wants = is_there[user] and not match.quit[user] and not takes_place
+    if wants and redis.call('HEXISTS', tickets, user) == 0 then
       local rating, joined_ms = string.match(match.tickets[i], '^%S+ (%S+) (%S+)')
       local version = redis.call('INCR', count)
       local first   = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or version

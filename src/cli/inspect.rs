@@ -13,6 +13,9 @@ use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print};
 
+/// More than this nobody reads.
+const LIMIT_MAX: i64 = 10_000;
+
 /// What to show, and how.
 #[derive(Args)]
 pub(super) struct InspectArgs {
@@ -28,7 +31,7 @@ enum What {
     /// Those who wait for an opponent
     Queue {
         /// How many of them to show, the first first
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
         limit: u32,
     },
 }

@@ -9,7 +9,6 @@ mod telling;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use tokio::sync::{Notify, mpsc};
@@ -30,6 +29,9 @@ const CONFIRMATIONS_MAX: usize = 1024;
 
 /// Matches of one user that wait until joining is answered. One beyond is told again.
 const HELD_BACK_MAX: usize = 8;
+
+/// Batches of users who went offline that wait.
+const OFFLINE_BATCHES_MAX: usize = 64;
 
 /// Tickets asked for again together.
 const ASK_AGAIN_BATCH_MAX: usize = 256;
@@ -59,6 +61,7 @@ pub(crate) struct Matchmaking {
     wanted: Notify,
     confirmations: mpsc::Sender<(MatchId, UserId)>,
     held_back: mpsc::Sender<(UserId, TopicMessage)>,
+    offline: mpsc::Sender<Vec<UserId>>,
 }
 
 /// What matchmaking has for the hub's tasks.
@@ -67,14 +70,14 @@ pub(crate) struct Streams {
     shown: mpsc::Receiver<(MatchId, UserId)>,
     /// Messages on users' topics that had to wait, in order.
     held_back: mpsc::Receiver<(UserId, TopicMessage)>,
+    /// Users who went offline.
+    offline: mpsc::Receiver<Vec<UserId>>,
 }
 
 /// What a user on this node asked for. The engine has it, too, but may lose it.
 struct Waiting {
     /// Connections that are about to be answered.
     joining: usize,
-    /// When the user asked first.
-    asked_at: Instant,
     /// Rating, and since when the user waits; absent while the engine has not answered.
     ticket: Option<(i64, u64)>,
     /// Matches that were found meanwhile.
@@ -118,6 +121,7 @@ impl Matchmaking {
     ) -> (Arc<Self>, Streams) {
         let (confirmations, shown) = mpsc::channel(CONFIRMATIONS_MAX);
         let (late, held_back) = mpsc::channel(CONFIRMATIONS_MAX);
+        let (gone, offline) = mpsc::channel(OFFLINE_BATCHES_MAX);
         let matchmaking = Self {
             engine,
             metrics,
@@ -127,8 +131,14 @@ impl Matchmaking {
             wanted: Notify::new(),
             confirmations,
             held_back: late,
+            offline: gone,
         };
-        (Arc::new(matchmaking), Streams { shown, held_back })
+        let streams = Streams {
+            shown,
+            held_back,
+            offline,
+        };
+        (Arc::new(matchmaking), streams)
     }
 
     /// No call leaves it half changed, so a poisoned lock is as good as any.
@@ -143,7 +153,6 @@ impl Matchmaking {
             let mut waiting = self.waiting();
             let entry = waiting.entry(user).or_insert_with(|| Waiting {
                 joining: 0,
-                asked_at: Instant::now(),
                 ticket: None,
                 held_back: Vec::new(),
             });
@@ -154,7 +163,6 @@ impl Matchmaking {
                 already: false,
             }
         };
-        let asked_at = Instant::now();
         let rating = self.rating_of(user).await?;
         let enqueued = self.enqueue(user, rating).await?;
         joined.already = enqueued.already;
@@ -162,9 +170,6 @@ impl Matchmaking {
             && let Some(entry) = self.waiting().get_mut(&user)
         {
             entry.ticket = Some((rating, enqueued.since_ms));
-            if !enqueued.already {
-                entry.asked_at = asked_at;
-            }
         }
         Ok(joined)
     }
@@ -181,6 +186,8 @@ impl Matchmaking {
     async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
         self.forget(user);
         let left = self.engine.cancel(user, Meant::Any).await?;
+        // Another node may remember that the user asked it.
+        self.engine.tell_left(user).await?;
         if left {
             self.wanted.notify_one();
         }
@@ -213,13 +220,16 @@ impl Matchmaking {
                 None
             }
             // It is about an earlier ticket than the one that the user has by now.
-            TopicMessage::MatchTimeout
-                if entry.asked_at.elapsed() < self.rules.max_wait.mul_f32(0.9) =>
+            TopicMessage::MatchTimeout { before_ms }
+                if entry
+                    .ticket
+                    .is_some_and(|(_, since_ms)| since_ms > *before_ms) =>
             {
                 None
             }
             TopicMessage::MatchFound { .. }
-            | TopicMessage::MatchTimeout
+            | TopicMessage::MatchTimeout { .. }
+            | TopicMessage::MatchLeft
             | TopicMessage::Update(..)
             | TopicMessage::Event { .. }
             | TopicMessage::Disconnect { .. }
@@ -227,12 +237,17 @@ impl Matchmaking {
         }
     }
 
-    /// A message was shown to the user's own connections on this node.
-    pub(crate) fn shown(&self, user: UserId, id: Option<MatchId>) {
-        self.forget(user);
-        if let Some(id) = id {
-            // Where there is no room the match is told again.
-            let _ = self.confirmations.try_send((id, user));
+    /// Every connection of the user's own on this node was told of a match, now or before.
+    pub(crate) fn confirm(&self, user: UserId, id: MatchId) {
+        // Where there is no room the match is told again.
+        let _ = self.confirmations.try_send((id, user));
+    }
+
+    /// These users went offline: they wait no longer.
+    pub(crate) fn went_offline(&self, users: Vec<UserId>) {
+        if !users.is_empty() {
+            // Where there is no room, whoever looks at the queue next finds them.
+            let _ = self.offline.try_send(users);
         }
     }
 

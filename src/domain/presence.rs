@@ -437,8 +437,7 @@ impl Presence {
                 .engine
                 .expire(partition, EXPIRE_BATCH_MAX, ahead, self.options.doubt)
                 .await?;
-            // Where it fails, whoever looks at the queue next finds them.
-            self.matchmaking.drop_offline(&expired.offline).await?;
+            self.matchmaking.went_offline(expired.offline);
             if expired.next_due.is_none_or(|due| due > ahead) {
                 return Ok(expired.next_due);
             }

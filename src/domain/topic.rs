@@ -87,6 +87,15 @@ struct Topic {
     matches: VecDeque<(MatchId, HashSet<ConnectionId>)>,
 }
 
+/// What became of a message on a topic.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Heard {
+    /// The user has connections of their own here.
+    pub(crate) is_here: bool,
+    /// Somebody here is told who was not told before.
+    pub(crate) is_new: bool,
+}
+
 /// Keeps a topic in the table while a call waits for it.
 pub(crate) struct Hold {
     topics: Arc<Topics>,
@@ -196,22 +205,26 @@ impl Topics {
     }
 
     /// Takes in what the engine announced on a topic.
-    pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) {
+    pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) -> Heard {
         self.metrics.topic_messages.inc();
-        self.deliver(user, message).await;
+        self.deliver(user, message).await
     }
 
-    /// Delivers what nobody here has been told yet; `false` where everybody has.
-    async fn deliver(&self, user: UserId, message: TopicMessage) -> bool {
+    /// Delivers what nobody here has been told yet.
+    async fn deliver(&self, user: UserId, message: TopicMessage) -> Heard {
         let place = self.deliveries.place().await;
         let mut table = self.table();
         // Without a topic nobody cares any more: the subscription is about to end.
-        let topic = table.topics.get_mut(&user);
-        let Some(delivery) = topic.and_then(|topic| topic.receive(user, message)) else {
-            return false;
+        let Some(topic) = table.topics.get_mut(&user) else {
+            return Heard::default();
         };
-        place.put(delivery);
-        true
+        let is_here = !topic.own.is_empty();
+        let delivery = topic.receive(user, message);
+        let is_new = delivery.is_some();
+        if let Some(delivery) = delivery {
+            place.put(delivery);
+        }
+        Heard { is_here, is_new }
     }
 
     /// Messages may have been missed: subscribes to everything again.
@@ -354,7 +367,7 @@ impl Topics {
     async fn deliver_missed(&self, user: UserId, stored: Stored, interruptions: u64) {
         let (missed, lost) = self.compare(user, stored, interruptions);
         for message in missed {
-            if self.deliver(user, message).await {
+            if self.deliver(user, message).await.is_new {
                 self.metrics.missed_messages.inc();
             }
         }
@@ -492,7 +505,9 @@ impl Topic {
                 let own = self.not_told_of(&id);
                 (!own.is_empty()).then_some(Delivery::MatchFound { id, opponent, own })
             }
-            TopicMessage::MatchTimeout => Some(Delivery::MatchTimeout { own }),
+            TopicMessage::MatchTimeout { .. } => Some(Delivery::MatchTimeout { own }),
+            // Nodes remember who waits; connections are not told.
+            TopicMessage::MatchLeft => None,
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Due {
     pub matches: Vec<PendingMatch>,
     /// That their ticket ran out.
     pub ran_out: Vec<UserId>,
+    /// What the engine's clock shows, in ms since 1970.
+    pub now_ms: u64,
 }
 
 /// The outcome of beginning to tell the players.
@@ -169,9 +171,20 @@ impl Engine {
         either!(self.requeue(id, there))
     }
 
-    /// Tells the nodes of `user` that the ticket ran out.
-    pub async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        either!(self.tell_timeout(user))
+    /// Tells the nodes of `user` that the ticket, which is from before `before_ms`, ran out. Returns how many nodes
+    /// were listening.
+    pub async fn tell_timeout(&self, user: UserId, before_ms: u64) -> Result<u64, EngineError> {
+        either!(self.tell_timeout(user, before_ms))
+    }
+
+    /// Nobody is told any more that the ticket of `user` ran out.
+    pub async fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
+        either!(self.end_timeout(user))
+    }
+
+    /// Tells the nodes of `user` that the user has left the queue.
+    pub async fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
+        either!(self.tell_left(user))
     }
 
     /// The tickets of those among `users` who wait.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
@@ -30,6 +30,9 @@ const REST: Duration = Duration::from_secs(1);
 /// How long a match is left to the node that tells it before it is told again, by whichever node: nodes confirm within
 /// milliseconds, unless a connection closed at that moment, or its node did.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// A node that took so long stood still: others have told the match since, or called it off.
+const LATE_AFTER: Duration = Duration::from_secs(2);
 
 /// Confirmations sent together.
 const CONFIRM_BATCH_MAX: usize = 64;
@@ -75,11 +78,20 @@ impl Hub {
 
     /// Does what is left to do about matches that were told, for ever.
     pub(crate) async fn keep_showing(&self, streams: Streams) {
-        let Streams { shown, held_back } = streams;
         tokio::join!(
-            self.keep_confirming(shown),
-            self.keep_hearing_late(held_back)
+            self.keep_confirming(streams.shown),
+            self.keep_hearing_late(streams.held_back),
+            self.keep_dropping(streams.offline)
         );
+    }
+
+    /// Takes those who went offline out of the queue.
+    async fn keep_dropping(&self, mut offline: mpsc::Receiver<Vec<UserId>>) {
+        while let Some(users) = offline.recv().await {
+            if let Err(error) = self.matchmaking().drop_offline(&users).await {
+                tracing::debug!(%error, "could not take users out of the queue; whoever looks at them next does");
+            }
+        }
     }
 
     /// Hears what had to wait.
@@ -125,9 +137,13 @@ impl Matchmaking {
             let longest = due.matches.len().max(due.ran_out.len());
             told |= longest > 0;
             // One that cannot be told holds up no other.
-            let matches = due.matches.iter().map(|pending| self.tell(pending));
+            let asked_at = Instant::now();
+            let matches = due.matches.iter();
+            let matches = matches.map(|pending| self.tell(pending, asked_at));
             let matches = join_all(matches).await;
-            let timeouts = due.ran_out.iter().map(|user| self.tell_timeout(*user));
+            let before_ms = due.now_ms - (self.rules.max_wait.as_millis() as u64).min(due.now_ms);
+            let timeouts = due.ran_out.iter();
+            let timeouts = timeouts.map(|user| self.tell_timeout(*user, before_ms));
             let timeouts = join_all(timeouts).await;
             matches
                 .into_iter()
@@ -139,19 +155,31 @@ impl Matchmaking {
         }
     }
 
-    async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
+    /// Who has no connection at the moment is told later, if the user comes back.
+    async fn tell_timeout(&self, user: UserId, before_ms: u64) -> Result<(), EngineError> {
+        let (online, connections) = self.engine.connections_of(user).await?;
+        if online && connections.is_empty() {
+            return Ok(());
+        }
+        if online && self.engine.tell_timeout(user, before_ms).await? == 0 {
+            return Ok(());
+        }
         self.metrics.match_timeouts.inc();
-        self.engine.tell_timeout(user).await
+        self.engine.end_timeout(user).await
     }
 
     /// Tells both players once both are there.
-    async fn tell(&self, pending: &PendingMatch) -> Result<(), EngineError> {
+    async fn tell(&self, pending: &PendingMatch, asked_at: Instant) -> Result<(), EngineError> {
         let [a, b] = pending.users;
         let (of_a, of_b) =
             tokio::try_join!(self.engine.connections_of(a), self.engine.connections_of(b))?;
         let both = [(a, of_a), (b, of_b)];
         let online = both.iter().filter(|(_, (online, _))| *online);
         let there: Vec<UserId> = online.map(|(user, _)| *user).collect();
+        let is_late = || asked_at.elapsed() >= LATE_AFTER;
+        if is_late() {
+            return Ok(());
+        }
         if there.len() < both.len() {
             return self.call_off(&pending.id, &there).await;
         }
@@ -169,6 +197,7 @@ impl Matchmaking {
         nodes.sort();
         nodes.dedup();
         match self.engine.begin_telling(&pending.id, &nodes).await? {
+            Telling::Tell(_) if is_late() => Ok(()),
             Telling::Tell(users) => {
                 let told = users.into_iter().map(|user| {
                     let other = if user == a { b } else { a };
@@ -214,7 +243,7 @@ impl Matchmaking {
     }
 
     /// Takes out of the queue those of `users` who are offline and have not asked again since.
-    pub(crate) async fn drop_offline(&self, users: &[UserId]) -> Result<(), EngineError> {
+    async fn drop_offline(&self, users: &[UserId]) -> Result<(), EngineError> {
         let tickets = self.engine.tickets(users).await?;
         let versions = tickets.iter().map(|ticket| (ticket.user, ticket.version));
         self.drop_if_offline(versions).await
@@ -224,13 +253,14 @@ impl Matchmaking {
         &self,
         tickets: impl Iterator<Item = (UserId, u64)>,
     ) -> Result<(), EngineError> {
-        for (user, version) in tickets {
+        let dropped = tickets.map(async |(user, version)| {
             let (online, _) = self.engine.connections_of(user).await?;
             if !online {
                 self.engine.cancel(user, Meant::Version(version)).await?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        join_all(dropped).await.into_iter().collect()
     }
 }
 

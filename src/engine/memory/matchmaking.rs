@@ -17,6 +17,9 @@ use crate::ids::{MatchId, UserId, random_name};
 /// Seconds of which the matches made are counted.
 const SECONDS: u64 = 60;
 
+/// Calls in a row that look at those who have just come, while others are to be looked at again.
+const FRESH_CALLS_MAX: u32 = 8;
+
 /// Everything about matchmaking.
 #[derive(Default)]
 pub(super) struct Matchmaking {
@@ -42,6 +45,8 @@ struct Looked {
     fresh: i64,
     again: Option<i64>,
     next_ms: u64,
+    /// Calls in a row that looked at those who had just come.
+    streak: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -54,6 +59,8 @@ struct Waiting {
 struct Found {
     tickets: [Ticket; 2],
     taken: HashSet<UserId>,
+    /// Those who left when it was too late.
+    quit: HashSet<UserId>,
     told: bool,
     left: bool,
     due_ms: u64,
@@ -90,23 +97,30 @@ impl Matchmaking {
 
     /// Users to look at, and whether there are more.
     fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
-        let fresh = self.queue.range(self.looked.fresh + 1..).take(batch_max);
-        let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
-        if let Some((last, _)) = fresh.last() {
-            self.looked.fresh = *last;
-            return (fresh.into_iter().map(|(_, user)| user).collect(), true);
+        let is_round = now_ms >= self.looked.next_ms;
+        let others_due = is_round && self.looked.streak >= FRESH_CALLS_MAX;
+        if !others_due {
+            let fresh = self.queue.range(self.looked.fresh + 1..).take(batch_max);
+            let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
+            if let Some((last, _)) = fresh.last() {
+                self.looked.fresh = *last;
+                self.looked.streak += 1;
+                return (fresh.into_iter().map(|(_, user)| user).collect(), true);
+            }
         }
-        if now_ms < self.looked.next_ms {
+        if !is_round {
             return (Vec::new(), false);
         }
         let from = self.looked.again.map_or(i64::MIN, |again| again + 1);
         let again = self.queue.range(from..).take(batch_max);
         let again: Vec<(i64, UserId)> = again.map(|(place, user)| (*place, *user)).collect();
-        let more = again.len() == batch_max;
-        self.looked.again = again.last().filter(|_| more).map(|(place, _)| *place);
-        if !more {
+        let goes_on = again.len() == batch_max;
+        self.looked.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
+        self.looked.streak = 0;
+        if !goes_on {
             self.looked.next_ms = now_ms + rest.as_millis() as u64;
         }
+        let more = others_due || goes_on;
         (again.into_iter().map(|(_, user)| user).collect(), more)
     }
 
@@ -149,6 +163,7 @@ impl Matchmaking {
         let found = Found {
             tickets: [ticket, other],
             taken: HashSet::new(),
+            quit: HashSet::new(),
             told: false,
             left: false,
             due_ms: 0,
@@ -187,14 +202,18 @@ impl Memory {
         joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
         let mut matchmaking = self.matchmaking();
-        if let Some(id) = matchmaking.playing.get(&user) {
-            let found = matchmaking.matches.get(id);
-            if found.is_some_and(|found| joined_at_ms.is_some() || !found.taken.contains(&user)) {
-                let (already, since_ms) = (true, 0);
-                return Ok(Enqueued { already, since_ms });
+        let id = matchmaking.playing.get(&user).cloned();
+        let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
+        if let Some(found) = found
+            && (joined_at_ms.is_some() || !found.taken.contains(&user))
+        {
+            if joined_at_ms.is_none() {
+                found.quit.remove(&user);
             }
-            matchmaking.playing.remove(&user);
+            let (already, since_ms) = (true, 0);
+            return Ok(Enqueued { already, since_ms });
         }
+        matchmaking.playing.remove(&user);
         let version = matchmaking.number();
         if let Some(waiting) = matchmaking.tickets.get_mut(&user) {
             waiting.ticket.version = version;
@@ -234,12 +253,16 @@ impl Memory {
             return Ok(false);
         }
         let left = matchmaking.timeouts.remove(&user).is_some();
-        let id = matchmaking.playing.remove(&user);
-        let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
-        let Some(found) = found.filter(|found| !found.told) else {
+        let id = matchmaking.playing.get(&user).cloned();
+        let Some(found) = id.and_then(|id| matchmaking.matches.get_mut(&id)) else {
             return Ok(left);
         };
+        if found.told {
+            found.quit.insert(user);
+            return Ok(left);
+        }
         (found.left, found.due_ms) = (true, 0);
+        matchmaking.playing.remove(&user);
         Ok(true)
     }
 
@@ -315,7 +338,11 @@ impl Memory {
             *user
         });
         let ran_out = ran_out.collect();
-        Ok(Due { matches, ran_out })
+        Ok(Due {
+            matches,
+            ran_out,
+            now_ms,
+        })
     }
 
     /// There is one node, so who has taken a match has taken it everywhere.
@@ -372,7 +399,13 @@ impl Memory {
     ) -> Result<u64, EngineError> {
         let mut matchmaking = self.matchmaking();
         let mut sent_back = 0;
+        let found = matchmaking.matches.get(id);
+        let takes_place = found.is_some_and(Found::is_over);
+        let quit = found.map_or_else(HashSet::new, |found| found.quit.clone());
         for ticket in matchmaking.end(id) {
+            if takes_place || quit.contains(&ticket.user) {
+                continue;
+            }
             let waits = matchmaking.tickets.contains_key(&ticket.user);
             if waits || !there.contains(&ticket.user) {
                 continue;
@@ -387,8 +420,21 @@ impl Memory {
         Ok(sent_back)
     }
 
-    pub(in crate::engine) fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        self.tell_existing(user, TopicMessage::MatchTimeout);
+    pub(in crate::engine) fn tell_timeout(
+        &self,
+        user: UserId,
+        before_ms: u64,
+    ) -> Result<u64, EngineError> {
+        let nodes = self.tell_existing(user, TopicMessage::MatchTimeout { before_ms });
+        Ok(nodes.unwrap_or(0))
+    }
+
+    pub(in crate::engine) fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
+        self.tell_existing(user, TopicMessage::MatchLeft);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
         self.matchmaking().timeouts.remove(&user);
         Ok(())
     }

@@ -164,6 +164,8 @@ struct WireMessage {
     #[serde(rename = "matchId")]
     match_id: Option<String>,
     opponent: Option<Box<RawValue>>,
+    #[serde(rename = "beforeMs")]
+    before_ms: Option<u64>,
 }
 
 impl WireMessage {
@@ -179,7 +181,10 @@ impl WireMessage {
                 id: MatchId::new(&self.match_id?),
                 opponent: Arc::from(self.opponent?),
             }),
-            "match-timeout" => Some(TopicMessage::MatchTimeout),
+            "match-timeout" => Some(TopicMessage::MatchTimeout {
+                before_ms: self.before_ms?,
+            }),
+            "match-left" => Some(TopicMessage::MatchLeft),
             kind => {
                 let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
                 let views = Views {

@@ -123,7 +123,7 @@ impl Redis {
         let at = &self.keys;
         let keys = vec![at.pending(), at.matches(), at.timeouts()];
         let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
-        let (matches, ran_out): (Vec<String>, Vec<String>) =
+        let (matches, ran_out, now_ms): (Vec<String>, Vec<String>, u64) =
             self.scripts.due.call(&self.commands, keys, args).await?;
         let pending = |words: &[String]| {
             Some(PendingMatch {
@@ -134,6 +134,7 @@ impl Redis {
         Ok(Due {
             matches: matches.chunks_exact(3).filter_map(pending).collect(),
             ran_out: users(ran_out),
+            now_ms,
         })
     }
 
@@ -217,9 +218,21 @@ impl Redis {
         self.scripts.requeue.call(&self.commands, keys, args).await
     }
 
-    pub(in crate::engine) async fn tell_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        let message = r#"{"kind":"match-timeout"}"#.to_owned();
-        self.publish_message(user, message).await?;
+    pub(in crate::engine) async fn tell_timeout(
+        &self,
+        user: UserId,
+        before_ms: u64,
+    ) -> Result<u64, EngineError> {
+        let message = format!(r#"{{"kind":"match-timeout","beforeMs":{before_ms}}}"#);
+        Ok(self.publish_message(user, message).await?.unwrap_or(0))
+    }
+
+    pub(in crate::engine) async fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
+        let message = r#"{"kind":"match-left"}"#.to_owned();
+        self.publish_message(user, message).await.map(|_| ())
+    }
+
+    pub(in crate::engine) async fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
         let timeouts = self.keys.timeouts();
         self.commands
             .zrem::<u64, _, _>(timeouts, user.to_string())
@@ -251,6 +264,10 @@ impl Redis {
         &self,
         count: u32,
     ) -> Result<Vec<Ticket>, EngineError> {
+        if count == 0 {
+            // To Redis, "up to -1" is all of them.
+            return Ok(Vec::new());
+        }
         let queue = self.keys.queue();
         let first: Vec<String> = self
             .commands

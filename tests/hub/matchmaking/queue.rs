@@ -200,17 +200,24 @@ async fn a_ticket_lives_as_long_as_its_user_is_online() {
 }
 
 /// Goal: who waited for as long as allowed is told so on every tab, once, and waits no longer; joining again is
-/// waiting anew. Method: a second at most; two tabs on two nodes, then the same once more.
+/// waiting anew, joining twice is not. Method: three seconds; two tabs on two nodes, of which the second joins when half of
+/// them are over; then the same once more.
 #[tokio::test]
 async fn a_ticket_runs_out() {
     let cluster = Cluster::builder()
         .nodes(2)
-        .env("VIGIE_MATCHMAKING__MAX_WAIT", "1s")
+        .env("VIGIE_MATCHMAKING__MAX_WAIT", "3s")
         .start()
         .await;
     let mut tabs = [cluster.connect(0, ADA).await, cluster.connect(1, ADA).await];
     for round in 1..=2 {
         assert_eq!(join(&tabs[0]).await, "queued");
+        eventually("half of the time is over", async || {
+            let waited_ms = queue(&cluster, 0).await["oldestWaitMs"].as_u64();
+            (waited_ms >= Some(1500)).then_some(())
+        })
+        .await;
+        assert_eq!(join(&tabs[1]).await, "already_queued");
         for tab in &mut tabs {
             assert_eq!(tab.next_args("match-timeout").await, Vec::<Value>::new());
         }

@@ -114,7 +114,14 @@ async fn pair(server: &Server, rules: Rules) -> Value {
 async fn due(server: &Server, batch_max: u64, keep_ms: u64) -> Value {
     let keys = keys(["pending", "matches", "timeouts"]);
     let args = [batch_max.to_string(), keep_ms.to_string()];
-    server.run(DUE, keys, &args).await
+    let before = server.now_ms().await;
+    let mut answer = server.run(DUE, keys, &args).await;
+    let after = server.now_ms().await;
+    // The last word is what the clock shows; tests see what is before it.
+    let now = answer.as_array_mut().and_then(Vec::pop);
+    let now = now.and_then(|now| now.as_u64()).unwrap_or_default();
+    assert!((before..=after).contains(&now), "{before} {now} {after}");
+    answer
 }
 
 /// Begins to tell those who have connections on these nodes, "<user>@<incarnation>".

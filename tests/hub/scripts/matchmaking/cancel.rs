@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     RULES, Rules, assert_sound, cancel, due, enqueue, enqueue_all, key, match_of, matches, pair,
-    playing, queue, tell, ticket, timeouts,
+    playing, queue, requeue, tell, ticket, timeouts,
 };
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::Server;
@@ -93,8 +93,8 @@ async fn a_match_is_left_before_it_is_told() {
 }
 
 /// Goal: once players are being told it is too late to leave: the match stays as it is, only it sends the one who left
-/// back to no queue.
-/// Method: the record before and after; the claims.
+/// back to no queue; who changes their mind is about to be told of it.
+/// Method: the record before and after, and the claims; joining again, leaving again, and the end of the match.
 #[tokio::test]
 async fn a_match_that_is_told_is_not_left() {
     let server = Server::start().await;
@@ -104,10 +104,23 @@ async fn a_match_that_is_told_is_not_left() {
     let before = matches(&server).await;
     let pending = server.scores(&key("pending")).await;
     assert_eq!(cancel(&server, ADA, 0).await, 0);
-    assert_eq!(matches(&server).await, before);
+    let mut left = before.clone();
+    left.get_mut(&id).expect("it is there")["quit"] = json!({ "42": true });
+    assert_eq!(matches(&server).await, left);
     assert_eq!(server.scores(&key("pending")).await, pending);
-    assert_eq!(playing(&server).await, [(BOB, id)].into());
+    let claims = [(ADA, id.clone()), (BOB, id.clone())];
+    assert_eq!(playing(&server).await, claims.into());
     assert_sound(&server, "told").await;
+
+    assert_eq!(
+        enqueue(&server, ADA, 1000).await,
+        json!(["already_queued", 0])
+    );
+    assert_eq!(matches(&server).await, before);
+    assert_eq!(cancel(&server, ADA, 0).await, 0);
+    assert_eq!(requeue(&server, &id, &[ADA, BOB]).await, 1);
+    assert_eq!(queue(&server).await, [BOB]);
+    assert_sound(&server, "called off").await;
 }
 
 /// Goal: who leaves is not told that a ticket ran out; another user is.

@@ -32,7 +32,7 @@ async fn two_equals_are_paired() {
     let (id, found) = found.first_key_value().expect("a match");
     let expected = json!({
         "users": ["42", "7"], "tickets": [tickets["42"], tickets["7"]],
-        "waiting": {}, "took": {}, "taken": {}, "told": false, "left": false,
+        "waiting": {}, "took": {}, "taken": {}, "quit": {}, "told": false, "left": false,
     });
     assert_eq!(*found, expected);
     let claims = [(ADA, id.clone()), (BOB, id.clone())];
@@ -233,6 +233,66 @@ async fn fresh_tickets_do_not_rest() {
         .await;
     let answer = pair(&server, RULES).await;
     assert_eq!(answer, json!([0, 0, 1, 0, waits(BOB, "2")]));
+}
+
+/// Goal: those who wait have their turn although others keep coming. Method: one who found nobody; before each call
+/// somebody else joins, far away from everybody.
+#[tokio::test]
+async fn those_who_wait_have_their_turn() {
+    let server = Server::start().await;
+    enqueue(&server, ADA, 0).await;
+    let waited = |answer: &Value| answer[4][0] == json!(ADA.to_string());
+    assert!(waited(&pair(&server, RULES).await));
+    let mut turns = 0;
+    for user in 101..=140 {
+        enqueue(&server, user, user as i64 * 100_000).await;
+        let rules = Rules {
+            rest_ms: 0,
+            ..RULES
+        };
+        turns += u64::from(waited(&pair(&server, rules).await));
+    }
+    assert!(turns >= 3, "{turns}");
+}
+
+/// Goal: a ticket that somebody deleted by hand loses nobody else. Method: HDEL of an opponent's ticket; then of all.
+#[tokio::test]
+async fn a_missing_ticket_harms_nobody() {
+    let server = Server::start().await;
+    enqueue_all(&server, 1000, &[ADA, BOB]).await;
+    server.command(&["HDEL", &key("tickets"), "7"]).await;
+    for _ in 0..3 {
+        assert_eq!(
+            pair(
+                &server,
+                Rules {
+                    rest_ms: 0,
+                    ..RULES
+                }
+            )
+            .await[0],
+            0
+        );
+    }
+    assert_eq!(queue(&server).await, [ADA]);
+    server.command(&["DEL", &key("tickets")]).await;
+    enqueue(&server, ADA, 1000).await;
+    for _ in 0..3 {
+        assert_eq!(
+            pair(
+                &server,
+                Rules {
+                    rest_ms: 0,
+                    ..RULES
+                }
+            )
+            .await[0],
+            0
+        );
+    }
+    enqueue(&server, EVE, 1000).await;
+    assert_eq!(pair(&server, RULES).await[0], 1);
+    assert_eq!(pairs(&server).await, [(ADA, EVE)].into());
 }
 
 /// Goal: a ticket runs out after its time, even if there is an opponent by now, and its user is to be told.

@@ -138,3 +138,18 @@ async fn nobody_may_be_there() {
     assert_sound(&server, "over").await;
     assert_eq!(enqueue(&server, ADA, 1000).await[0], "queued");
 }
+
+/// Goal: a match of which both were told takes place, whoever else it waits for: nobody is sent back.
+/// Method: a node of a player is gone without confirming; then the opponent is.
+#[tokio::test]
+async fn a_match_that_both_were_told_of_takes_place() {
+    let server = Server::start().await;
+    let id = match_of(&server, 1000, [ADA, BOB]).await;
+    tell(&server, &id, &["42@a.1", "42@gone.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 0);
+    assert_eq!(requeue(&server, &id, &[ADA]).await, 0);
+    assert!(queue(&server).await.is_empty() && playing(&server).await.is_empty());
+    assert!(matches(&server).await.is_empty());
+    assert_sound(&server, "over").await;
+}
