@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Builder;
 use vigie::settings::{Settings, SettingsError};
 
 /// The configuration, or the command line, is at fault.
@@ -144,6 +145,17 @@ impl Overrides {
                 environment.insert(variable.to_owned(), value);
             }
         }
+    }
+}
+
+/// Runs what a command does to its end, on this thread. Where that cannot be begun, says so and gives `code`.
+fn block_on<T>(work: impl Future<Output = T>, code: u8) -> Result<T, ExitCode> {
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => Ok(runtime.block_on(work)),
+        Err(error) => Err(fail(
+            code,
+            format_args!("cannot start the runtime: {error}"),
+        )),
     }
 }
 

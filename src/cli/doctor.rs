@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
 use vigie::app::doctor::{self, Category, Diagnosis, Finding, Report};
 use vigie::settings::Settings;
 
-use super::{EXIT_CONFIG, fail, print};
+use super::{EXIT_CONFIG, block_on, fail, print};
 
 /// Something is wrong with the data.
 const EXIT_FINDINGS: u8 = 1;
@@ -40,18 +39,10 @@ pub(super) struct DoctorArgs {
 
 /// Examines; the exit code is 0 only when nothing is wrong (any more).
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> ExitCode {
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return fail(
-                EXIT_CONFIG,
-                format_args!("cannot start the runtime: {error}"),
-            );
-        }
-    };
-    let diagnosis = match runtime.block_on(doctor::examine(settings, args.repair)) {
-        Ok(diagnosis) => diagnosis,
-        Err(error) => return fail(EXIT_CONFIG, error),
+    let diagnosis = match block_on(doctor::examine(settings, args.repair), EXIT_CONFIG) {
+        Ok(Ok(diagnosis)) => diagnosis,
+        Ok(Err(error)) => return fail(EXIT_CONFIG, error),
+        Err(code) => return code,
     };
     let text = match (&diagnosis, args.json) {
         (diagnosis, true) => format!("{}\n", as_json(&diagnosis.clone().unwrap_or_default())),

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
 use vigie::app::inspect::{self, Queue, Ticket};
 use vigie::clock::now_ms;
 use vigie::settings::Settings;
 
-use super::{EXIT_CONFIG, fail, print};
+use super::{EXIT_CONFIG, block_on, fail, print};
 
 /// More than this nobody reads.
 const LIMIT_MAX: i64 = 10_000;
@@ -38,22 +37,16 @@ enum What {
 
 /// Shows it.
 pub(super) fn run(settings: &Settings, args: &InspectArgs) -> ExitCode {
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let problem = format_args!("cannot start the runtime: {error}");
-            return fail(EXIT_CONFIG, problem);
-        }
-    };
     let What::Queue { limit } = args.what;
-    match runtime.block_on(inspect::queue(settings, limit)) {
-        Ok(Some(queue)) if args.json => print(&format!("{}\n", as_json(&queue))),
-        Ok(Some(queue)) => print(&as_table(&queue, now_ms())),
-        Ok(None) => fail(
+    match block_on(inspect::queue(settings, limit), EXIT_CONFIG) {
+        Ok(Ok(Some(queue))) if args.json => print(&format!("{}\n", as_json(&queue))),
+        Ok(Ok(Some(queue))) => print(&as_table(&queue, now_ms())),
+        Ok(Ok(None)) => fail(
             EXIT_CONFIG,
             "the memory engine keeps everything in its process; ask it with GET /api/v1/matchmaking",
         ),
-        Err(error) => fail(EXIT_CONFIG, error),
+        Ok(Err(error)) => fail(EXIT_CONFIG, error),
+        Err(code) => code,
     }
 }
 

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use tokio::runtime::Builder;
 use vigie::app;
 use vigie::settings::Settings;
 
-use super::{EXIT_CONFIG, fail, print};
+use super::{EXIT_CONFIG, block_on, fail, print};
 
 /// Applies what is missing and says what that was.
 pub(super) fn run(settings: &Settings) -> ExitCode {
@@ -21,13 +20,10 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         }
         Err(error) => return fail(EXIT_CONFIG, error),
     };
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, format_args!("cannot start the runtime: {error}")),
-    };
-    match runtime.block_on(profiles.migrate()) {
-        Ok(applied) => print(&in_words(&applied)),
-        Err(error) => fail(1, error),
+    match block_on(profiles.migrate(), 1) {
+        Ok(Ok(applied)) => print(&in_words(&applied)),
+        Ok(Err(error)) => fail(1, error),
+        Err(code) => code,
     }
 }
 
