@@ -2,21 +2,22 @@
 
 pub mod doctor;
 pub mod inspect;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::HeaderValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{self, PresenceOptions};
 use crate::domain::token::{TokenSetupError, TokenVerifier};
-use crate::domain::{self, Hub, Running};
+use crate::domain::{self, Allowances, Hub, Running};
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
 use crate::engine::redis::{self, Redis};
@@ -25,9 +26,12 @@ use crate::ids::{Incarnation, random_name};
 use crate::profiles::{self, Profiles, ProfilesError};
 use crate::settings::{Audience, EngineKind, Settings};
 use crate::telemetry::Metrics;
+use crate::transport::address::TrustedProxies;
 use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Public};
-use crate::transport::listener::{Listener, Peer};
-use crate::transport::socket::{Limits, SocketServer};
+use crate::transport::limits::{CurrentLimits, Limits};
+use crate::transport::listener::{self, Listener};
+use crate::transport::server;
+use crate::transport::socket::{SocketOptions, SocketServer};
 
 /// How long a stopping node tries to give back what it owes.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
@@ -41,8 +45,9 @@ pub struct App {
     internal_address: SocketAddr,
     drain: Duration,
     running: Running,
-    servers: JoinSet<io::Result<()>>,
+    servers: JoinSet<()>,
     stop_accepting: watch::Sender<bool>,
+    reload: Reload,
 }
 
 /// Why a node did not start.
@@ -92,10 +97,25 @@ impl App {
         let tokens = Arc::new(TokenVerifier::new(&settings.auth)?);
         let origins = allowed_origins(&settings.http.allowed_origins)?;
         let profiles = profiles(&settings)?;
-        let public = listen("http.listen", settings.http.listen)?;
-        let internal = listen("internal.listen", settings.internal.listen)?;
-
         let metrics = Arc::new(Metrics::new());
+        let limits = CurrentLimits::new(limits(&settings));
+        let proxies = TrustedProxies::new(&settings.http.trusted_proxies);
+        let listen = |key, address, audience| {
+            let listener = Listener::bind(address, audience, limits.clone(), metrics.clone());
+            bound(listener).map_err(|cause| StartError::Listen {
+                key,
+                address,
+                cause,
+            })
+        };
+        let audience = listener::Audience::Public(proxies.clone());
+        let (public, public_address) = listen("http.listen", settings.http.listen, audience)?;
+        let (internal, internal_address) = listen(
+            "internal.listen",
+            settings.internal.listen,
+            listener::Audience::Internal,
+        )?;
+
         let node_id = settings.node.id.clone().unwrap_or_else(random_name);
         let (engine, messages) = open_engine(&settings, Incarnation::new(&node_id)).await?;
         let (hub, running, deliveries) = Hub::start(
@@ -110,45 +130,40 @@ impl App {
             hub.clone(),
             tokens.clone(),
             metrics.clone(),
-            socket_limits(&settings),
+            SocketOptions {
+                message: settings.limits.message,
+                join_within: settings.limits.handshake,
+                proxies,
+            },
+            limits.clone(),
         );
 
         let (stop_accepting, stopping) = watch::channel(false);
-        let mut servers = JoinSet::new();
+        let mut servers: JoinSet<()> = JoinSet::new();
         if let Some(profiles) = profiles.filter(|_| settings.postgres.migrate) {
-            servers.spawn(async move {
-                migrate(profiles).await;
-                Ok(())
-            });
+            servers.spawn(migrate(profiles));
         }
-        let delivering = sockets.deliver(deliveries);
-        servers.spawn(async move {
-            delivering.await;
-            Ok(())
-        });
-        let (public, public_address) = public;
-        let overflows = metrics.overflows.clone();
-        let (open_streams, stalled_write) = (public.open_streams(), settings.limits.stalled_write);
-        servers.spawn(async move {
-            open_streams.close_stalled(stalled_write, &overflows).await;
-            Ok(())
-        });
+        servers.spawn(sockets.deliver(deliveries));
+        servers.spawn(sockets.close_idle());
+        servers.spawn(public.close_overdue());
+        servers.spawn(internal.close_overdue());
         let open = Public {
             hub: hub.clone(),
-            tokens,
+            tokens: tokens.clone(),
             origins,
-            body_max: settings.limits.http_body,
+            limits: limits.clone(),
         };
         let routes = http::public(open, sockets.routes());
-        servers.spawn(serve(public, routes, stopping.clone()));
-        let (internal, internal_address) = internal;
+        servers.spawn(server::serve(public, routes, stopping.clone()));
+        let key = ApiKeyCheck::new(api_key.expose());
         let routes = http::internal(Internal {
             hub: hub.clone(),
             metrics,
-            key: ApiKeyCheck::new(api_key.expose()),
-            body_max: settings.limits.http_body,
+            key: key.clone(),
+            limits: limits.clone(),
         });
-        servers.spawn(serve(internal, routes, stopping));
+        servers.spawn(server::serve(internal, routes, stopping));
+        let reload = Reload::new(hub.clone(), limits);
 
         Ok(Self {
             hub,
@@ -160,6 +175,7 @@ impl App {
             running,
             servers,
             stop_accepting,
+            reload,
         })
     }
 
@@ -181,6 +197,11 @@ impl App {
     /// Where back ends and operators connect.
     pub fn internal_address(&self) -> SocketAddr {
         self.internal_address
+    }
+
+    /// Takes over settings that may change while the node runs.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Runs until `stop` resolves, then says goodbye: admits nobody, closes every connection at the transport
@@ -205,29 +226,10 @@ impl App {
     }
 }
 
-fn listen(key: &'static str, address: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
-    let failed = |cause| StartError::Listen {
-        key,
-        address,
-        cause,
-    };
-    let listener = Listener::bind(address).map_err(failed)?;
-    let bound = listener.address().map_err(failed)?;
-    Ok((listener, bound))
-}
-
-async fn serve(
-    listener: Listener,
-    routes: Router,
-    mut stopping: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let service = routes.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move {
-            // An error means that the node is gone, which is a reason to stop too.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        })
-        .await
+fn bound(listener: io::Result<Listener>) -> io::Result<(Listener, SocketAddr)> {
+    let listener = listener?;
+    let address = listener.address()?;
+    Ok((listener, address))
 }
 
 /// The profiles in Postgres, where it is configured. Connects nowhere yet.
@@ -286,7 +288,6 @@ fn redis_options(settings: &Settings) -> redis::Options {
 fn domain_options(settings: &Settings) -> domain::Options {
     domain::Options {
         presence: PresenceOptions {
-            connections_per_user: settings.limits.connections_per_user as u64,
             offline_grace: settings.presence.offline_grace,
             audience: match settings.presence.audience {
                 Audience::Everyone => presence::Audience::Everyone,
@@ -300,7 +301,7 @@ fn domain_options(settings: &Settings) -> domain::Options {
             heartbeat: settings.node.heartbeat,
         },
         audit: settings.node.audit,
-        watches: settings.limits.watches,
+        allowances: allowances(settings),
         matchmaking: PairingRules {
             rating_window: settings.matchmaking.rating_window,
             widen_per_second: settings.matchmaking.widen_per_second,
@@ -310,13 +311,26 @@ fn domain_options(settings: &Settings) -> domain::Options {
     }
 }
 
-fn socket_limits(settings: &Settings) -> Limits {
+fn allowances(settings: &Settings) -> Allowances {
+    Allowances {
+        watches: settings.limits.watches,
+        connections_per_user: settings.limits.connections_per_user,
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let limits = &settings.limits;
     Limits {
-        events_per_second: settings.limits.events_per_second,
-        events_burst: settings.limits.events_burst,
-        connections_per_address: settings.limits.connections_per_address,
-        message: settings.limits.message,
-        outbound_queue: settings.limits.outbound_queue,
+        connections: limits.connections,
+        connections_per_address: limits.connections_per_address,
+        handshake: limits.handshake,
+        inbound_rate: limits.inbound_rate,
+        inbound_burst: limits.inbound_burst,
+        events_per_second: limits.events_per_second,
+        events_burst: limits.events_burst,
+        outbound_queue: limits.outbound_queue,
+        stalled_write: limits.stalled_write,
+        http_body: limits.http_body,
     }
 }
 

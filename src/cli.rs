@@ -51,7 +51,7 @@ enum Command {
 }
 
 /// Flags that override the environment, and the file to read.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Settings (override the environment)")]
 struct Overrides {
     /// Settings file to read instead of config/vigie.toml
@@ -85,7 +85,10 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let overrides = &cli.overrides;
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => with_settings(overrides, serve::run),
+        Command::Serve => with_settings(overrides, |settings| {
+            let overrides = overrides.clone();
+            serve::run(settings, Box::new(move || load(&overrides)))
+        }),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Inspect(args) => {

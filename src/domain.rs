@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinSet};
@@ -59,12 +60,21 @@ pub struct Options {
     pub lease: LeaseOptions,
     /// How often a node compares what it holds with what the engine says.
     pub audit: Duration,
-    /// Most profiles one connection may watch.
-    pub watches: usize,
+    /// What one connection, or one user, may have.
+    pub allowances: Allowances,
     /// How opponents are found.
     pub matchmaking: PairingRules,
     /// Fields of a user that everybody may see.
     pub public_fields: Vec<String>,
+}
+
+/// What one connection, or one user, may have. It can change while the node runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowances {
+    /// Most profiles one connection may watch.
+    pub watches: usize,
+    /// Most connections of one user on all nodes.
+    pub connections_per_user: usize,
 }
 
 /// One node's hub. Cloning is cheap: clones share everything.
@@ -106,6 +116,7 @@ struct Inner {
     lease: Lease,
     metrics: Arc<Metrics>,
     options: Options,
+    allowances: ArcSwap<Allowances>,
     started_at_ms: u64,
     draining: AtomicBool,
 }
@@ -189,6 +200,7 @@ impl Hub {
             questions: Questions::default(),
             lease: Lease::new(options.lease),
             metrics,
+            allowances: ArcSwap::from_pointee(options.allowances),
             options,
             started_at_ms: now_ms(),
             draining: AtomicBool::new(false),
@@ -451,6 +463,11 @@ impl Hub {
         checks
     }
 
+    /// Has `allowances` hold from now on. What somebody has already stays.
+    pub fn allow(&self, allowances: Allowances) {
+        self.0.allowances.store(Arc::new(allowances));
+    }
+
     /// From now on the node is not ready and admits nobody.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -537,8 +554,8 @@ impl Hub {
         &self.0.matchmaking
     }
 
-    fn watches_max(&self) -> usize {
-        self.0.options.watches
+    fn allowances(&self) -> Guard<Arc<Allowances>> {
+        self.0.allowances.load()
     }
 
     fn count_connection(&self, user: Option<UserId>, change: i64) {

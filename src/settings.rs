@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use development::{DEVELOPMENT_API_KEY, DEVELOPMENT_SECRET};
@@ -89,6 +90,9 @@ pub struct HttpSettings {
     /// Origins whose pages may connect, as `scheme://host[:port]`; `*` alone allows all.
     #[serde(deserialize_with = "values::list")]
     pub allowed_origins: Vec<String>,
+    /// Addresses and networks of proxies that say in `X-Forwarded-For` for whom they speak.
+    #[serde(with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[internal]`: the listener for back ends and operators.
@@ -239,6 +243,18 @@ pub struct LimitSettings {
     /// Largest message from a client, in bytes.
     #[serde(with = "values::size")]
     pub message: usize,
+    /// Bytes that a TCP connection may send per second, in the long run.
+    #[serde(with = "values::size")]
+    pub inbound_rate: usize,
+    /// Bytes that a TCP connection may send at once after a pause.
+    #[serde(with = "values::size")]
+    pub inbound_burst: usize,
+    /// How long a TCP connection may take to its first request, and a session to join a namespace.
+    #[serde(with = "humantime_serde")]
+    pub handshake: Duration,
+    /// Connections of this node.
+    #[serde(deserialize_with = "values::number")]
+    pub connections: usize,
     /// Connections of one user on all nodes together.
     #[serde(deserialize_with = "values::number")]
     pub connections_per_user: usize,
@@ -292,6 +308,7 @@ impl Default for HttpSettings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8181)),
             allowed_origins: vec!["*".to_owned()],
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -384,6 +401,10 @@ impl Default for LimitSettings {
             events_burst: 1000,
             watches: 100,
             message: 16 * 1024,
+            inbound_rate: 256 * 1024,
+            inbound_burst: 1024 * 1024,
+            handshake: Duration::from_secs(10),
+            connections: 100_000,
             connections_per_user: 50,
             connections_per_address: 0,
             http_body: 256 * 1024,

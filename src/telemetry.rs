@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::TryInitError;
 
-pub use self::metrics::{ConnectionKind, Metrics};
+pub use self::metrics::{ClosedBecause, ConnectionKind, Metrics};
 use crate::settings::{LogFormat, LogSettings};
 
 /// Dependencies that tell more than anybody wants to know, unless the level names them.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
-use vigie::app::App;
-use vigie::settings::{EngineKind, Settings};
+use tracing::{error, info, warn};
+use vigie::app::{App, Reload};
+use vigie::settings::{EngineKind, Settings, SettingsError};
 use vigie::telemetry;
 
 use super::{EXIT_CONFIG, fail, print};
@@ -17,8 +17,17 @@ use super::{EXIT_CONFIG, fail, print};
 /// How long blocking work may go on after the node is done; none of it holds anything back.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
-/// Runs a node until a signal ends it.
-pub(super) fn run(settings: Settings) -> ExitCode {
+/// Files that a process may open although it was started with fewer, for as many connections.
+const FILES_WANTED: u64 = 1 << 20;
+
+/// Files of a node besides its connections: to Redis and Postgres, listeners, logs.
+const FILES_BESIDES: u64 = 1200;
+
+/// Reads the settings once more.
+type Load = Box<dyn Fn() -> Result<Settings, SettingsError> + Send>;
+
+/// Runs a node until a signal ends it. SIGHUP has it take over keys and limits as `load` reads them then.
+pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
     if let Err(error) = telemetry::init_logs(&settings.log) {
         return fail(EXIT_CONFIG, error);
     }
@@ -29,21 +38,37 @@ pub(super) fn run(settings: Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("cannot start the runtime: {error}")),
     };
-    let code = serve(&runtime, settings);
+    raise_file_limit(&settings);
+    let code = serve(&runtime, settings, load);
     runtime.shutdown_timeout(RUNTIME_GRACE);
     code
 }
 
-fn serve(runtime: &Runtime, settings: Settings) -> ExitCode {
+/// Each connection is an open file; what a process starts with is often 1024.
+fn raise_file_limit(settings: &Settings) {
+    let wanted = settings.limits.connections as u64 + FILES_BESIDES;
+    match rlimit::increase_nofile_limit(FILES_WANTED.max(wanted)) {
+        Ok(limit) if limit < wanted => warn!(
+            limit,
+            "limits.connections is {}, but this process may open only {limit} files: raise the limit (ulimit -n, or \
+             LimitNOFILE in systemd) to {wanted}, or lower limits.connections",
+            settings.limits.connections,
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "could not raise how many files this process may open"),
+    }
+}
+
+fn serve(runtime: &Runtime, settings: Settings, load: Load) -> ExitCode {
     runtime.block_on(async {
         match Signals::listen() {
-            Ok(signals) => run_node(settings, signals).await,
+            Ok(signals) => run_node(settings, load, signals).await,
             Err(error) => fail(1, format_args!("cannot listen for signals: {error}")),
         }
     })
 }
 
-async fn run_node(settings: Settings, mut signals: Signals) -> ExitCode {
+async fn run_node(settings: Settings, load: Load, mut signals: Signals) -> ExitCode {
     let hints = Hints::of(&settings);
     let started = tokio::select! {
         started = App::start(settings) => started,
@@ -57,8 +82,28 @@ async fn run_node(settings: Settings, mut signals: Signals) -> ExitCode {
     // Whoever closed stdout wants the node, not the greeting.
     print(&ready_line(public, internal, app.node_id(), hints.engine));
     print(&hints.text(public, internal));
+    let reloading = tokio::spawn(reload_at(signals.hangup.take(), app.reload(), load));
     app.run_until(first_of(signals)).await;
+    reloading.abort();
     ExitCode::SUCCESS
+}
+
+/// Takes over keys and limits at every SIGHUP. Settings that are wrong change nothing.
+async fn reload_at(hangup: Option<Signal>, reload: Reload, load: Load) {
+    let Some(mut hangup) = hangup else {
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        match load() {
+            Ok(settings) => match reload.take_over(&settings) {
+                Ok(()) => {
+                    info!("took over keys and limits; whatever else changed waits for a restart")
+                }
+                Err(error) => error!(%error, "kept the keys and limits that are in use"),
+            },
+            Err(error) => error!(%error, "kept the keys and limits that are in use"),
+        }
+    }
 }
 
 /// Ends with the first signal; the second ends the process.
@@ -71,10 +116,12 @@ async fn first_of(mut signals: Signals) {
     });
 }
 
-/// The signals that end a node.
+/// The signals that end a node, and the one that has it read its settings again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Until somebody takes it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -82,6 +129,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: Some(signal(SignalKind::hangup())?),
         })
     }
 

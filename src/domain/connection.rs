@@ -75,7 +75,8 @@ impl Hub {
         }
         // Told before counted: whatever happens to the account from the moment of counting on is heard.
         hold.enter_own(id);
-        let refused = match self.presence().register(user, id).await {
+        let connections_max = self.allowances().connections_per_user as u64;
+        let refused = match self.presence().register(user, id, connections_max).await {
             Ok(Registration::Registered { since_ms, .. }) => {
                 self.topics().counts_since(user, id, since_ms);
                 return Ok(());
@@ -122,7 +123,7 @@ impl Connection {
     /// # Errors
     /// When the connection watches too many, or the engine cannot be reached; then nothing has changed.
     pub async fn watch(&mut self, target: UserId) -> Result<(), WatchError> {
-        let watches_max = self.hub.watches_max();
+        let watches_max = self.hub.allowances().watches;
         let watched_before = self.watched.contains(&target);
         if !watched_before && self.watched.len() >= watches_max {
             return Err(WatchError::TooMany(watches_max));

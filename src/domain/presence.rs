@@ -51,8 +51,6 @@ pub enum Audience {
 /// The rules, as configured.
 #[derive(Clone, Copy, Debug)]
 pub struct PresenceOptions {
-    /// Most connections of one user on all nodes.
-    pub connections_per_user: u64,
     /// How long a user without connections stays online.
     pub offline_grace: Duration,
     /// Who is told.
@@ -108,13 +106,14 @@ impl Presence {
         self.replica.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection. Once it is registered, this node shows the user as online.
+    /// Counts a connection, unless the user has `limit` of them. Once it is registered, this node shows the user as
+    /// online.
     pub(crate) async fn register(
         &self,
         user: UserId,
         connection: ConnectionId,
+        limit: u64,
     ) -> Result<Registration, EngineError> {
-        let limit = self.options.connections_per_user;
         let registration = self.register_within(user, connection, limit).await?;
         if let Registration::Registered { revision, .. } = registration {
             self.wait_until_shown(user, revision).await;

@@ -338,7 +338,7 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.ends_with("section http has listen, allowed_origins"),
+            message.ends_with("section http has listen, allowed_origins, trusted_proxies"),
             "{message}"
         );
 

@@ -37,6 +37,13 @@ const WINDOW_MAX: u32 = 2_000_000;
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
+/// Less than a client needs whose line is slow; more gives away what the limit is for.
+const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+
+/// What a request brings besides a message.
+const INBOUND_BURST_MIN: usize = 64 * 1024;
+
 /// Claims that mean something else already.
 const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
 
@@ -297,6 +304,8 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
         ("limits.events_burst", limits.events_burst as usize),
         ("limits.watches", limits.watches),
         ("limits.message", limits.message),
+        ("limits.inbound_rate", limits.inbound_rate),
+        ("limits.connections", limits.connections),
         ("limits.connections_per_user", limits.connections_per_user),
         ("limits.http_body", limits.http_body),
         ("limits.outbound_queue", limits.outbound_queue),
@@ -307,7 +316,18 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
             "must be more than 0: it does not mean unlimited",
         )?;
     }
-    Ok(())
+    // A whole read of the socket is counted at once, and a message has to come through.
+    let burst_min = limits.message.saturating_add(INBOUND_BURST_MIN);
+    check(
+        limits.inbound_burst >= burst_min,
+        "limits.inbound_burst",
+        format!("must be at least limits.message and 64KiB more, {burst_min} bytes"),
+    )?;
+    check(
+        (HANDSHAKE_MIN..=HANDSHAKE_MAX).contains(&limits.handshake),
+        "limits.handshake",
+        "must be from 1s to 1m",
+    )
 }
 
 fn log_level(level: &str) -> Result<(), SettingsError> {

@@ -189,6 +189,37 @@ impl<'de> de::Visitor<'de> for ListVisitor {
     }
 }
 
+/// Networks, written `10.0.0.0/8`, and single addresses.
+pub(super) mod networks {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use serde::{Deserializer, Serializer, de};
+
+    /// Shows each as a network.
+    pub(in crate::settings) fn serialize<S: Serializer>(
+        networks: &[IpNet],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(networks.iter().map(IpNet::to_string))
+    }
+
+    /// Reads an array, or one string with commas between the items.
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<IpNet>, D::Error> {
+        let texts = super::list(deserializer)?;
+        texts.iter().map(|text| network::<D>(text)).collect()
+    }
+
+    fn network<'de, D: Deserializer<'de>>(text: &str) -> Result<IpNet, D::Error> {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address
+            .or_else(|_| text.parse())
+            .map_err(|_| de::Error::custom(format!("{text:?} is neither an address nor a network")))
+    }
+}
+
 /// Sizes in bytes, written `64KiB`.
 pub(super) mod size {
     use bytesize::ByteSize;

@@ -32,11 +32,59 @@ struct ConnectionLabels {
     kind: ConnectionKind,
 }
 
+/// Why the hub closed a TCP connection, or the session over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClosedBecause {
+    /// There were as many as allowed.
+    Full,
+    /// It asked for nothing in time.
+    Handshake,
+    /// It sent more bytes than it may.
+    InboundRate,
+    /// It did not read what was written.
+    Stalled,
+    /// It carried no connection any more.
+    Idle,
+}
+
+impl ClosedBecause {
+    const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Handshake,
+        Self::InboundRate,
+        Self::Stalled,
+        Self::Idle,
+    ];
+
+    /// The word for it in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Handshake => "handshake",
+            Self::InboundRate => "inbound_rate",
+            Self::Stalled => "stalled",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+impl EncodeLabelValue for ClosedBecause {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabels {
+    reason: ClosedBecause,
+}
+
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
     connections: Family<ConnectionLabels, Gauge>,
     accepted: Family<ConnectionLabels, Counter>,
+    closed: Family<ClosedLabels, Counter>,
     /// Connections that were not admitted.
     pub refused: Counter,
     /// Users with a connection on this node.
@@ -94,6 +142,12 @@ impl Metrics {
             "connections_accepted",
             "Connections admitted",
             accepted.clone(),
+        );
+        let closed = Family::<ClosedLabels, Counter>::default();
+        registry.register(
+            "transports_closed",
+            "TCP connections and sessions that the hub closed",
+            closed.clone(),
         );
         let mut counter = |name, help| {
             let counter = Counter::default();
@@ -173,10 +227,14 @@ impl Metrics {
             drop(connections.get_or_create(&ConnectionLabels { kind }));
             drop(accepted.get_or_create(&ConnectionLabels { kind }));
         }
+        for reason in ClosedBecause::ALL {
+            drop(closed.get_or_create(&ClosedLabels { reason }));
+        }
         Self {
             registry,
             connections,
             accepted,
+            closed,
             refused,
             users,
             online_users,
@@ -209,6 +267,11 @@ impl Metrics {
         if change > 0 {
             self.accepted.get_or_create(&labels).inc();
         }
+    }
+
+    /// Counts a TCP connection, or a session, that the hub closed.
+    pub fn count_closed(&self, reason: ClosedBecause) {
+        self.closed.get_or_create(&ClosedLabels { reason }).inc();
     }
 
     /// Open connections of one kind.

@@ -24,7 +24,7 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -37,6 +37,7 @@ use self::problem::Problem;
 pub use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
+use crate::transport::limits::CurrentLimits;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -47,13 +48,13 @@ pub struct Internal {
     pub metrics: Arc<Metrics>,
     /// Who may call.
     pub key: ApiKeyCheck,
-    /// Most bytes of a body.
-    pub body_max: usize,
+    /// How large bodies may be.
+    pub limits: CurrentLimits,
 }
 
 impl FromRef<Internal> for BodyMax {
     fn from_ref(internal: &Internal) -> Self {
-        Self(internal.body_max)
+        Self(internal.limits.get().http_body)
     }
 }
 
@@ -93,7 +94,6 @@ pub fn internal(state: Internal) -> Router {
         .split_for_parts();
     openapi::complete(&mut description);
     let description = description.to_json().unwrap_or_default();
-    let body_max = state.body_max;
     api.route(
         "/api/v1/openapi.json",
         get(move || openapi::show(description.clone())),
@@ -110,6 +110,5 @@ pub fn internal(state: Internal) -> Router {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
     })
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
-    .layer(DefaultBodyLimit::max(body_max))
     .with_state(state)
 }

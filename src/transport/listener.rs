@@ -1,27 +1,25 @@
-//! Accepts TCP connections, and can close one from outside.
-//!
-//! The stream is shared with a handle that reaches the handlers through the request, because the library
-//! cannot close a connection whose outbound queue is full: asking it to needs room in that queue.
+//! Accepts TCP connections, and closes those that take too much or too long.
+
+mod stream;
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
-use prometheus_client::metrics::counter::Counter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use self::stream::{Meter, OpenStreams};
+pub use self::stream::{Peer, Stream};
+use super::address::TrustedProxies;
+use super::limits::CurrentLimits;
+use crate::telemetry::{ClosedBecause, Metrics};
 
 /// Pause after an accept that failed for want of resources, which another attempt at once would not find.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How often connections are looked at whose writes may not move.
-const STALL_CHECK: Duration = Duration::from_secs(1);
+/// How often connections are looked at that may be overdue.
+const OVERDUE_CHECK: Duration = Duration::from_secs(1);
 
 /// Bytes that the kernel may hold for one client that does not read; Linux doubles it for its own bookkeeping.
 /// Left to itself it grows to several MiB for each, which belongs to nobody's limit: a thousand stuck clients
@@ -31,22 +29,42 @@ const SEND_BUFFER: u32 = 64 * 1024;
 /// Connections that wait to be accepted, when everybody comes back at once. The kernel's own limit may be lower.
 const BACKLOG: u32 = 4096;
 
-/// Accepts connections for axum.
-pub struct Listener {
-    listener: TcpListener,
-    open: Arc<OpenStreams>,
+/// TCP connections beyond `limits.connections`: of clients that poll, which may have two each, and of those who ask
+/// how the node is while it is full.
+const RESERVE: usize = 1024;
+
+/// TCP connections of the internal listener: of back ends and operators, who are few.
+const INTERNAL_MAX: usize = 10_000;
+
+/// Whom a listener is for.
+#[derive(Clone, Debug)]
+pub enum Audience {
+    /// Everybody: what comes in is metered, except from proxies, which speak for many over one connection.
+    Public(TrustedProxies),
+    /// Back ends and operators.
+    Internal,
 }
 
-/// Every TCP connection of a listener that is still open.
-#[derive(Default)]
-pub struct OpenStreams(Mutex<Vec<Weak<Shared>>>);
+/// Accepts connections.
+pub struct Listener {
+    listener: TcpListener,
+    audience: Audience,
+    limits: CurrentLimits,
+    metrics: Arc<Metrics>,
+    open: Arc<OpenStreams>,
+}
 
 impl Listener {
     /// Listens on `address`; port 0 takes a free one.
     ///
     /// # Errors
     /// When the address is taken or not of this machine.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(
+        address: SocketAddr,
+        audience: Audience,
+        limits: CurrentLimits,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -58,6 +76,9 @@ impl Listener {
         socket.bind(address)?;
         Ok(Self {
             listener: socket.listen(BACKLOG)?,
+            audience,
+            limits,
+            metrics,
             open: Arc::default(),
         })
     }
@@ -70,67 +91,15 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// The connections that it has accepted and that are still open.
-    pub fn open_streams(&self) -> Arc<OpenStreams> {
-        self.open.clone()
-    }
-}
-
-impl OpenStreams {
-    fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds one. Before the list grows, those that are closed by now go, whether or not anybody looks for stalled
-    /// ones.
-    fn push(&self, stream: &Arc<Shared>) {
-        let mut streams = self.streams();
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-            let room = streams.len() + 1;
-            streams.reserve(room);
-        }
-        streams.push(Arc::downgrade(stream));
-    }
-
-    /// Closes connections whose writes have not moved for `stalled_write`, for ever, and counts them.
-    pub async fn close_stalled(&self, stalled_write: Duration, closed: &Counter) {
-        loop {
-            tokio::time::sleep(STALL_CHECK).await;
-            let now_ms = uptime_ms();
-            self.streams().retain(|stream| {
-                let Some(stream) = stream.upgrade() else {
-                    return false;
-                };
-                if stream.is_stalled(now_ms, stalled_write) {
-                    tracing::debug!("closed a connection whose writes did not move");
-                    stream.close();
-                    closed.inc();
-                    return false;
-                }
-                true
-            });
-        }
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
+    /// The next connection.
+    pub async fn accept(&self) -> Stream {
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    // Events are small and wanted at once. A socket without this option still works.
-                    let _ = stream.set_nodelay(true);
-                    let stream = Arc::new(Shared {
-                        stream,
-                        blocked_since_ms: AtomicU64::new(0),
-                    });
-                    self.open.push(&stream);
-                    return (Stream(stream), peer);
+                Ok((stream, address)) if self.open.len() < self.connections_max() => {
+                    return self.take_in(stream, address);
                 }
+                // Closed without a word: a word would cost more than the connection did.
+                Ok(_) => self.metrics.count_closed(ClosedBecause::Full),
                 Err(error) => {
                     tracing::debug!(%error, "could not accept a connection");
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
@@ -139,180 +108,83 @@ impl axum::serve::Listener for Listener {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.address()
-    }
-}
-
-/// One TCP connection.
-pub struct Stream(Arc<Shared>);
-
-/// What a connection shares with those who may close it.
-#[derive(Debug)]
-struct Shared {
-    stream: TcpStream,
-    /// Since when a write waits for the other side, in ms of this process; 0 while none does.
-    blocked_since_ms: AtomicU64,
-}
-
-impl Shared {
-    fn close(&self) {
-        // It fails where the connection is closed already.
-        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    fn take_in(&self, stream: TcpStream, address: SocketAddr) -> Stream {
+        // Events are small and wanted at once. A socket without this option still works.
+        let _ = stream.set_nodelay(true);
+        self.open.take_in(stream, address, self.meter(address.ip()))
     }
 
-    fn is_stalled(&self, now_ms: u64, stalled_write: Duration) -> bool {
-        let blocked_since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
-        let blocked_ms = now_ms.saturating_sub(blocked_since_ms);
-        blocked_since_ms != 0 && Duration::from_millis(blocked_ms) >= stalled_write
+    fn meter(&self, address: IpAddr) -> Option<Meter> {
+        let Audience::Public(proxies) = &self.audience else {
+            return None;
+        };
+        let (limits, metrics) = (self.limits.clone(), self.metrics.clone());
+        let speaks_for_many = proxies.trust(address);
+        Some(Meter::new(limits, metrics, speaks_for_many, Instant::now()))
     }
 
-    /// A write has moved (`false`), or waits for the other side (`true`).
-    fn note(&self, blocked: bool) {
-        let since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
-        if blocked != (since_ms != 0) {
-            self.blocked_since_ms
-                .store(if blocked { uptime_ms() } else { 0 }, Ordering::Relaxed);
+    fn connections_max(&self) -> usize {
+        match self.audience {
+            Audience::Public(_) => self.limits.get().connections.saturating_add(RESERVE),
+            Audience::Internal => INTERNAL_MAX,
         }
     }
-}
 
-/// Who is on the other side of a request's TCP connection, and how to close it.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The other side's address.
-    pub address: SocketAddr,
-    stream: Weak<Shared>,
-}
-
-impl Peer {
-    /// Whether the TCP connection is still there.
-    pub fn is_open(&self) -> bool {
-        self.stream.strong_count() > 0
-    }
-
-    /// Closes the TCP connection at once, whatever waits to be written.
-    pub fn close(&self) {
-        if let Some(stream) = self.stream.upgrade() {
-            stream.close();
-        }
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(incoming: IncomingStream<'_, Listener>) -> Self {
-        Self {
-            address: *incoming.remote_addr(),
-            stream: Arc::downgrade(&incoming.io().0),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let stream = &self.0.stream;
-        loop {
-            ready!(stream.poll_read_ready(context))?;
-            match stream.try_read(buffer.initialize_unfilled()) {
-                Ok(count) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+    /// Closes connections that are overdue, for ever: whose writes do not move, or that asked for nothing.
+    pub fn close_overdue(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (open, limits) = (self.open.clone(), self.limits.clone());
+        let metrics = self.metrics.clone();
+        async move {
+            loop {
+                tokio::time::sleep(OVERDUE_CHECK).await;
+                let (stalled_write, handshake) = {
+                    let limits = limits.get();
+                    (limits.stalled_write, limits.handshake)
+                };
+                open.close_overdue(stalled_write, handshake, &metrics);
             }
         }
     }
-}
-
-impl Stream {
-    /// Writes with `attempt` as soon as the socket takes something.
-    fn poll_write_with(
-        &self,
-        context: &mut Context<'_>,
-        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        let stream = &self.0.stream;
-        loop {
-            let Poll::Ready(ready) = stream.poll_write_ready(context) else {
-                self.0.note(true);
-                return Poll::Pending;
-            };
-            ready?;
-            match attempt(stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => {
-                    self.0.note(false);
-                    return Poll::Ready(outcome);
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream| stream.try_write(bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream| stream.try_write_vectored(slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match socket2::SockRef::from(&self.0.stream).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
-        }
-    }
-}
-
-/// Time since this process first asked, in ms, from 1 on.
-fn uptime_ms() -> u64 {
-    static BEGUN: OnceLock<Instant> = OnceLock::new();
-    BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::serve::Listener as _;
-
     use super::*;
+    use crate::transport::limits::Limits;
+
+    fn listener(connections: usize) -> Listener {
+        let limits = Limits {
+            connections,
+            connections_per_address: 0,
+            handshake: Duration::from_secs(10),
+            inbound_rate: 1000,
+            inbound_burst: 1000,
+            events_per_second: 1,
+            events_burst: 1,
+            outbound_queue: 1,
+            stalled_write: Duration::from_secs(5),
+            http_body: 1,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let audience = Audience::Public(TrustedProxies::default());
+        let metrics = Arc::new(Metrics::new());
+        Listener::bind(address, audience, CurrentLimits::new(limits), metrics).expect("loopback")
+    }
 
     #[tokio::test]
-    async fn closed_connections_are_forgotten_although_nobody_looks_for_stalled_ones() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut listener = Listener::bind(address).expect("loopback");
+    async fn closed_connections_are_forgotten_although_nobody_looks_for_overdue_ones() {
+        let listener = listener(10);
         let address = listener.address().expect("an address");
         let kept = TcpStream::connect(address).await.expect("it listens");
-        let (kept_here, _) = listener.accept().await;
+        let kept_here = listener.accept().await;
         for _ in 0..1000 {
             let stream = TcpStream::connect(address).await.expect("it listens");
             drop((stream, listener.accept().await));
         }
-        let open = listener.open.streams();
-        assert!(open.len() < 10, "{} are remembered", open.len());
-        assert_eq!(open.iter().filter_map(Weak::upgrade).count(), 1);
+        let remembered = listener.open.remembered();
+        assert!(remembered < 10, "{remembered} are remembered");
+        assert_eq!(listener.open.len(), 1);
         drop((kept, kept_here));
+        assert_eq!(listener.open.len(), 0);
     }
 }

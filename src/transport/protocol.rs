@@ -511,7 +511,7 @@ pub struct Kicked {
 }
 
 impl Kicked {
-    /// The reason in words that a player understands. Nobody is to come back with the same token.
+    /// The reason in words that a player understands. Only who was too fast may come back with the same token.
     pub fn new(code: KickCode) -> Self {
         let message = match code {
             KickCode::TokenExpired => "your session has expired; sign in again",
@@ -522,7 +522,7 @@ impl Kicked {
         Self {
             code,
             message: message.to_owned(),
-            reconnect: false,
+            reconnect: code == KickCode::RateLimited,
         }
     }
 }

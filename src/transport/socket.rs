@@ -4,31 +4,32 @@
 //! wants told goes out through `delivery`.
 
 mod addresses;
+mod carrier;
 mod delivery;
+mod door;
 mod gate;
 mod inbox;
+mod openings;
 mod outlet;
-mod rate;
+mod rates;
 mod reply;
 mod session;
 mod transports;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::middleware::from_fn_with_state;
 use serde_json::value::RawValue;
-use socketioxide::SocketIo;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
+use socketioxide::{ParserConfig, SocketIo};
 
 use self::addresses::Addresses;
 use self::gate::Welcome;
+use self::openings::Openings;
 use self::outlet::Outlets;
 use self::transports::{SocketService, Transports};
 use crate::domain::Hub;
@@ -36,7 +37,8 @@ use crate::domain::delivery::DeliveryStream;
 use crate::domain::token::TokenVerifier;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
-use crate::transport::listener::Peer;
+use crate::transport::address::TrustedProxies;
+use crate::transport::limits::CurrentLimits;
 
 /// Both behave the same. Existing front ends call `io("http://host/socket.io/")`, which the official client
 /// reads as the namespace `/socket.io/`.
@@ -46,22 +48,20 @@ pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
 /// connection's outlet, where it is shared.
 const LIBRARY_QUEUE_LEN: usize = 32;
 
-/// How long a connection may take to join a namespace.
-const JOIN_WITHIN: Duration = Duration::from_secs(10);
+/// Binary parts of one event, and how long they may take. No event of ours has any: what comes is dropped, and little
+/// of it is kept until it is whole.
+const ATTACHMENTS_MAX: usize = 64;
+const ATTACHED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The limits that a client can meet.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Events per second of one connection.
-    pub events_per_second: u32,
-    /// Events of one connection in a burst.
-    pub events_burst: u32,
-    /// Connections of one address; 0 sets no limit.
-    pub connections_per_address: usize,
-    /// Bytes of one message.
+/// What is decided when the node starts: the library cannot change it later.
+#[derive(Clone, Debug)]
+pub struct SocketOptions {
+    /// Most bytes of one message.
     pub message: usize,
-    /// Packets waiting for one connection.
-    pub outbound_queue: usize,
+    /// How long a session may take to join a namespace.
+    pub join_within: Duration,
+    /// Who speaks for others.
+    pub proxies: TrustedProxies,
 }
 
 /// What every connection shares.
@@ -70,9 +70,11 @@ struct Sockets {
     tokens: Arc<TokenVerifier>,
     outlets: Outlets,
     transports: Arc<Transports>,
+    openings: Openings,
     addresses: Addresses,
+    proxies: TrustedProxies,
     metrics: Arc<Metrics>,
-    limits: Limits,
+    limits: CurrentLimits,
     last_id: AtomicU64,
 }
 
@@ -88,24 +90,33 @@ impl SocketServer {
         hub: Hub,
         tokens: Arc<TokenVerifier>,
         metrics: Arc<Metrics>,
-        limits: Limits,
+        options: SocketOptions,
+        limits: CurrentLimits,
     ) -> Self {
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
-            .connect_timeout(JOIN_WITHIN)
-            .max_payload(limits.message as u64)
-            .ws_max_message_size(limits.message)
-            .ws_max_frame_size(limits.message)
+            .connect_timeout(options.join_within)
+            .max_payload(options.message as u64)
+            .ws_max_message_size(options.message)
+            .ws_max_frame_size(options.message)
             .max_buffer_size(LIBRARY_QUEUE_LEN)
+            .with_parser(
+                ParserConfig::common()
+                    .max_incoming_binary_buf_size(options.message)
+                    .max_incoming_binaries(ATTACHMENTS_MAX)
+                    .packet_completion_timeout(ATTACHED_WITHIN),
+            )
             .build_with_inner_svc(Router::new());
         let transports = Arc::new(Transports::default());
         transports.serve_with(service.clone());
         let sockets = Arc::new(Sockets {
             hub,
             tokens,
-            outlets: Outlets::new(transports.clone(), metrics.clone(), limits.outbound_queue),
+            outlets: Outlets::new(transports.clone(), metrics.clone(), limits.clone()),
             transports,
-            addresses: Addresses::new(limits.connections_per_address),
+            openings: Openings::new(options.join_within),
+            addresses: Addresses::default(),
+            proxies: options.proxies,
             metrics,
             limits,
             last_id: AtomicU64::new(0),
@@ -122,16 +133,25 @@ impl SocketServer {
 
     /// The routes under `/socket.io/`.
     pub fn routes(&self) -> Router {
-        let noted = axum::middleware::from_fn_with_state(self.sockets.clone(), note_upgrade);
+        let guarded = from_fn_with_state(self.sockets.clone(), door::guard);
         Router::new()
             .route_service("/socket.io", self.service.clone())
             .route_service("/socket.io/", self.service.clone())
-            .layer(noted)
+            .layer(guarded)
     }
 
     /// Writes what the domain wants told, until it has nothing more to tell.
     pub fn deliver(&self, deliveries: DeliveryStream) -> impl Future<Output = ()> + Send + use<> {
         delivery::deliver(self.sockets.clone(), deliveries)
+    }
+
+    /// Closes sessions that carry nothing any more, for ever.
+    pub fn close_idle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let sockets = self.sockets.clone();
+        async move {
+            let limit = || sockets.limits.get().handshake;
+            sockets.transports.close_idle(limit, &sockets.metrics).await;
+        }
     }
 
     /// Closes every connection at the transport, spread over `spread`, so that clients come back to another node
@@ -141,32 +161,12 @@ impl SocketServer {
     }
 }
 
-/// Notes which TCP connection a session moves to, before the answer says so: only a request that is answered with
-/// that takes its TCP connection, so whatever else is asked leaves no note. A node that is stopping opens no session.
-async fn note_upgrade(
-    State(sockets): State<Arc<Sockets>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let query = request.uri().query().unwrap_or_default();
-    let mut pairs = query.split('&');
-    let sid = pairs
-        .find_map(|pair| pair.strip_prefix("sid="))
-        .map(str::to_owned);
-    if sid.is_none() && sockets.hub.is_draining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").into_response();
-    }
-    let response = next.run(request).await;
-    if let Some(sid) = sid
-        && response.status() == StatusCode::SWITCHING_PROTOCOLS
-    {
-        sockets.transports.upgrade(&sid, peer);
-    }
-    response
-}
-
 impl Sockets {
+    /// Whether as many connections are there, or about to be, as the node takes.
+    fn is_full(&self, now: Instant) -> bool {
+        self.outlets.len() + self.openings.waiting(now) >= self.limits.get().connections
+    }
+
     fn next_id(&self) -> ConnectionId {
         ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }

@@ -1,7 +1,9 @@
 //! Reads what callers send, and says what is wrong with it.
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{
+    DefaultBodyLimit, FromRef, FromRequest, FromRequestParts, Path, Query, Request,
+};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -46,13 +48,15 @@ where
     }
 }
 
-async fn read<S>(request: Request, state: &S) -> Result<Bytes, Problem>
+async fn read<S>(mut request: Request, state: &S) -> Result<Bytes, Problem>
 where
     S: Send + Sync,
     BodyMax: FromRef<S>,
 {
+    let body_max = BodyMax::from_ref(state);
+    DefaultBodyLimit::max(body_max.0).apply(&mut request);
     let bytes = Bytes::from_request(request, state).await;
-    bytes.map_err(|rejection| unreadable(&rejection, BodyMax::from_ref(state)))
+    bytes.map_err(|rejection| unreadable(&rejection, body_max))
 }
 
 fn unreadable(rejection: &BytesRejection, BodyMax(body_max): BodyMax) -> Problem {

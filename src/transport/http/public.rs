@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::{avatars, friends, health, me, users};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
+use crate::transport::limits::CurrentLimits;
 
 /// Whose pages may connect.
 #[derive(Clone, Debug)]
@@ -35,13 +36,13 @@ pub struct Public {
     pub tokens: Arc<TokenVerifier>,
     /// Whose pages may call.
     pub origins: AllowedOrigins,
-    /// Most bytes of a JSON body.
-    pub body_max: usize,
+    /// How large bodies may be.
+    pub limits: CurrentLimits,
 }
 
 impl FromRef<Public> for BodyMax {
     fn from_ref(public: &Public) -> Self {
-        Self(public.body_max)
+        Self(public.limits.get().http_body)
     }
 }
 
@@ -77,7 +78,6 @@ fn api(state: Public) -> Router {
                 "this route takes another method",
             )
         })
-        .layer(DefaultBodyLimit::max(state.body_max))
         .layer(from_fn_with_state(state.hub.clone(), with_accounts))
         .with_state(state)
 }

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counts connections by address, up to a limit.
-#[derive(Clone)]
-pub(super) struct Addresses {
-    limit: usize,
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
+use crate::transport::address::network_of;
+
+/// Counts connections by address, those of one IPv6 network as one.
+#[derive(Clone, Default)]
+pub(super) struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// Counts one connection until it is dropped.
 pub(super) struct Counted {
@@ -18,23 +17,16 @@ pub(super) struct Counted {
 }
 
 impl Addresses {
-    /// At most `limit` connections of one address; 0 sets no limit.
-    pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            counts: Arc::default(),
-        }
-    }
-
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection of `address`; `None` where it has as many as allowed.
-    pub(super) fn count(&self, address: IpAddr) -> Option<Counted> {
+    /// Counts a connection of `address`; `None` where there are `limit` of it already. 0 sets no limit.
+    pub(super) fn count(&self, address: IpAddr, limit: usize) -> Option<Counted> {
+        let address = network_of(address);
         let mut counts = self.counts();
         let count = counts.entry(address).or_default();
-        if self.limit > 0 && *count >= self.limit {
+        if limit > 0 && *count >= limit {
             return None;
         }
         *count += 1;
@@ -65,24 +57,24 @@ mod tests {
 
     #[test]
     fn an_address_is_counted_until_its_connections_are_gone() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::default();
         let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let first = addresses.count(here);
-        let second = addresses.count(here);
+        let first = addresses.count(here, 2);
+        let second = addresses.count(here, 2);
         assert!(first.is_some() && second.is_some());
-        assert!(addresses.count(here).is_none());
-        assert!(addresses.count(IpAddr::V4(Ipv4Addr::BROADCAST)).is_some());
+        assert!(addresses.count(here, 2).is_none());
+        assert!(addresses.count(Ipv4Addr::BROADCAST.into(), 2).is_some());
         drop(first);
-        assert!(addresses.count(here).is_some());
+        assert!(addresses.count(here, 2).is_some());
         drop(second);
         assert!(addresses.counts().is_empty());
     }
 
     #[test]
     fn zero_sets_no_limit() {
-        let addresses = Addresses::new(0);
+        let addresses = Addresses::default();
         let counted: Vec<_> = (0..100)
-            .map(|_| addresses.count(Ipv4Addr::LOCALHOST.into()))
+            .map(|_| addresses.count(Ipv4Addr::LOCALHOST.into(), 0))
             .collect();
         assert!(counted.iter().all(Option::is_some));
     }

@@ -4,8 +4,8 @@
 //! arrive before their handler is there. A client that is gone before it was told leaves no trace either: the
 //! library then drops the socket, with it the inbox, and so the session ends.
 
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,13 +16,13 @@ use socketioxide::socket::Socket;
 use tokio::sync::Notify;
 
 use super::Sockets;
+use super::carrier::Carrier;
 use super::inbox::Inbox;
 use super::outlet::Outlet;
 use super::session;
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
-use crate::transport::listener::Peer;
 use crate::transport::protocol::ConnectErrorCode;
 
 impl Sockets {
@@ -32,12 +32,19 @@ impl Sockets {
         socket: SocketRef,
         TryData(auth): TryData<Box<RawValue>>,
     ) -> Result<(), ConnectErrorCode> {
-        let peer = peer_of(&socket);
-        let address = peer.as_ref().map(|peer| peer.address.ip());
-        let admitted = self.clone().try_admit(&socket, auth.ok(), peer).await;
+        let Some(carrier) = Carrier::of(&socket) else {
+            return Err(ConnectErrorCode::Unavailable);
+        };
+        let address = carrier.address;
+        if !carrier.may_join(Instant::now()) {
+            tracing::debug!(peer = %address, "closed a session that asks to join too often");
+            self.transports.close(&socket, &carrier);
+            return Err(ConnectErrorCode::Unavailable);
+        }
+        let admitted = self.clone().try_admit(&socket, auth.ok(), carrier).await;
         if let Err(reason) = &admitted {
             self.metrics.refused.inc();
-            tracing::debug!(%reason, peer = ?address as Option<IpAddr>, "refused a connection");
+            tracing::debug!(%reason, peer = %address, "refused a connection");
         }
         admitted
     }
@@ -46,23 +53,20 @@ impl Sockets {
         self: Arc<Self>,
         socket: &SocketRef,
         auth: Option<Box<RawValue>>,
-        peer: Option<Peer>,
+        carrier: Arc<Carrier>,
     ) -> Result<(), ConnectErrorCode> {
         if self.hub.is_draining() {
             return Err(ConnectErrorCode::Unavailable);
         }
-        let counted = match &peer {
-            Some(peer) => Some(
-                self.addresses
-                    .count(peer.address.ip())
-                    .ok_or(ConnectErrorCode::TooManyConnections)?,
-            ),
-            None => None,
-        };
+        let limit = self.limits.get().connections_per_address;
+        let counted = self
+            .addresses
+            .count(carrier.address, limit)
+            .ok_or(ConnectErrorCode::TooManyConnections)?;
         let identity = self.identify(auth.as_deref())?;
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
-        let outlet = self.outlets.open(id, peer);
+        let outlet = self.outlets.open(id, carrier.clone());
         let user = identity.map(|identity| identity.user);
         let connection = match self.hub.connect(id, user).await {
             Ok(connection) => connection,
@@ -73,13 +77,11 @@ impl Sockets {
         };
         tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
 
+        if self.transports.join(&socket.id.to_string(), &carrier) {
+            self.openings.joined(carrier.opened);
+        }
         let ended = Arc::new(Notify::new());
-        let (inbox, incoming) = Inbox::new(
-            outlet.clone(),
-            self.metrics.clone(),
-            self.limits,
-            ended.clone(),
-        );
+        let (inbox, incoming) = Inbox::new(self.clone(), outlet.clone(), carrier, ended.clone());
         socket.on_fallback(inbox.clone());
         socket.on_disconnect(inbox);
         socket.extensions.insert(outlet.clone());
@@ -113,13 +115,6 @@ impl ConnectHandler<LocalAdapter, Self> for Welcome {
             outlet.welcome(socket);
         }
     }
-}
-
-/// The TCP connection that the handshake came over.
-fn peer_of(socket: &SocketRef) -> Option<Peer> {
-    use axum::extract::ConnectInfo;
-    let info = socket.req_parts().extensions.get::<ConnectInfo<Peer>>();
-    info.map(|ConnectInfo(peer)| peer.clone())
 }
 
 /// The token in the handshake; none for a guest. What is neither a guest's nor a token is refused: a bad

@@ -15,13 +15,13 @@ use socketioxide::socket::{DisconnectReason, Socket};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
-use super::Limits;
+use super::Sockets;
+use super::carrier::Carrier;
 use super::outlet::Outlet;
-use super::rate::Bucket;
+use super::rates::{Kind, Rates, Verdict};
 use super::reply::Question;
 use crate::ids::UserId;
-use crate::telemetry::Metrics;
-use crate::transport::protocol::{ErrorCode, TokenRequest, UserRequest, client_event};
+use crate::transport::protocol::{ErrorCode, KickCode, TokenRequest, UserRequest, client_event};
 
 /// Room in the queue beyond a full burst.
 const QUEUE_SLACK: usize = 32;
@@ -47,32 +47,31 @@ pub(super) struct Inbox(Arc<Inner>);
 struct Inner {
     queue: mpsc::Sender<Incoming>,
     ended: Arc<Notify>,
+    sockets: Arc<Sockets>,
     outlet: Arc<Outlet>,
-    metrics: Arc<Metrics>,
-    bucket: Mutex<Bucket>,
+    carrier: Arc<Carrier>,
+    rates: Mutex<Rates>,
 }
 
 impl Inbox {
     /// The inbox, and the queue that the session works off. It is bounded: what a client may send at once.
     /// `ended` is notified when the client is gone.
     pub(super) fn new(
+        sockets: Arc<Sockets>,
         outlet: Arc<Outlet>,
-        metrics: Arc<Metrics>,
-        limits: Limits,
+        carrier: Arc<Carrier>,
         ended: Arc<Notify>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
+        let limits = sockets.limits.get();
         let (queue, incoming) = mpsc::channel(limits.events_burst as usize + QUEUE_SLACK);
-        let bucket = Bucket::new(
-            limits.events_per_second,
-            limits.events_burst,
-            Instant::now(),
-        );
+        let rates = Mutex::new(Rates::new(&limits, Instant::now()));
         let inner = Inner {
             queue,
             ended,
+            sockets,
             outlet,
-            metrics,
-            bucket: Mutex::new(bucket),
+            carrier,
+            rates,
         };
         (Self(Arc::new(inner)), incoming)
     }
@@ -80,14 +79,19 @@ impl Inbox {
 
 impl Inner {
     fn receive(&self, value: &Value, acknowledgement: Option<i64>) {
-        self.metrics.client_events.inc();
+        if self.outlet.is_leaving() {
+            return;
+        }
+        self.sockets.metrics.client_events.inc();
         let (event, payload) = split(value);
         let question = Question::new(event, acknowledgement);
-        let within_rate = self.within_rate();
-        match decode(question.event(), payload.as_deref()) {
-            // Always answered with an array, which costs little; a flood ends with the connection.
+        let decoded = decode(question.event(), payload.as_deref());
+        let verdict = self.judge(decoded.as_ref().map_or(Kind::Common, kind_of));
+        match decoded {
+            _ if verdict == Verdict::Expel => self.outlet.kick(KickCode::RateLimited),
+            // Always answered with an array, at a pace of its own.
             Ok(Request::OnlineUsers) => self.queue(Request::OnlineUsers, question),
-            _ if !within_rate => {
+            _ if verdict == Verdict::Refuse => {
                 let message = "too many events in too short a time; wait a little";
                 self.refuse(question, ErrorCode::RateLimited, message);
             }
@@ -96,9 +100,10 @@ impl Inner {
         }
     }
 
-    fn within_rate(&self) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.take(Instant::now())
+    fn judge(&self, kind: Kind) -> Verdict {
+        let limits = self.sockets.limits.get();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.judge(kind, &limits, Instant::now())
     }
 
     fn queue(&self, request: Request, question: Question) {
@@ -120,8 +125,17 @@ impl Inner {
     }
 
     fn refuse(&self, question: Question, code: ErrorCode, message: &str) {
-        self.metrics.refused_events.inc();
+        self.sockets.metrics.refused_events.inc();
         question.refuse(&self.outlet, code, message);
+    }
+}
+
+/// Which rate counts for what a client asks for.
+fn kind_of(request: &Request) -> Kind {
+    match request {
+        Request::OnlineUsers | Request::Watch(_) | Request::Unwatch(_) => Kind::Common,
+        Request::RefreshToken(_) => Kind::Token,
+        Request::JoinMatchmaking | Request::LeaveMatchmaking => Kind::Matchmaking,
     }
 }
 
@@ -137,10 +151,19 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
     fn call_with_defer(
         &self,
         socket: Arc<Socket<LocalAdapter>>,
-        _reason: DisconnectReason,
+        reason: DisconnectReason,
         defer: fn(Arc<Socket<LocalAdapter>>),
     ) {
-        self.0.ended.notify_one();
+        let stays = matches!(
+            reason,
+            DisconnectReason::ClientNSDisconnect | DisconnectReason::ServerNSDisconnect
+        );
+        let inner = &self.0;
+        inner
+            .sockets
+            .transports
+            .leave(&socket, &inner.carrier, stays);
+        inner.ended.notify_one();
         defer(socket);
     }
 }

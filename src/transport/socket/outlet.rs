@@ -18,11 +18,12 @@ use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError};
 use tokio::sync::Notify;
 
+use super::carrier::Carrier;
 use super::reply::Question;
 use super::transports::Transports;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
-use crate::transport::listener::Peer;
+use crate::transport::limits::CurrentLimits;
 use crate::transport::protocol::{KickCode, Kicked, server_event};
 
 /// How often connections are looked at that had not ended when they were told to.
@@ -64,16 +65,17 @@ impl Packet {
 /// The way out to one connection.
 pub(super) struct Outlet {
     id: ConnectionId,
-    peer: Option<Peer>,
+    carrier: Arc<Carrier>,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    leaving: Notify,
 }
 
 /// What all outlets share.
 struct Shared {
     transports: Arc<Transports>,
     metrics: Arc<Metrics>,
-    waiting_max: usize,
+    limits: CurrentLimits,
     /// Open outlets for which something waits.
     behind: Mutex<Vec<ConnectionId>>,
     fell_behind: Notify,
@@ -90,6 +92,8 @@ enum Stage {
     /// The client was not told yet that it is connected.
     Opening,
     Open(Arc<Socket<LocalAdapter>>),
+    /// The client was told why it is about to be closed at the transport, and is told nothing more.
+    Leaving(Arc<Socket<LocalAdapter>>),
     Closed,
 }
 
@@ -128,8 +132,8 @@ impl Outlet {
                 }
             }
             // It was to be closed before it was open.
-            Stage::Open(_) | Stage::Closed => {
-                self.shared.transports.close(&socket, self.peer.as_ref())
+            Stage::Open(_) | Stage::Leaving(_) | Stage::Closed => {
+                self.shared.transports.close(&socket, &self.carrier)
             }
         }
     }
@@ -150,13 +154,36 @@ impl Outlet {
         }
     }
 
-    /// Says why, and ends the connection so that its client does not come back with the same token.
+    /// Says why, and ends the connection: so that its client does not come back with the same token, or, where it
+    /// may, at the transport, so that it comes back by itself.
     pub(super) fn kick(&self, code: KickCode) {
+        let kicked = Kicked::new(code);
         let mut state = self.state();
-        if let Some(packet) = Packet::new(server_event::KICKED, &Kicked::new(code)) {
+        if let Some(packet) = Packet::new(server_event::KICKED, &kicked) {
             self.send(&mut state, Parcel::Packet(packet));
         }
-        self.send(&mut state, Parcel::Goodbye);
+        match kicked.reconnect {
+            true => self.begin_to_leave(&mut state),
+            false => self.send(&mut state, Parcel::Goodbye),
+        }
+    }
+
+    /// Whoever runs the session closes the transport, once the client had time to read what was written.
+    fn begin_to_leave(&self, state: &mut State) {
+        if let Stage::Open(socket) = &state.stage {
+            state.stage = Stage::Leaving(socket.clone());
+        }
+        self.leaving.notify_one();
+    }
+
+    /// Resolves when the client was told that it is closed at the transport.
+    pub(super) async fn leaving(&self) {
+        self.leaving.notified().await;
+    }
+
+    /// Whether it is: then nothing that it sends counts.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.state().stage, Stage::Leaving(_) | Stage::Closed)
     }
 
     /// Remembers a question until it is its turn to be answered.
@@ -201,7 +228,7 @@ impl Outlet {
 
     fn send(&self, state: &mut State, parcel: Parcel) {
         match &state.stage {
-            Stage::Closed => return,
+            Stage::Leaving(_) | Stage::Closed => return,
             Stage::Open(socket) if state.waiting.is_empty() => {
                 if write(socket, &parcel) {
                     return;
@@ -211,7 +238,7 @@ impl Outlet {
             Stage::Open(_) | Stage::Opening => {}
         }
         state.waiting.push_back(parcel);
-        if state.waiting.len() > self.shared.waiting_max {
+        if state.waiting.len() > self.shared.waiting_max() {
             self.shared.metrics.overflows.inc();
             tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
             self.end(state);
@@ -229,13 +256,13 @@ impl Outlet {
         self.flush_state(&mut state);
         match state.waiting.len() {
             0 => Backlog::None,
-            waiting if waiting > self.shared.waiting_max / 2 => Backlog::Pressing,
+            waiting if waiting > self.shared.waiting_max() / 2 => Backlog::Pressing,
             _ => Backlog::Some,
         }
     }
 
     fn flush_state(&self, state: &mut State) {
-        if let Stage::Open(socket) = &state.stage {
+        if let Stage::Open(socket) | Stage::Leaving(socket) = &state.stage {
             while state
                 .waiting
                 .front()
@@ -249,7 +276,7 @@ impl Outlet {
     fn end(&self, state: &mut State) {
         state.waiting.clear();
         if let Stage::Open(socket) = std::mem::replace(&mut state.stage, Stage::Closed) {
-            self.shared.transports.close(&socket, self.peer.as_ref());
+            self.shared.transports.close(&socket, &self.carrier);
         }
     }
 
@@ -258,13 +285,15 @@ impl Outlet {
         let mut state = self.state();
         state.waiting.clear();
         state.questions.clear();
-        if let Stage::Open(socket) = std::mem::replace(&mut state.stage, Stage::Closed) {
-            self.shared.transports.forget(&socket.id.to_string());
-        }
+        state.stage = Stage::Closed;
     }
 }
 
 impl Shared {
+    fn waiting_max(&self) -> usize {
+        self.limits.get().outbound_queue
+    }
+
     fn behind(&self) -> MutexGuard<'_, Vec<ConnectionId>> {
         self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -311,18 +340,18 @@ pub(super) struct Outlets {
 }
 
 impl Outlets {
-    /// At most `waiting_max` parcels wait for one connection.
+    /// At most `outbound_queue` parcels wait for one connection.
     pub(super) fn new(
         transports: Arc<Transports>,
         metrics: Arc<Metrics>,
-        waiting_max: usize,
+        limits: CurrentLimits,
     ) -> Self {
         Self {
             open: RwLock::default(),
             shared: Arc::new(Shared {
                 transports,
                 metrics,
-                waiting_max,
+                limits,
                 behind: Mutex::default(),
                 fell_behind: Notify::new(),
             }),
@@ -338,17 +367,23 @@ impl Outlets {
         self.open.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.read().len()
+    }
+
     /// Opens a way out, before the client is told that it is connected.
-    pub(super) fn open(&self, id: ConnectionId, peer: Option<Peer>) -> Arc<Outlet> {
+    pub(super) fn open(&self, id: ConnectionId, carrier: Arc<Carrier>) -> Arc<Outlet> {
         let outlet = Arc::new(Outlet {
             id,
-            peer,
+            carrier,
             shared: self.shared.clone(),
             state: Mutex::new(State {
                 stage: Stage::Opening,
                 waiting: VecDeque::new(),
                 questions: VecDeque::new(),
             }),
+            leaving: Notify::new(),
         });
         self.write().insert(id, outlet.clone());
         outlet

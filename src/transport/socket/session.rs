@@ -1,7 +1,7 @@
 //! The life of one connection: works off its events one after the other, and watches its token expire.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Sockets;
 use super::inbox::{Incoming, Request};
 use super::outlet::{Outlet, Packet};
+use super::rates::ListPace;
 use super::reply::Question;
 use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
@@ -22,6 +23,9 @@ use crate::transport::protocol::{
 /// How long before its end a client is told that its token expires.
 const EXPIRY_NOTICE_MS: u64 = 30_000;
 
+/// How long a client that is closed at the transport has to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A token that lives longer is looked at again after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -33,6 +37,7 @@ struct Session {
     connection: Connection,
     outlet: Arc<Outlet>,
     expiry: Option<Expiry>,
+    lists: ListPace,
 }
 
 /// What is left to say about a token.
@@ -57,11 +62,14 @@ pub(super) async fn run(
         sockets,
         connection,
         outlet,
+        lists: ListPace::new(Instant::now()),
     };
+    let outlet = session.outlet.clone();
     // What the client still wanted is void: nobody is left to see it.
     tokio::select! {
         biased;
         () = ended.notified() => {}
+        () = outlet.leaving() => close_soon(&outlet, ended).await,
         () = session.work(incoming) => {}
     }
     tracing::debug!(connection = %id, "closed a connection");
@@ -69,21 +77,59 @@ pub(super) async fn run(
     session.connection.close();
 }
 
+/// Closes the transport once the client had time to read why.
+async fn close_soon(outlet: &Outlet, ended: &Notify) {
+    // It may be gone before.
+    let _ = tokio::time::timeout(FAREWELL, ended.notified()).await;
+    outlet.close_transport();
+}
+
+/// A request, and its question, that waits until then.
+type Held = (Instant, Request, Question);
+
+/// Resolves when what is held is due. Nothing is lost where this is dropped before.
+async fn due(held: &mut Option<Held>) -> Incoming {
+    if let Some((until, ..)) = held {
+        tokio::time::sleep_until((*until).into()).await;
+    }
+    match held.take() {
+        Some((_, request, question)) => (request, question),
+        None => std::future::pending().await,
+    }
+}
+
 impl Session {
     /// Works off events until there can be no more: the client was gone before it was told that it is connected.
     async fn work(&mut self, mut incoming: mpsc::Receiver<Incoming>) {
+        let mut held = None;
         loop {
             let wait = self
                 .expiry
                 .map_or(LONGEST_SLEEP, |expiry| expiry.next_in(now_ms()));
             tokio::select! {
-                request = incoming.recv() => match request {
-                    Some((request, question)) => self.handle(request, question).await,
+                request = incoming.recv(), if held.is_none() => match request {
+                    Some((request, question)) => match self.hold(&request) {
+                        Some(until) => held = Some((until, request, question)),
+                        None => self.handle(request, question).await,
+                    }
                     None => return,
                 },
+                (request, question) = due(&mut held), if held.is_some() => {
+                    self.handle(request, question).await;
+                }
                 () = tokio::time::sleep(wait) => self.look_at_token(now_ms()),
             }
         }
+    }
+
+    /// Until when a request has to wait, and all after it, because the answers would be too much.
+    fn hold(&mut self, request: &Request) -> Option<Instant> {
+        let Request::OnlineUsers = request else {
+            return None;
+        };
+        let now = Instant::now();
+        let wait = self.lists.wait(self.sockets.hub.online_count(), now);
+        (!wait.is_zero()).then(|| now + wait)
     }
 
     /// Answers go out in the order of the events, and never before what was delivered earlier.

@@ -1,11 +1,14 @@
-//! Closes a connection's transport, whichever it uses by now.
+//! Closes a session's transport, whichever it uses by now.
 //!
-//! The library tells which request opened a connection, not which TCP connection carries it now: one that began
-//! with long polling moves to the WebSocket of a later request. Those requests are noted here. A connection that
+//! The library tells which request opened a session, not which TCP connection carries it now: one that began
+//! with long polling moves to the WebSocket of a later request. Those requests are noted here. A session that
 //! polls has no TCP connection of its own; it is closed as its client would close it, by a request.
+//!
+//! A session whose last connection has ended, and whose client does not close it, is closed after a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -16,6 +19,8 @@ use socketioxide::service::SocketIoService;
 use socketioxide::socket::Socket;
 use tower_service::Service;
 
+use super::carrier::Carrier;
+use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::listener::Peer;
 
 /// The service that answers requests to `/socket.io/`.
@@ -24,20 +29,31 @@ pub(super) type SocketService = SocketIoService<Router, LocalAdapter>;
 /// Notes kept before those of closed TCP connections are looked for.
 const NOTES_BEFORE_SWEEP: usize = 1024;
 
+/// How often idle sessions are looked at.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+
 /// The packet by which an Engine.IO client closes its session.
 const CLOSE_PACKET: &str = "1";
 
-/// Which TCP connection carries each session that was upgraded.
+/// Which TCP connection carries each session that was upgraded, and which sessions carry nothing any more.
 #[derive(Default)]
 pub(super) struct Transports {
     service: OnceLock<SocketService>,
     upgrades: Mutex<Upgrades>,
+    idle: Mutex<HashMap<String, Idle>>,
 }
 
 #[derive(Default)]
 struct Upgrades {
     peers: HashMap<String, Peer>,
     sweep_at: usize,
+}
+
+/// A session over which the last connection has ended.
+struct Idle {
+    since: Instant,
+    carrier: Arc<Carrier>,
+    is_polling: bool,
 }
 
 impl Transports {
@@ -51,6 +67,10 @@ impl Transports {
         self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn idle(&self) -> MutexGuard<'_, HashMap<String, Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that the session `sid` moves to the TCP connection of `peer`. A TCP connection is upgraded once,
     /// so there are never more notes than TCP connections, but for those not swept yet.
     pub(super) fn upgrade(&self, sid: &str, peer: Peer) {
@@ -62,20 +82,65 @@ impl Transports {
         }
     }
 
-    /// Forgets a session that has ended.
-    pub(super) fn forget(&self, sid: &str) {
-        self.upgrades().peers.remove(sid);
+    /// A connection begins over the session of `carrier`.
+    pub(super) fn join(&self, sid: &str, carrier: &Carrier) -> bool {
+        let is_first = carrier.join();
+        self.idle().remove(sid);
+        is_first
     }
 
-    /// Closes the transport of `socket`; `opened_by` is who sent the request that opened it.
-    pub(super) fn close(&self, socket: &Arc<Socket<LocalAdapter>>, opened_by: Option<&Peer>) {
+    /// A connection over the session of `socket` has ended, and the session with it unless `stays`.
+    pub(super) fn leave(&self, socket: &Socket<LocalAdapter>, carrier: &Arc<Carrier>, stays: bool) {
+        carrier.leave();
         let sid = socket.id.to_string();
-        if socket.transport_type() == TransportType::Polling {
-            return self.close_polling(&sid);
+        if !stays {
+            self.upgrades().peers.remove(&sid);
+        } else if carrier.is_idle() {
+            let idle = Idle {
+                since: Instant::now(),
+                carrier: carrier.clone(),
+                is_polling: is_polling(socket),
+            };
+            self.idle().insert(sid, idle);
         }
-        let upgraded = self.upgrades().peers.get(&sid).cloned();
-        if let Some(peer) = upgraded.as_ref().or(opened_by) {
-            peer.close();
+    }
+
+    /// Closes sessions that have been idle for `limit`, for ever.
+    pub(super) async fn close_idle(&self, limit: impl Fn() -> Duration, metrics: &Metrics) {
+        loop {
+            tokio::time::sleep(IDLE_CHECK).await;
+            for (sid, idle) in self.take_idle(Instant::now(), limit()) {
+                self.close_session(&sid, &idle.carrier, idle.is_polling);
+                self.upgrades().peers.remove(&sid);
+                metrics.count_closed(ClosedBecause::Idle);
+            }
+        }
+    }
+
+    fn take_idle(&self, now: Instant, limit: Duration) -> Vec<(String, Idle)> {
+        let mut sessions = self.idle();
+        // One that was joined in the moment in which it became idle.
+        sessions.retain(|_, idle| idle.carrier.is_idle());
+        sessions
+            .extract_if(|_, idle| now.saturating_duration_since(idle.since) >= limit)
+            .collect()
+    }
+
+    /// Closes the transport of `socket`.
+    pub(super) fn close(&self, socket: &Socket<LocalAdapter>, carrier: &Carrier) {
+        self.close_session(&socket.id.to_string(), carrier, is_polling(socket));
+    }
+
+    /// One that polls may be about to move to a WebSocket, or have moved since; then both are closed.
+    fn close_session(&self, sid: &str, carrier: &Carrier, is_polling: bool) {
+        let upgraded = self.upgrades().peers.get(sid).cloned();
+        match upgraded {
+            Some(peer) => peer.close(),
+            None if !is_polling => carrier.opened_by.close(),
+            None => {}
+        }
+        if is_polling {
+            self.close_polling(sid);
         }
     }
 
@@ -94,4 +159,8 @@ impl Transports {
             tokio::spawn(async move { closed.await.map(drop) });
         }
     }
+}
+
+fn is_polling(socket: &Socket<LocalAdapter>) -> bool {
+    socket.transport_type() == TransportType::Polling
 }

@@ -1,0 +1,121 @@
+//! Who is on the other side: the peer itself, or whom a proxy that is trusted names.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+/// Where proxies say for whom they speak, the nearest last.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// Bits of an IPv6 address that name a network: a provider gives each customer one at least.
+const NETWORK_BITS: u32 = 64;
+
+/// Networks whose word is taken for where a request comes from.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+impl TrustedProxies {
+    /// Trusts whoever is in `networks`.
+    pub fn new(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    /// Whether `address` is a proxy that is trusted.
+    pub fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Where a request comes from that `peer` sent: the last one named in `X-Forwarded-For` who is no trusted
+    /// proxy. What stands before that one may have been made up. Without a trusted proxy it is `peer`.
+    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let lists = headers.get_all(FORWARDED_FOR).iter().rev();
+        let mut named = lists.flat_map(|list| list.to_str().unwrap_or("?").rsplit(','));
+        while self.trust(client) {
+            match named.next().map(parse) {
+                Some(Some(address)) => client = address,
+                Some(None) | None => break,
+            }
+        }
+        client
+    }
+}
+
+/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` and `[2001:db8::1]:80`.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address = text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|named| named.ip());
+    address
+        .or_else(with_port)
+        .map(|address| address.to_canonical())
+}
+
+/// What is counted as one: an IPv4 address, or a /64 of IPv6, all of which one machine can have.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (128 - NETWORK_BITS);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn client(peer: &str, lists: &[&str]) -> String {
+        let networks = ["10.0.0.0/8", "fd00::/8"].map(|text| text.parse().expect("a network"));
+        let mut headers = HeaderMap::new();
+        for list in lists {
+            let value = HeaderValue::from_bytes(list.as_bytes()).expect("a value");
+            headers.append(FORWARDED_FOR, value);
+        }
+        let peer = peer.parse().expect("an address");
+        TrustedProxies::new(&networks)
+            .client_of(peer, &headers)
+            .to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7:1234"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn what_a_client_makes_up_stands_before_what_proxies_add() {
+        let made_up = "1.1.1.1, 198.51.100.7, 10.0.0.9";
+        assert_eq!(client("10.0.0.1", &[made_up]), "198.51.100.7");
+        let lists = ["1.1.1.1", "198.51.100.7, 10.0.0.9"];
+        assert_eq!(client("10.0.0.1", &lists), "198.51.100.7");
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_search() {
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        for list in ["", "unknown", "1.1.1.1, x", "1.1.1.1, é", "1.1.1.1,,"] {
+            assert_eq!(client("10.0.0.1", &[list]), "10.0.0.1", "{list}");
+        }
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, x, 10.0.0.2"]), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one() {
+        let network = |text: &str| network_of(text.parse().expect("an address"));
+        assert_eq!(network("2001:db8:1:2:3::4"), network("2001:db8:1:2:ffff::"));
+        assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+    }
+}

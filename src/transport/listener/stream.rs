@@ -1,0 +1,354 @@
+//! One TCP connection: metered, watched for standing still, and closed from outside.
+//!
+//! The stream is shared with a handle that reaches the handlers through the request, because the library
+//! cannot close a connection whose outbound queue is full: asking it to needs room in that queue.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::telemetry::{ClosedBecause, Metrics};
+use crate::transport::limits::CurrentLimits;
+use crate::transport::rate::Bucket;
+
+/// Every TCP connection of a listener that is still open.
+#[derive(Default)]
+pub(super) struct OpenStreams {
+    streams: Mutex<Vec<Weak<Shared>>>,
+    count: AtomicUsize,
+}
+
+impl OpenStreams {
+    fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection for as long as it is open.
+    pub(super) fn take_in(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        meter: Option<Meter>,
+    ) -> Stream {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::new(Shared {
+            stream,
+            address,
+            opened_ms: uptime_ms(),
+            stage: AtomicU8::new(SILENT),
+            blocked_since_ms: AtomicU64::new(0),
+            open: self.clone(),
+        });
+        self.remember(&shared);
+        Stream { shared, meter }
+    }
+
+    /// Before the list grows, those that are closed by now go, whether or not anybody looks for overdue ones.
+    fn remember(&self, stream: &Arc<Shared>) {
+        let mut streams = self.streams();
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+            let room = streams.len() + 1;
+            streams.reserve(room);
+        }
+        streams.push(Arc::downgrade(stream));
+    }
+
+    /// Closes connections whose writes have not moved for `stalled_write`, and those that have sent no whole request
+    /// `handshake` after they were accepted.
+    pub(super) fn close_overdue(
+        &self,
+        stalled_write: Duration,
+        handshake: Duration,
+        metrics: &Metrics,
+    ) {
+        let now_ms = uptime_ms();
+        self.streams().retain(|stream| {
+            let Some(stream) = stream.upgrade() else {
+                return false;
+            };
+            let Some(why) = stream.overdue(now_ms, stalled_write, handshake) else {
+                return true;
+            };
+            tracing::debug!(peer = %stream.address, reason = why.as_str(), "closed a TCP connection");
+            stream.close();
+            metrics.count_closed(why);
+            false
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.streams().len()
+    }
+}
+
+/// Nothing whole was asked for yet.
+const SILENT: u8 = 0;
+/// Requests come.
+const ASKING: u8 = 1;
+/// It carries a WebSocket, of one client.
+const UPGRADED: u8 = 2;
+
+/// What a connection shares with those who may close it.
+#[derive(Debug)]
+struct Shared {
+    stream: TcpStream,
+    address: SocketAddr,
+    opened_ms: u64,
+    stage: AtomicU8,
+    /// Since when a write waits for the other side, in ms of this process; 0 while none does.
+    blocked_since_ms: AtomicU64,
+    open: Arc<OpenStreams>,
+}
+
+impl Shared {
+    fn close(&self) {
+        // It fails where the connection is closed already.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    }
+
+    fn overdue(
+        &self,
+        now_ms: u64,
+        stalled_write: Duration,
+        handshake: Duration,
+    ) -> Option<ClosedBecause> {
+        let longer_than = |since_ms: u64, limit: Duration| {
+            since_ms != 0 && Duration::from_millis(now_ms.saturating_sub(since_ms)) >= limit
+        };
+        if longer_than(self.blocked_since_ms.load(Ordering::Relaxed), stalled_write) {
+            return Some(ClosedBecause::Stalled);
+        }
+        let is_silent = self.stage.load(Ordering::Relaxed) == SILENT;
+        (is_silent && longer_than(self.opened_ms, handshake)).then_some(ClosedBecause::Handshake)
+    }
+
+    /// A write has moved (`false`), or waits for the other side (`true`).
+    fn note(&self, blocked: bool) {
+        let since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
+        if blocked != (since_ms != 0) {
+            self.blocked_since_ms
+                .store(if blocked { uptime_ms() } else { 0 }, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for OpenStreams {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} open", self.len())
+    }
+}
+
+/// Who is on the other side of a request's TCP connection, and how to close it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The other side's address.
+    pub address: SocketAddr,
+    stream: Weak<Shared>,
+}
+
+impl Peer {
+    /// Whether the TCP connection is still there.
+    pub fn is_open(&self) -> bool {
+        self.stream.strong_count() > 0
+    }
+
+    /// Closes the TCP connection at once, whatever waits to be written.
+    pub fn close(&self) {
+        if let Some(stream) = self.stream.upgrade() {
+            stream.close();
+        }
+    }
+
+    /// A whole request has come.
+    pub fn asked(&self) {
+        self.advance(ASKING);
+    }
+
+    /// From now on it carries a WebSocket.
+    pub fn upgraded(&self) {
+        self.advance(UPGRADED);
+    }
+
+    fn advance(&self, stage: u8) {
+        if let Some(stream) = self.stream.upgrade() {
+            stream.stage.store(stage, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts what comes in, and says when it is too much.
+pub(super) struct Meter {
+    bucket: Bucket,
+    limits: CurrentLimits,
+    metrics: Arc<Metrics>,
+    /// A proxy sends the requests of many clients over one connection, until it carries one client's WebSocket.
+    speaks_for_many: bool,
+}
+
+impl Meter {
+    pub(super) fn new(
+        limits: CurrentLimits,
+        metrics: Arc<Metrics>,
+        speaks_for_many: bool,
+        now: Instant,
+    ) -> Self {
+        let (rate, burst) = rate_of(&limits);
+        Self {
+            bucket: Bucket::new(rate, burst, now),
+            limits,
+            metrics,
+            speaks_for_many,
+        }
+    }
+
+    /// Whether so many bytes more may come in.
+    fn admits(&mut self, count: usize, stage: u8, now: Instant) -> bool {
+        if self.speaks_for_many && stage != UPGRADED {
+            return true;
+        }
+        let (rate, burst) = rate_of(&self.limits);
+        self.bucket.adjust(rate, burst);
+        self.bucket.take(count as f64, now)
+    }
+}
+
+fn rate_of(limits: &CurrentLimits) -> (f64, f64) {
+    let limits = limits.get();
+    (limits.inbound_rate as f64, limits.inbound_burst as f64)
+}
+
+/// One TCP connection, for whoever reads and writes it.
+pub struct Stream {
+    shared: Arc<Shared>,
+    meter: Option<Meter>,
+}
+
+impl Stream {
+    /// Who is on the other side.
+    pub fn peer(&self) -> Peer {
+        Peer {
+            address: self.shared.address,
+            stream: Arc::downgrade(&self.shared),
+        }
+    }
+
+    /// Takes in what was read.
+    ///
+    /// # Errors
+    /// When the other side sends more than it may. The connection is closed then.
+    fn take_in(&mut self, count: usize) -> io::Result<()> {
+        let Some(meter) = &mut self.meter else {
+            return Ok(());
+        };
+        let stage = self.shared.stage.load(Ordering::Relaxed);
+        if meter.admits(count, stage, Instant::now()) {
+            return Ok(());
+        }
+        tracing::debug!(peer = %self.shared.address, "closed a TCP connection that sends too much");
+        meter.metrics.count_closed(ClosedBecause::InboundRate);
+        self.shared.close();
+        Err(io::Error::other("the other side sends too much"))
+    }
+
+    /// Writes with `attempt` as soon as the socket takes something.
+    fn poll_write_with(
+        &self,
+        context: &mut Context<'_>,
+        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.shared.stream;
+        loop {
+            let Poll::Ready(ready) = stream.poll_write_ready(context) else {
+                self.shared.note(true);
+                return Poll::Pending;
+            };
+            ready?;
+            match attempt(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => {
+                    self.shared.note(false);
+                    return Poll::Ready(outcome);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.shared.stream.poll_read_ready(context))?;
+            match self.shared.stream.try_read(buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return Poll::Ready(self.take_in(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(context, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(context, |stream| stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match socket2::SockRef::from(&self.shared.stream).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Time since this process first asked, in ms, from 1 on.
+fn uptime_ms() -> u64 {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}

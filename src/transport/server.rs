@@ -1,0 +1,90 @@
+//! Speaks HTTP on what a listener accepts.
+//!
+//! The head of a request is bounded in bytes and in time, a request is bounded in time, and every handler can ask
+//! who is on the other side ([`Peer`]).
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tower_http::timeout::TimeoutLayer;
+use tower_service::Service;
+
+use super::listener::{Listener, Peer};
+
+/// Bytes of a request's head, and of what is read ahead of a body.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// How long a connection may wait between two requests. Balancers keep theirs open for a minute, and would take one
+/// that is closed first for a failure.
+const IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// How long a request may take, its body included. A poll is answered within the ping interval, which is 25 s.
+const REQUEST_WITHIN: Duration = Duration::from_secs(60);
+
+/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at.
+pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Receiver<bool>) {
+    let routes = routes.layer(TimeoutLayer::with_status_code(
+        StatusCode::REQUEST_TIMEOUT,
+        REQUEST_WITHIN,
+    ));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(IDLE_MAX)
+        .max_buf_size(HEAD_MAX);
+    loop {
+        let stream = tokio::select! {
+            stream = listener.accept() => stream,
+            () = stopped(&mut stopping) => return,
+        };
+        let (peer, routes) = (stream.peer(), routes.clone());
+        let answers = service_fn(move |request| answer(routes.clone(), peer.clone(), request));
+        let connection = http
+            .serve_connection(TokioIo::new(stream), answers)
+            .with_upgrades();
+        let mut stopping = stopping.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopped(&mut stopping) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::trace!(%error, "a connection ended");
+            }
+        });
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the node is gone, which is a reason to stop too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn answer(
+    mut routes: Router,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    peer.asked();
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer.clone()));
+    let response = routes.call(request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        peer.upgraded();
+    }
+    Ok(response)
+}

@@ -1,0 +1,77 @@
+//! What comes before the library sees a request to `/socket.io/`: whether it may open a session, from where it
+//! comes, and over which TCP connection a session goes on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Sockets;
+use super::carrier::Carrier;
+use crate::transport::listener::Peer;
+
+/// Seconds after which whoever was turned away may try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// Lets a request through. A node that is stopping, or full, opens no session.
+pub(super) async fn guard(
+    State(sockets): State<Arc<Sockets>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match session_of(&request) {
+        Some(sid) => go_on(&sockets, &sid, peer, request, next).await,
+        None => open(&sockets, peer, request, next).await,
+    }
+}
+
+/// The session that a request is about; none for one that opens a session.
+fn session_of(request: &Request) -> Option<String> {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    let sid = pairs.find_map(|pair| pair.strip_prefix("sid="));
+    sid.map(str::to_owned)
+}
+
+/// Notes which TCP connection a session moves to, before the answer says so: only a request that is answered with
+/// that takes its TCP connection, so whatever else is asked leaves no note.
+async fn go_on(sockets: &Sockets, sid: &str, peer: Peer, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        sockets.transports.upgrade(sid, peer);
+    }
+    response
+}
+
+async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -> Response {
+    if sockets.hub.is_draining() {
+        return turned_away("the node is stopping");
+    }
+    let opening = request.method() == Method::GET;
+    let now = Instant::now();
+    if opening && sockets.is_full(now) {
+        sockets.metrics.refused.inc();
+        return turned_away("the node is full; try again, on another node if there is one");
+    }
+    let address = sockets
+        .proxies
+        .client_of(peer.address.ip(), request.headers());
+    let carrier = Arc::new(Carrier::new(peer, address, now));
+    request.extensions_mut().insert(carrier);
+    let response = next.run(request).await;
+    if matches!(
+        response.status(),
+        StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS
+    ) {
+        sockets.openings.opened(now);
+    }
+    response
+}
+
+fn turned_away(why: &'static str) -> Response {
+    let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, why).into_response()
+}
