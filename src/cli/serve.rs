@@ -48,11 +48,10 @@ pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
 fn raise_file_limit(settings: &Settings) {
     let wanted = settings.limits.connections as u64 + FILES_BESIDES;
     match rlimit::increase_nofile_limit(FILES_WANTED.max(wanted)) {
-        Ok(limit) if limit < wanted => warn!(
+        Ok(limit) if limit < wanted => info!(
             limit,
-            "limits.connections is {}, but this process may open only {limit} files: raise the limit (ulimit -n, or \
-             LimitNOFILE in systemd) to {wanted}, or lower limits.connections",
-            settings.limits.connections,
+            "connections are limited by how many files this process may open, not by limits.connections: to have \
+             that many, raise the former (ulimit -n, or LimitNOFILE in systemd) to {wanted}",
         ),
         Ok(_) => {}
         Err(error) => warn!(%error, "could not raise how many files this process may open"),

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use ipnet::IpNet;
 
 /// Where proxies say for whom they speak, the nearest last.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Bits of an IPv6 address that name a network: a provider gives each customer one at least.
 const NETWORK_BITS: u32 = 64;

@@ -16,8 +16,8 @@ mod reply;
 mod session;
 mod transports;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -73,6 +73,8 @@ struct Sockets {
     openings: Openings,
     addresses: Addresses,
     proxies: TrustedProxies,
+    /// Whether it was said that somebody may be a proxy who is not trusted.
+    unknown_proxy: Once,
     metrics: Arc<Metrics>,
     limits: CurrentLimits,
     last_id: AtomicU64,
@@ -117,6 +119,7 @@ impl SocketServer {
             openings: Openings::new(options.join_within),
             addresses: Addresses::default(),
             proxies: options.proxies,
+            unknown_proxy: Once::new(),
             metrics,
             limits,
             last_id: AtomicU64::new(0),

@@ -25,7 +25,7 @@ pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
 pub use connecting::{Connecting, now_seconds, sign};
 pub use http::Answer;
 pub use postgres::{Postgres, profiles};
-pub use process::{project_root, run, vigie};
+pub use process::{project_root, run, scratch, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;

@@ -15,6 +15,7 @@ mod engines;
 mod faults;
 mod frontend;
 mod internal_api;
+mod limits;
 mod matchmaking;
 mod notifications;
 mod order;

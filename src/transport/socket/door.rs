@@ -1,16 +1,18 @@
 //! What comes before the library sees a request to `/socket.io/`: whether it may open a session, from where it
 //! comes, and over which TCP connection a session goes on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Sockets;
 use super::carrier::Carrier;
+use crate::transport::address::FORWARDED_FOR;
 use crate::transport::listener::Peer;
 
 /// Seconds after which whoever was turned away may try again.
@@ -56,9 +58,7 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         sockets.metrics.refused.inc();
         return turned_away("the node is full; try again, on another node if there is one");
     }
-    let address = sockets
-        .proxies
-        .client_of(peer.address.ip(), request.headers());
+    let address = client_of(sockets, &peer, request.headers());
     let carrier = Arc::new(Carrier::new(peer, address, now));
     request.extensions_mut().insert(carrier);
     let response = next.run(request).await;
@@ -69,6 +69,21 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         sockets.openings.opened(now);
     }
     response
+}
+
+/// Where a request comes from. Says once that there may be a proxy which nobody said is trusted.
+fn client_of(sockets: &Sockets, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let address = peer.address.ip();
+    if headers.contains_key(FORWARDED_FOR) && !sockets.proxies.trust(address) {
+        sockets.unknown_proxy.call_once(|| {
+            tracing::warn!(
+                peer = %address,
+                "requests come with X-Forwarded-For from an address that is not in http.trusted_proxies: if it is your \
+                 load balancer, add it, or the limits count everybody behind it as one"
+            );
+        });
+    }
+    sockets.proxies.client_of(address, headers)
 }
 
 fn turned_away(why: &'static str) -> Response {

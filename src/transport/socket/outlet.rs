@@ -275,7 +275,8 @@ impl Outlet {
 
     fn end(&self, state: &mut State) {
         state.waiting.clear();
-        if let Stage::Open(socket) = std::mem::replace(&mut state.stage, Stage::Closed) {
+        let stage = std::mem::replace(&mut state.stage, Stage::Closed);
+        if let Stage::Open(socket) | Stage::Leaving(socket) = stage {
             self.shared.transports.close(&socket, &self.carrier);
         }
     }

@@ -23,10 +23,16 @@ async fn a_node_that_says_goodbye_stays_away() {
 }
 
 /// Goal: requests that name sessions which are none leave nothing behind.
-/// Method: 8,000 requests to upgrade, each with another name of 6,000 letters, over connections that stay open.
+/// Method: 8,000 requests to upgrade, each with another name of 6,000 letters, over connections that stay open and may
+/// send as much.
 #[tokio::test]
 async fn sessions_that_are_none_leave_nothing_behind() {
-    let cluster = Cluster::builder().memory().start().await;
+    let cluster = Cluster::builder()
+        .memory()
+        .env("VIGIE_LIMITS__INBOUND_RATE", "1GiB")
+        .env("VIGIE_LIMITS__INBOUND_BURST", "1GiB")
+        .start()
+        .await;
     let request = async |number: usize| {
         let sid = format!("{number:06000}");
         let path = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +32,7 @@ pub struct Builder {
     links: bool,
     servers: Option<Servers>,
     env: BTreeMap<String, String>,
+    file: Option<PathBuf>,
 }
 
 impl Builder {
@@ -71,6 +73,12 @@ impl Builder {
     /// Any setting, of all nodes.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Settings of all nodes from a file, below those of the environment.
+    pub fn file(mut self, file: &Path) -> Self {
+        self.file = Some(file.to_owned());
         self
     }
 
@@ -123,13 +131,14 @@ impl Builder {
             past: Vec::new(),
             links,
             env,
+            file: self.file,
             partitions,
             servers,
         };
         let names: Vec<String> = (0..self.nodes).map(|place| format!("n{place}")).collect();
         let starting = (0..)
             .zip(&names)
-            .map(|(place, name)| Node::start(name.clone(), cluster.env_at(place, name)));
+            .map(|(place, name)| cluster.start_node(name, cluster.env_at(place, name)));
         cluster.nodes = futures_util::future::join_all(starting).await;
         for node in 0..cluster.nodes.len() {
             cluster.welcome(node).await;
@@ -151,6 +160,7 @@ pub struct Cluster {
     past: Vec<Node>,
     links: Vec<Proxy>,
     env: BTreeMap<String, String>,
+    file: Option<PathBuf>,
     pub(super) partitions: u64,
     pub(super) servers: Option<Servers>,
 }
@@ -194,6 +204,7 @@ impl Cluster {
             links: false,
             servers: None,
             env,
+            file: None,
         };
         builder
             .env("VIGIE_HTTP__LISTEN", "127.0.0.1:0")
@@ -213,7 +224,7 @@ impl Cluster {
             env.retain(|(name, _)| *name != listen);
             env.push((listen, host(url)));
         }
-        let node = Node::start(name, env).await;
+        let node = self.start_node(&name, env).await;
         self.past
             .push(std::mem::replace(&mut self.nodes[place], node));
         self.welcome(place).await;
@@ -223,10 +234,14 @@ impl Cluster {
     pub async fn add_node(&mut self) -> usize {
         let place = self.nodes.len();
         let name = format!("n{place}");
-        let node = Node::start(name.clone(), self.env_of(&name)).await;
+        let node = self.start_node(&name, self.env_of(&name)).await;
         self.nodes.push(node);
         self.welcome(place).await;
         place
+    }
+
+    async fn start_node(&self, name: &str, env: Vec<(String, String)>) -> Node {
+        Node::start(name.to_owned(), env, self.file.as_deref()).await
     }
 
     /// The settings that a node of this name gets.
@@ -441,6 +456,11 @@ impl Cluster {
     pub fn kill(&self, node: usize) {
         self.dismiss_lookout(node);
         self.nodes[node].kill();
+    }
+
+    /// Has a node read its settings again (SIGHUP).
+    pub fn hang_up(&self, node: usize) {
+        self.nodes[node].hang_up();
     }
 
     /// Freezes a node (SIGSTOP).

@@ -69,8 +69,13 @@ impl Connecting {
     }
 
     /// As a page of this origin.
-    pub fn origin(mut self, origin: &str) -> Self {
-        self.options["extraHeaders"] = json!({ "origin": origin });
+    pub fn origin(self, origin: &str) -> Self {
+        self.header("origin", origin)
+    }
+
+    /// With a header on every request.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.options["extraHeaders"][name] = json!(value);
         self
     }
 

@@ -1,5 +1,6 @@
 //! One hub process: its addresses, its log, the signals that a test sends it.
 
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -34,9 +35,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node with these settings and waits until it listens.
-    pub async fn start(name: String, env: Vec<(String, String)>) -> Self {
-        let mut child = process::vigie(&[], &env)
+    /// Starts a node with these settings, and those of `file` below them, and waits until it listens.
+    pub async fn start(name: String, env: Vec<(String, String)>, file: Option<&Path>) -> Self {
+        let file = file.map(|file| file.to_str().expect("a path that is text"));
+        let arguments: Vec<&str> = file.map_or_else(Vec::new, |file| vec!["--config", file]);
+        let mut child = process::vigie(&arguments, &env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -129,6 +132,11 @@ impl Node {
     pub fn open_files(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child().id());
         std::fs::read_dir(path).expect("the node runs").count()
+    }
+
+    /// Has it read its settings again (SIGHUP).
+    pub fn hang_up(&self) {
+        process::signal(&self.child(), "HUP");
     }
 
     /// Freezes it (SIGSTOP).
