@@ -26,8 +26,9 @@
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `transport/listener.rs` | TCP accept; closing one connection |
 //! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
+//! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
 //! | `transport/socket/gate.rs` | admits connections |
-//! | `transport/socket/inbox.rs` | counts, decodes and queues a connection's events |
+//! | `transport/socket/inbox.rs` | counts and queues a connection's events |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |
 //! | `transport/socket/delivery.rs`, `outlet.rs` | writes what the domain wants told |
 //! | `transport/http/` | routes, one file for each subject |

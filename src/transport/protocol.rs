@@ -1,5 +1,7 @@
 //! The client contract: event names, payloads, replies, error codes. `vigie types` prints it as TypeScript.
 
+mod request;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use ts_rs::TS;
@@ -10,6 +12,8 @@ use crate::domain::token::TokenError;
 use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
 use crate::ids::{MatchId, Revision, UserId};
+
+pub use self::request::Request;
 
 /// Events that clients send.
 pub mod client_event {
@@ -162,7 +166,7 @@ pub struct Refusal {
 /// A refused event that had no acknowledgement.
 #[derive(Debug, Serialize, TS)]
 pub struct Exception {
-    /// The refused event.
+    /// The refused event; a long name is cut off after 128 bytes.
     pub event: String,
     /// Why.
     pub error: ErrorCode,

@@ -17,18 +17,14 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// `acknowledgement` is the number under which the client waits for the answer, if it does.
+    /// `event` is the name as a refusal repeats it; `acknowledgement` the number under which the client waits for
+    /// the answer, if it does.
     pub(super) fn new(event: String, acknowledgement: Option<i64>) -> Self {
         Self {
             event,
             acknowledgement,
             prepared: None,
         }
-    }
-
-    /// The event's name.
-    pub(super) fn event(&self) -> &str {
-        &self.event
     }
 
     /// With an answer that is given when it is the question's turn.

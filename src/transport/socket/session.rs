@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use super::Sockets;
-use super::inbox::{Incoming, Request};
+use super::inbox::Incoming;
 use super::outlet::{Outlet, Packet};
 use super::rates::ListPace;
 use super::reply::Question;
@@ -17,7 +17,8 @@ use crate::domain::matchmaking::JoinError;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
 use crate::transport::protocol::{
-    Done, ErrorCode, KickCode, QueueStatus, Queued, TokenExpiring, TokenRefreshed, server_event,
+    Done, ErrorCode, KickCode, QueueStatus, Queued, Request, TokenExpiring, TokenRefreshed,
+    server_event,
 };
 
 /// How long before its end a client is told that its token expires.
