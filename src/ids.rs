@@ -166,6 +166,8 @@ pub fn random_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -201,5 +203,31 @@ mod tests {
     fn the_node_of_an_incarnation_may_contain_dots() {
         let incarnation = Incarnation::new("eu.west-1");
         assert_eq!(incarnation.node_id(), "eu.west-1");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn the_text_of_a_user_id_is_read_back_and_no_other(id: u64, text in "[+-]?[0-9]{0,20}|.*") {
+            let user = UserId::try_from(id).ok();
+            prop_assert_eq!(id.to_string().parse().ok(), user);
+            prop_assert_eq!(serde_json::from_str(&id.to_string()).ok(), user);
+            if let Some(user) = user {
+                prop_assert_eq!(serde_json::to_string(&user).ok(), Some(id.to_string()));
+            }
+            if let Ok(user) = text.parse::<UserId>() {
+                prop_assert_eq!(user.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn a_user_id_in_json_is_written_as_plain_digits(json in "-?[0-9]{1,20}([.][0-9]{1,3})?([eE][+-]?[0-9]{1,3})?") {
+            let read = serde_json::from_str::<UserId>(&json).ok();
+            prop_assert_eq!(read, json.parse().ok());
+        }
     }
 }

@@ -250,6 +250,9 @@ fn default_node_id(environment: &BTreeMap<String, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use std::time::Duration;
 
     use super::*;
@@ -593,6 +596,43 @@ mod tests {
                 ];
                 let environment = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
                 Settings::load(Some(&path), environment).unwrap();
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(1024)
+        })]
+
+        #[test]
+        fn a_value_is_taken_or_refused_by_name(
+            key in select(Reference::read().names().map(str::to_owned).collect::<Vec<_>>()),
+            value in prop_oneof![
+                "[0-9]{1,22}( ?(ms|s|m|h|days|KiB|GiB|EiB|B|%))?",
+                "[a-z]{1,12}",
+                "[0-9.:a-f,\\[\\]*/]{1,30}",
+                "[^\0]{1,40}",
+            ],
+        ) {
+            // What is in a file of that name is not the question.
+            prop_assume!(!key.ends_with("_file"));
+            let variable = format!("VIGIE_{}", key.replace('.', "__").to_uppercase());
+            if let Err(error) = load(&[(&variable, &value)]) {
+                let message = error.to_string();
+                let (section, name) = key.split_once('.').unwrap_or(("", &key));
+                let named = message.contains(name) && message.contains(section);
+                prop_assert!(named, "{} = {:?}: {}", variable, value, message);
+            }
+        }
+
+        #[test]
+        fn no_file_makes_it_fail(
+            text in "(\\[[a-z.]{0,9}\\]\n|[a-z_.]{0,12} ?= ?(\"[^\"]{0,9}\"|[0-9]{0,4}|\\[.{0,9})\n){0,6}|.*",
+        ) {
+            if let Err(error) = load_text(&text, &[]) {
+                prop_assert!(!error.to_string().is_empty());
             }
         }
     }

@@ -100,17 +100,19 @@ fn without_password(url: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Resul
         return formatter.write_str(HIDDEN);
     };
     write!(formatter, "{scheme}://")?;
-    let host = match rest.rsplit_once('@') {
-        Some((_, host)) => {
-            write!(formatter, "{HIDDEN}@")?;
-            host
-        }
-        None => rest,
-    };
     // The query may carry a password, too: that of the sentinels, or Postgres's own.
-    match host.split_once('?') {
-        Some((host, _)) => write!(formatter, "{host}?{HIDDEN}"),
-        None => formatter.write_str(host),
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // A password with a question mark in it: what is the host cannot be told.
+    if query.contains('@') {
+        return formatter.write_str(HIDDEN);
+    }
+    match address.rsplit_once('@') {
+        Some((_, host)) => write!(formatter, "{HIDDEN}@{host}")?,
+        None => formatter.write_str(address)?,
+    }
+    match query {
+        "" => Ok(()),
+        _ => write!(formatter, "?{HIDDEN}"),
     }
 }
 
@@ -252,6 +254,9 @@ pub(super) mod size {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde::de::value::Error;
+
     use super::*;
 
     #[test]
@@ -275,7 +280,11 @@ mod tests {
         for (url, printed) in [
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("rediss://ada:pa55@db:6380/1", "rediss://***@db:6380/1"),
-            ("redis://:p@ss?w@db", "redis://***@db"),
+            ("redis://:p@ss?w@db", "redis://***"),
+            (
+                "redis-sentinel://s1?sentinelPassword=p@w",
+                "redis-sentinel://***",
+            ),
             (
                 "redis-sentinel://:pw@s1?sentinelPassword=pw2",
                 "redis-sentinel://***@s1?***",
@@ -284,6 +293,80 @@ mod tests {
         ] {
             assert_eq!(RedisUrl::new(url).to_string(), printed);
             assert_eq!(format!("{:?}", RedisUrl::new(url)), printed);
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Sized {
+        #[serde(with = "size")]
+        size: usize,
+    }
+
+    impl Sized {
+        fn shown(&self) -> String {
+            let shown = serde_json::to_value(self).unwrap();
+            shown["size"].as_str().unwrap().to_owned()
+        }
+
+        fn read(text: &str) -> Option<usize> {
+            let sized = serde_json::json!({ "size": text });
+            serde_json::from_value::<Self>(sized)
+                .ok()
+                .map(|sized| sized.size)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_size_is_read_as_it_is_shown(bytes: usize) {
+            prop_assert_eq!(Sized::read(&Sized { size: bytes }.shown()), Some(bytes));
+            prop_assert_eq!(Sized::read(&bytes.to_string()), Some(bytes));
+            prop_assert_eq!(Sized::read(&format!("{bytes}B")), Some(bytes));
+        }
+
+        #[test]
+        fn a_size_is_a_number_with_a_unit(text in "[0-9.]{0,30} ?([kKMGTPE]i?B?|[a-z]{0,3})|.*") {
+            if let Some(bytes) = Sized::read(&text) {
+                let begins = |first: char| first.is_ascii_digit() || "+.".contains(first);
+                prop_assert!(text.starts_with(begins), "{}", bytes);
+            }
+        }
+
+        #[test]
+        fn a_whole_number_is_read_from_text_and_toml_alike(value: i64, text in "[+-]?[0-9]{0,25}|.*") {
+            let from_toml: Result<u32, Error> = number(value.into_deserializer());
+            let from_text: Result<u32, Error> = number(value.to_string().as_str().into_deserializer());
+            prop_assert_eq!(from_toml.ok(), u32::try_from(value).ok());
+            prop_assert_eq!(from_text.ok(), u32::try_from(value).ok());
+            let read: Result<u64, Error> = number(text.as_str().into_deserializer());
+            prop_assert_eq!(read.ok(), text.parse().ok());
+        }
+
+        #[test]
+        fn a_list_is_split_at_commas(items in proptest::collection::vec("[^,\\s]{1,10}", 0..6), space in " {0,3}") {
+            let text = items.join(&format!("{space},{space},"));
+            let read: Result<_, Error> = list(text.as_str().into_deserializer());
+            prop_assert_eq!(read, Ok(items));
+        }
+
+        #[test]
+        fn no_password_is_printed(
+            (user, password) in ("[a-z]{0,3}", "[a-zA-Z0-9@?:/#%!]{4,20}"),
+            query in "([?][a-z]{1,9}=[ -~]{4,20})?",
+        ) {
+            let url = format!("redis://{user}:{password}@host.example:1{query}");
+            let printed = RedisUrl::new(url).to_string();
+            let shown = match (password.contains('?') || query.contains('@'), query.is_empty()) {
+                (true, _) => "redis://***",
+                (false, true) => "redis://***@host.example:1",
+                (false, false) => "redis://***@host.example:1?***",
+            };
+            prop_assert_eq!(printed, shown);
         }
     }
 }

@@ -205,7 +205,24 @@ fn null() -> Arc<RawValue> {
 
 #[cfg(test)]
 mod tests {
+    use fred::types::MessageKind;
+    use fred::types::config::Server;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::ids::{SAFE_INTEGER_MAX, UserId};
+
+    /// What becomes of a message as the client library hands it over.
+    fn heard(channel: &str, value: impl Into<Value>) -> Option<Message> {
+        let arrived = fred::types::Message {
+            channel: channel.into(),
+            value: value.into(),
+            kind: MessageKind::SMessage,
+            server: Server::new("127.0.0.1", 6379),
+        };
+        understand(&Keys::new("vigie", 4), &arrived)
+    }
 
     fn understood(text: &str) -> Option<TopicMessage> {
         serde_json::from_str::<WireMessage>(text).ok()?.understand()
@@ -249,6 +266,94 @@ mod tests {
     fn foreign_messages_are_left_out() {
         for text in ["", "1", "{}", r#"{"kind":"else"}"#, r#"{"kind":"profile"}"#] {
             assert!(understood(text).is_none(), "{text}");
+        }
+    }
+
+    /// JSON that no client of ours would send.
+    fn odd() -> impl Strategy<Value = String> {
+        let values = "null|true|0|-1|1[.]5|1e9|9007199254740992|18446744073709551616|\"\"|\"x\"|\\[0?\\]|\\{\\}";
+        let names = select(vec![
+            "kind", "epoch", "revision", "rev", "online", "offline", "public", "full", "event",
+            "data", "matchId", "opponent", "beforeMs", "ask", "reply",
+        ]);
+        let kinds = "profile|stats|friends|matches|friendships|event|disconnect|match-found|match-timeout|x";
+        let fields = proptest::collection::vec((names, values), 0..8);
+        let object = (kinds, fields).prop_map(|(kind, fields)| {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("\"{name}\":{value}"))
+                .collect();
+            format!("{{\"kind\":\"{kind}\",{}}}", fields.join(","))
+        });
+        prop_oneof![3 => object, 1 => any::<String>(), 1 => "[\\[\\]{}\",:0-9a-z-]{0,30}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn whatever_arrives_is_understood_or_left_out(
+            channel in prop_oneof![
+                select(vec!["vigie:{3}:user:7", "vigie:{0}:presence", "vigie:node:n.1", "vigie:{0}:user:0", "other"])
+                    .prop_map(str::to_owned),
+                any::<String>(),
+            ],
+            text in odd(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            number: i64,
+        ) {
+            let values = [Value::from(text), Value::Bytes(bytes.into()), Value::from(number), Value::Null];
+            for value in values {
+                let message = heard(&channel, value);
+                prop_assert!(message.is_none() || channel.starts_with("vigie:"));
+                if let Some(Message::Topic { user, .. }) = message {
+                    prop_assert_eq!(user.get(), 7);
+                }
+            }
+        }
+
+        #[test]
+        fn an_update_is_read_as_scripts_write_it(
+            kind in select(Kind::ALL.to_vec()),
+            revision in 1..=SAFE_INTEGER_MAX,
+            epoch: String,
+            name: String,
+            public in any::<bool>(),
+        ) {
+            let full = format!("{{{}:  1.0}}", serde_json::Value::from(name));
+            let view = if public { full.as_str() } else { "null" };
+            let epoch = serde_json::Value::from(epoch);
+            let text = format!(
+                r#"{{"kind":"{}","epoch":{epoch},"revision":{revision},"public":{view},"full":{full}}}"#,
+                kind.as_str()
+            );
+            let Some(Message::Topic { message: TopicMessage::Update(read, views), .. }) = heard("vigie:{3}:user:7", text)
+            else {
+                return Err(TestCaseError::fail("it is an update"));
+            };
+            prop_assert_eq!((read, views.revision.0), (kind, revision));
+            prop_assert_eq!(serde_json::Value::from(views.epoch.as_str()), epoch);
+            prop_assert_eq!(views.full.get(), &full);
+            prop_assert_eq!(views.public.as_deref().map(RawValue::get), public.then_some(full.as_str()));
+        }
+
+        #[test]
+        fn a_transition_is_read_as_scripts_write_it(
+            rev: u64,
+            online in proptest::collection::vec(0..=SAFE_INTEGER_MAX + 1, 0..4),
+        ) {
+            let text = serde_json::json!({ "epoch": "e", "rev": rev, "online": online, "offline": [] });
+            let valid: Option<Vec<_>> = online.iter().map(|id| UserId::try_from(*id).ok()).collect();
+            match (heard("vigie:{3}:presence", text.to_string()), valid) {
+                (Some(Message::Presence { partition: 3, transition }), Some(online)) => {
+                    prop_assert_eq!((transition.revision, transition.online), (rev, online));
+                }
+                (None, None) => {}
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            }
         }
     }
 }

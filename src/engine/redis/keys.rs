@@ -224,7 +224,10 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::ids::SAFE_INTEGER_MAX;
 
     fn user(id: u64) -> UserId {
         UserId::try_from(id).expect("a valid id")
@@ -269,5 +272,39 @@ mod tests {
         assert_eq!(parsed(keys.node("n.1")), Some(Channel::Node));
         assert_eq!(parsed("other:{0}:presence".to_owned()), None);
         assert_eq!(parsed(keys.online(0)), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_channel_is_read_back_and_no_other(
+            prefix in "[a-z:{}]{1,6}",
+            partitions in 1_u32..=1024,
+            id in 1..=SAFE_INTEGER_MAX,
+            foreign in "[a-z:{}]{0,6}(:|node:|\\{[0-9]{0,3}\\}:(user:|presence|conns:)?)?[0-9a-z:]{0,8}|.*",
+        ) {
+            let keys = Keys::new(&prefix, partitions);
+            let user = user(id);
+            let partition = (id % u64::from(partitions)) as u32;
+            prop_assert_eq!(keys.parse_channel(&keys.topic(user)), Some(Channel::Topic(user)));
+            let presence = keys.presence_channel(partition);
+            prop_assert_eq!(keys.parse_channel(&presence), Some(Channel::Presence(partition)));
+            prop_assert_eq!(keys.parse(&keys.connections(user)), Some(Key::Connections(user)));
+            for foreign in [foreign.clone(), format!("{prefix}{foreign}"), format!("{prefix}:{foreign}")] {
+                let ending = match keys.parse_channel(&foreign) {
+                    Some(Channel::Topic(user)) => format!("}}:user:{}", user),
+                    Some(Channel::Presence(_)) => "}:presence".to_owned(),
+                    Some(Channel::Node) | None => String::new(),
+                };
+                prop_assert!(foreign.ends_with(&ending), "{}", foreign);
+                if let Some(Key::Connections(user)) = keys.parse(&foreign) {
+                    prop_assert_eq!(keys.connections(user), foreign);
+                }
+            }
+        }
     }
 }

@@ -77,6 +77,8 @@ pub(super) async fn with_accounts(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use axum::http::HeaderValue;
 
     use super::*;
@@ -111,6 +113,31 @@ mod tests {
         }
         for value in ["", "righ", "Right", "Bearer right"] {
             assert!(!admits("x-api-key", value), "{value}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn only_the_key_opens(key in "[!-~]{1,40}", given in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let check = ApiKeyCheck::new(&key);
+            let with = |name: header::HeaderName, value: &[u8]| {
+                let value = HeaderValue::from_bytes(value).ok()?;
+                Some(check.admits(&HeaderMap::from_iter([(name, value)])))
+            };
+            let own = header::HeaderName::from_static("x-api-key");
+            prop_assert_eq!(with(own.clone(), key.as_bytes()), Some(true));
+            prop_assert_eq!(with(header::AUTHORIZATION, format!("bEARER  {key} ").as_bytes()), Some(true));
+            let is_key = given == key.as_bytes();
+            prop_assert!(with(own, &given).is_none_or(|admitted| admitted == is_key));
+            let bearer = [b"Bearer ", &given[..]].concat();
+            let is_key = given.trim_ascii() == key.as_bytes();
+            prop_assert!(with(header::AUTHORIZATION, &bearer).is_none_or(|admitted| admitted == is_key));
+            prop_assert!(with(header::AUTHORIZATION, &given).is_none_or(|admitted| !admitted));
         }
     }
 }

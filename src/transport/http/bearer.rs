@@ -107,6 +107,8 @@ fn refused(code: ConnectErrorCode, advice: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use axum::http::HeaderValue;
 
     use super::*;
@@ -148,6 +150,31 @@ mod tests {
         for values in wrong {
             let detail = token(values).expect_err("refused");
             assert!(detail.starts_with("invalid_token: "), "{detail}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_token_is_read_back(
+            scheme in "[bB][eE][aA][rR][eE][rR]",
+            token in "[!-~]([ -~]{0,200}[!-~])?",
+            space in " {1,3}",
+        ) {
+            let value = format!("{scheme}{space}{token}{space}");
+            prop_assert_eq!(super::tests::token(&[&value]), Ok(Some(token)));
+        }
+
+        #[test]
+        fn whatever_the_header_says_it_makes_no_guest(value in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+                prop_assert_ne!(token_of(&headers).ok(), Some(None));
+            }
         }
     }
 }

@@ -141,6 +141,8 @@ pub(super) fn checked(revision: Option<u64>) -> Result<Option<Revision>, Problem
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -167,5 +169,32 @@ mod tests {
         assert!(checked(Some(1)).is_ok());
         assert!(checked(Some(0)).is_err());
         assert!(checked(Some(SAFE_INTEGER_MAX + 1)).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_revision_is_an_integer_in_its_range(revision: u64) {
+            let read = checked(Some(revision)).ok().flatten();
+            let valid = (1..=SAFE_INTEGER_MAX).contains(&revision);
+            prop_assert_eq!(read, valid.then_some(Revision(revision)));
+        }
+
+        #[test]
+        fn whatever_is_read_is_json_and_nothing_more(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            text in "[\\[\\]{}\",:0-9a truefalsn\\\\.-]{0,40}",
+        ) {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                let read = parse::<serde_json::Value>(bytes).ok();
+                prop_assert_eq!(&read, &serde_json::from_slice(bytes).ok());
+                let object = parse_object::<serde_json::Map<_, _>>(bytes).ok();
+                prop_assert_eq!(object.map(serde_json::Value::Object), read.filter(serde_json::Value::is_object));
+            }
+        }
     }
 }

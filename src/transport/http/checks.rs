@@ -61,6 +61,8 @@ fn is_absolute(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -121,6 +123,41 @@ mod tests {
             &too_long,
         ] {
             assert!(avatar_url(url).is_err(), "{url:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_name_is_what_is_left_of_it(text in "[ \t\u{3000}]{0,2}.{0,70}[ \u{a0}]{0,2}|.*") {
+            if let Ok(name) = username(&text) {
+                prop_assert_eq!(name, text.trim());
+                prop_assert!((1..=USERNAME_LEN_MAX).contains(&name.chars().count()));
+                prop_assert!(!text.contains(char::is_control));
+                prop_assert_eq!(username(name).ok(), Some(name));
+            }
+        }
+
+        /// As browsers read it: whatever is let through leads to the page's own site, or says where it leads.
+        #[test]
+        fn a_picture_runs_nothing(
+            url in prop_oneof![
+                "[/\\\\:?#@. ]{0,3}((https?|HtTp|javascript|data|file):?)?([/\\\\:?#@.%0-9a-f;]|://|%0a|\t){0,12}",
+                any::<String>(),
+            ],
+        ) {
+            if avatar_url(&url).is_ok() {
+                let page = reqwest::Url::parse("https://site.example/users/1").expect("a URL");
+                if let Ok(read) = page.join(&url) {
+                    let named = url.contains("://");
+                    let own = read.host_str() == Some("site.example") && read.scheme() == "https";
+                    prop_assert!(own || (named && matches!(read.scheme(), "http" | "https")), "{:?} is {}", url, read);
+                }
+            }
         }
     }
 }

@@ -25,17 +25,17 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    match session_of(&request) {
+    let sid = session_of(request.uri().query().unwrap_or_default()).map(str::to_owned);
+    match sid {
         Some(sid) => go_on(&sockets, &sid, peer, request, next).await,
         None => open(&sockets, peer, request, next).await,
     }
 }
 
-/// The session that a request is about; none for one that opens a session.
-fn session_of(request: &Request) -> Option<String> {
-    let mut pairs = request.uri().query().unwrap_or_default().split('&');
-    let sid = pairs.find_map(|pair| pair.strip_prefix("sid="));
-    sid.map(str::to_owned)
+/// The session that a request says it belongs to, read as the library reads it: the first `sid`, as it is written.
+fn session_of(query: &str) -> Option<&str> {
+    let mut pairs = query.split('&');
+    pairs.find_map(|pair| pair.strip_prefix("sid="))
 }
 
 /// Notes which TCP connection a session moves to, before the answer says so: only a request that is answered with
@@ -89,4 +89,35 @@ fn client_of(sockets: &Sockets, peer: &Peer, headers: &HeaderMap) -> IpAddr {
 fn turned_away(why: &'static str) -> Response {
     let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
     (StatusCode::SERVICE_UNAVAILABLE, headers, why).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn the_session_of_a_request_is_its_first_sid(
+            pairs in proptest::collection::vec(
+                (select(vec!["sid", "SID", "EIO", "ssid", "", "%73id", "sid "]), "[^&]{0,12}"),
+                0..6,
+            ),
+            text: String,
+        ) {
+            let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let query = query.join("&");
+            let first = pairs.iter().find(|(name, _)| *name == "sid").map(|(_, value)| value.as_str());
+            prop_assert_eq!(session_of(&query), first);
+            let named = text.starts_with("sid=") || text.contains("&sid=");
+            prop_assert_eq!(session_of(&text).is_some(), named);
+        }
+    }
 }

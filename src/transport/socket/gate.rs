@@ -151,6 +151,9 @@ fn refused_code(refused: &Refused) -> ConnectErrorCode {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn token(auth: &str) -> Result<Option<String>, ConnectErrorCode> {
@@ -193,5 +196,44 @@ mod tests {
     #[test]
     fn a_token_is_handed_on() {
         assert_eq!(token(r#"{"token":"a.b.c"}"#), Ok(Some("a.b.c".to_owned())));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
+
+        #[test]
+        fn a_bad_token_never_makes_a_guest(
+            fields in proptest::collection::vec(
+                (
+                    select(vec!["token", "\\u0074oken", "Token", "__proto__", "other"]),
+                    select(vec!["null", "\"\"", "\"a.b.c\"", "0", "false", "{}", "[]", "[\"a\"]", "{\"token\":null}"]),
+                ),
+                0..4,
+            ),
+            (before, after) in select(vec![("", ""), ("[", "]"), ("{\"auth\":", "}")]),
+        ) {
+            let object: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            let auth = format!("{before}{{{}}}{after}", object.join(","));
+            let mut tokens = fields.iter().filter(|(name, _)| matches!(*name, "token" | "\\u0074oken"));
+            let expected = match (before, tokens.next(), tokens.next()) {
+                ("[", ..) => Err(ConnectErrorCode::InvalidToken),
+                // Nothing is looked for further inside.
+                (before, ..) if !before.is_empty() => Ok(None),
+                (_, _, Some(_)) => Err(ConnectErrorCode::InvalidToken),
+                (_, Some((_, "\"a.b.c\"")), None) => Ok(Some("a.b.c".to_owned())),
+                (_, None | Some((_, "null" | "\"\"")), None) => Ok(None),
+                (_, Some(_), None) => Err(ConnectErrorCode::InvalidToken),
+            };
+            prop_assert_eq!(token(&auth), expected, "{}", auth);
+        }
+
+        #[test]
+        fn every_text_is_handed_on_as_it_is(text: String, other: String) {
+            let auth = serde_json::json!({ other: 1, "token": text });
+            prop_assert_eq!(token(&auth.to_string()), Ok(Some(text).filter(|text| !text.is_empty())));
+        }
     }
 }
