@@ -13,7 +13,7 @@ mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -158,13 +158,22 @@ pub struct AuthSettings {
     pub public_key_file: Option<PathBuf>,
     /// JSON file with a set of public keys (RFC 7517), chosen by `kid`.
     pub jwks_file: Option<PathBuf>,
+    /// Shared secret that was in use before the present key; accepted until `previous_until`.
+    pub previous_secret: Option<Secret>,
+    /// File that holds `previous_secret`; [`Settings::load`] has read it into `previous_secret`.
+    pub previous_secret_file: Option<PathBuf>,
+    /// PEM file with the public key that was in use before the present key; accepted until `previous_until`.
+    pub previous_public_key_file: Option<PathBuf>,
+    /// Until when the previous key is accepted; set exactly where there is one.
+    #[serde(with = "values::time")]
+    pub previous_until: Option<SystemTime>,
     /// What `iss` must be.
     pub issuer: Option<String>,
     /// What `aud` must contain; without it `aud` is ignored.
     pub audience: Option<String>,
     /// Name of the claim that holds the user id, a string or a number.
     pub user_id_claim: String,
-    /// How far the clocks of issuer and hub may differ, for `exp` and `nbf`; whole seconds count.
+    /// How far the clocks of issuer and hub may differ, for `exp`, `nbf` and `iat`; whole seconds count.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
 }
@@ -355,6 +364,10 @@ impl Default for AuthSettings {
             secret_file: None,
             public_key_file: None,
             jwks_file: None,
+            previous_secret: None,
+            previous_secret_file: None,
+            previous_public_key_file: None,
+            previous_until: None,
             issuer: None,
             audience: None,
             user_id_claim: "sub".to_owned(),

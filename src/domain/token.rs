@@ -3,36 +3,38 @@
 //! What may verify a token is decided by the key that is configured, never by the token: the
 //! algorithms are pinned per kind of key, and a key that a token brings along is not looked at.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+mod keys;
+#[cfg(test)]
+mod samples;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use std::{fs, io};
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
-use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation,
-};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::clock::since_epoch;
+pub use self::keys::TokenSetupError;
+use self::keys::{Keys, VerifyingKey};
+use crate::clock::{now_ms, since_epoch};
 use crate::ids::{SAFE_INTEGER_MAX, UserId};
 use crate::settings::AuthSettings;
 
 /// Longest token that is looked at; the largest in use carry a few KiB of groups and roles.
 const TOKEN_LEN_MAX: usize = 8 * 1024;
 
-/// Shortest RSA modulus that signatures are trusted with (RFC 7518, 3.3).
-const RSA_BYTES_MIN: usize = 2048 / 8;
-
-/// Who a token speaks for, and until when.
+/// Who a token speaks for, since when and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The account.
     pub user: UserId,
     /// When the token expires, in milliseconds since 1970; the leeway is not in it.
     pub expires_at: u64,
+    /// When the token was issued, in milliseconds since 1970, if it says so.
+    pub issued_at: Option<u64>,
 }
 
 /// Why a token is refused. Never holds the token or a part of it.
@@ -44,34 +46,6 @@ pub enum TokenError {
     /// It was valid once.
     #[error("expired token")]
     Expired,
-}
-
-/// Why the configured keys cannot verify tokens.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenSetupError {
-    /// No key, or several kinds.
-    #[error("set exactly one of auth.secret, auth.public_key_file and auth.jwks_file")]
-    NotOneKey,
-    /// A key file cannot be read.
-    #[error("cannot read {}, which {key} names: {source}", path.display())]
-    Unreadable {
-        /// The setting.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A key file holds no usable key.
-    #[error("{}, which {key} names, {problem}", path.display())]
-    Unusable {
-        /// The setting.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and what would do.
-        problem: String,
-    },
 }
 
 /// Why no token can be made.
@@ -89,49 +63,71 @@ pub enum IssueError {
 }
 
 /// Verifies tokens with the configured keys.
-#[derive(Clone, Debug)]
-pub struct TokenVerifier {
-    /// At least one; several only from a set.
-    keys: Vec<VerifyingKey>,
-    /// Whether a token's `kid` chooses among the keys.
-    chosen_by_kid: bool,
+#[derive(Debug)]
+pub struct TokenVerifier(RwLock<Arc<Verification>>);
+
+/// What holds between two reloads.
+#[derive(Debug)]
+struct Verification {
+    keys: Keys,
     /// Everything but the algorithms, which come with the key.
     rules: Validation,
     user_id_claim: String,
 }
 
-/// One key, and the algorithms it may be used with.
-#[derive(Clone, Debug)]
-struct VerifyingKey {
-    kid: Option<String>,
-    key: DecodingKey,
-    algorithms: Vec<Algorithm>,
-}
-
 impl TokenVerifier {
-    /// How long a token is accepted after it expired, because clocks differ.
-    pub fn leeway(&self) -> Duration {
-        Duration::from_secs(self.rules.leeway)
+    /// Reads the keys that `auth` names.
+    ///
+    /// # Errors
+    /// When there is not exactly one source of keys, or a file cannot serve.
+    pub fn new(auth: &AuthSettings) -> Result<Self, TokenSetupError> {
+        let verification = Verification::read(auth)?;
+        Ok(Self(RwLock::new(Arc::new(verification))))
     }
 
-    /// Reads the keys that `auth` names.
-    pub fn new(auth: &AuthSettings) -> Result<Self, TokenSetupError> {
-        let (keys, chosen_by_kid) = match (&auth.secret, &auth.public_key_file, &auth.jwks_file) {
-            (Some(secret), None, None) => (vec![VerifyingKey::from_secret(secret.expose())], false),
-            (None, Some(path), None) => (vec![read_public_key(path)?], false),
-            (None, None, Some(path)) => (read_key_set(path)?, true),
-            _ => return Err(TokenSetupError::NotOneKey),
-        };
+    /// Reads the keys that `auth` names anew, and from then on does as `auth` says. `auth` comes from
+    /// [`Settings::load`](crate::settings::Settings::load), which has read the files with secrets anew. Connections
+    /// that are open stay so until their tokens expire, whatever key has signed them.
+    ///
+    /// # Errors
+    /// As for [`Self::new`]; then everything stays as it was.
+    pub fn reload(&self, auth: &AuthSettings) -> Result<(), TokenSetupError> {
+        let verification = Arc::new(Verification::read(auth)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verification;
+        Ok(())
+    }
+
+    /// How long a token is accepted after it expired, because clocks differ.
+    pub fn leeway(&self) -> Duration {
+        Duration::from_secs(self.present().rules.leeway)
+    }
+
+    /// Whose token this is, if it is valid now. Whether it was revoked is for the [`Hub`](super::Hub) to say.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        self.present().verify(token, now_ms())
+    }
+
+    /// What holds now. Whoever holds it does not hold up a reload.
+    fn present(&self) -> Arc<Verification> {
+        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&present)
+    }
+}
+
+impl Verification {
+    fn read(auth: &AuthSettings) -> Result<Self, TokenSetupError> {
         Ok(Self {
-            keys,
-            chosen_by_kid,
+            keys: Keys::read(auth)?,
             rules: rules(auth),
             user_id_claim: auth.user_id_claim.clone(),
         })
     }
 
-    /// Whose token this is, if it is valid now.
-    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+    /// `now_ms` decides which keys count, and what is in the future; `exp` and `nbf` are held against the wall clock.
+    fn verify(&self, token: &str, now_ms: u64) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_LEN_MAX {
             return Err(TokenError::Invalid("it is too long"));
         }
@@ -140,36 +136,70 @@ impl TokenVerifier {
             // RFC 7515, 4.1.11: what must be understood and is not makes the token invalid.
             return Err(TokenError::Invalid("its header has critical extensions"));
         }
-        let key = self.choose_key(&header)?;
+        let present = self.keys.present(&header);
+        let signed = present.and_then(|key| self.claims(key, token));
+        let claims = match (signed, self.keys.previous(now_ms)) {
+            (Err(refused @ TokenError::Invalid(_)), Some(previous)) => {
+                let signed = self.claims(previous, token);
+                signed.map_err(|error| match error {
+                    TokenError::Expired => error,
+                    TokenError::Invalid(_) => refused,
+                })?
+            }
+            (signed, _) => signed?,
+        };
+        self.identity(&claims, now_ms)
+    }
+
+    /// What the token says, if this key has signed it.
+    fn claims(&self, key: &VerifyingKey, token: &str) -> Result<Claims, TokenError> {
         let rules = Validation {
             algorithms: key.algorithms.clone(),
             ..self.rules.clone()
         };
-        let verified = jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &rules);
-        self.identity(&verified.map_err(refusal)?.claims)
+        let verified = jsonwebtoken::decode(token, &key.key, &rules);
+        verified.map(|token| token.claims).map_err(refusal)
     }
 
-    fn choose_key(&self, header: &Header) -> Result<&VerifyingKey, TokenError> {
-        match (self.keys.as_slice(), &header.kid) {
-            ([key], None) => Ok(key),
-            ([key], Some(_)) if !self.chosen_by_kid => Ok(key),
-            (_, None) => Err(TokenError::Invalid(
-                "it names no key, and there are several",
-            )),
-            (keys, kid) => {
-                let named = keys.iter().find(|key| key.kid == *kid);
-                named.ok_or(TokenError::Invalid("it names a key that is not in the set"))
-            }
-        }
-    }
-
-    fn identity(&self, claims: &Map<String, Value>) -> Result<Identity, TokenError> {
+    fn identity(&self, Claims(claims): &Claims, now_ms: u64) -> Result<Identity, TokenError> {
         let user = claims.get(&self.user_id_claim).and_then(user_id);
         let expires_at = claims.get("exp").and_then(milliseconds);
+        let latest_ms = now_ms.saturating_add(self.rules.leeway.saturating_mul(1000));
         Ok(Identity {
             user: user.ok_or(TokenError::Invalid("the claim of the user id holds none"))?,
             expires_at: expires_at.ok_or(TokenError::Invalid("exp is no time"))?,
+            issued_at: issued_at(claims.get("iat"), latest_ms)?,
         })
+    }
+}
+
+/// What a token says. A claim that is there twice makes it invalid: nobody knows which one was meant.
+#[derive(Debug)]
+struct Claims(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ClaimsVisitor)
+    }
+}
+
+struct ClaimsVisitor;
+
+impl<'de> Visitor<'de> for ClaimsVisitor {
+    type Value = Claims;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object with each claim once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Claims, A::Error> {
+        let mut claims = Map::new();
+        while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+            if claims.insert(name, value).is_some() {
+                return Err(A::Error::custom("a claim is there twice"));
+            }
+        }
+        Ok(Claims(claims))
     }
 }
 
@@ -207,10 +237,24 @@ fn user_id(claim: &Value) -> Option<UserId> {
 fn milliseconds(seconds: &Value) -> Option<u64> {
     let milliseconds = match seconds.as_u64() {
         Some(seconds) => seconds.saturating_mul(1000),
-        // A float becomes the nearest integer there is.
-        None => (seconds.as_f64()? * 1000.0) as u64,
+        // A float is exact to a microsecond at best: what is a whole millisecond but for that, is one. What is more
+        // than an integer can be becomes the largest.
+        None => (seconds.as_f64().filter(|seconds| *seconds >= 0.0)? * 1e6).round() as u64 / 1000,
     };
     Some(milliseconds.min(SAFE_INTEGER_MAX))
+}
+
+/// When the token was issued, if it says so. One from the future, whose issuer has another clock or another unit,
+/// would outlive a revocation.
+fn issued_at(claim: Option<&Value>, latest_ms: u64) -> Result<Option<u64>, TokenError> {
+    match claim {
+        None | Some(Value::Null) => Ok(None),
+        Some(seconds) => match milliseconds(seconds) {
+            Some(issued_at) if issued_at <= latest_ms => Ok(Some(issued_at)),
+            Some(_) => Err(TokenError::Invalid("it is from the future (iat)")),
+            None => Err(TokenError::Invalid("iat is no time")),
+        },
+    }
 }
 
 /// The reason in fixed words: the library's own may quote what the token says.
@@ -227,155 +271,6 @@ fn refusal(error: JwtError) -> TokenError {
         ErrorKind::Json(_) => "its header or claims are not as they must be",
         _ => "it is no token",
     })
-}
-
-impl VerifyingKey {
-    fn from_secret(secret: &str) -> Self {
-        Self {
-            kid: None,
-            key: DecodingKey::from_secret(secret.as_bytes()),
-            algorithms: AlgorithmFamily::Hmac.algorithms().to_vec(),
-        }
-    }
-
-    /// Pins the algorithms of a public key; says what is wrong with one that cannot be used.
-    fn from_public(kid: Option<String>, key: DecodingKey) -> Result<Self, &'static str> {
-        let algorithms = match (key.family(), key_len(&key)) {
-            (AlgorithmFamily::Rsa, RSA_BYTES_MIN..) => AlgorithmFamily::Rsa.algorithms().to_vec(),
-            (AlgorithmFamily::Rsa, _) => return Err("is an RSA key of less than 2048 bits"),
-            // A point, uncompressed or compressed, is as long as its curve says.
-            (AlgorithmFamily::Ec, 65 | 33) => vec![Algorithm::ES256],
-            (AlgorithmFamily::Ec, 97 | 49) => vec![Algorithm::ES384],
-            (AlgorithmFamily::Ed, 32) => vec![Algorithm::EdDSA],
-            _ => return Err("is of a kind that the hub does not know"),
-        };
-        // The library looks at a key only when it verifies: have it do so now.
-        let usable = algorithms
-            .iter()
-            .all(|&algorithm| jsonwebtoken::crypto::verify("", b"", &key, algorithm).is_ok());
-        match usable {
-            true => Ok(Self {
-                kid,
-                key,
-                algorithms,
-            }),
-            false => Err("is damaged"),
-        }
-    }
-
-    /// Reads one key of a set; `None` for a key that is not for signatures.
-    fn from_jwk(jwk: &Value) -> Result<Option<Self>, &'static str> {
-        if jwk["kty"] == "oct" {
-            return Err(
-                "is symmetric: a set holds public keys only, a shared secret is auth.secret",
-            );
-        }
-        let Ok(jwk) = Jwk::deserialize(jwk) else {
-            return Ok(None);
-        };
-        let common = &jwk.common;
-        let for_signatures = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
-        let operations = common.key_operations.as_ref();
-        if !for_signatures || operations.is_some_and(|all| !all.contains(&KeyOperations::Verify)) {
-            return Ok(None);
-        }
-        let Ok(key) = DecodingKey::from_jwk(&jwk) else {
-            return Ok(None);
-        };
-        let mut key = Self::from_public(common.key_id.clone(), key)?;
-        if let Some(pinned) = common.key_algorithm {
-            key.algorithms
-                .retain(|&algorithm| KeyAlgorithm::from(algorithm) == pinned);
-        }
-        Ok((!key.algorithms.is_empty()).then_some(key))
-    }
-}
-
-/// Length of the modulus, the point or the raw key, in bytes; of the DER of an RSA key from PEM,
-/// which is a few bytes more than its modulus.
-fn key_len(key: &DecodingKey) -> usize {
-    match key.kind() {
-        DecodingKeyKind::SecretOrDer(bytes) => bytes.len(),
-        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
-    }
-}
-
-fn read_public_key(path: &Path) -> Result<VerifyingKey, TokenSetupError> {
-    const KEY: &str = "auth.public_key_file";
-    let pem = read(KEY, path)?;
-    if pem.contains("PRIVATE KEY") {
-        return Err(unusable(
-            KEY,
-            path,
-            "holds a private key: give the hub only the public one",
-        ));
-    }
-    let readers = [
-        DecodingKey::from_rsa_pem,
-        DecodingKey::from_ec_pem,
-        DecodingKey::from_ed_pem,
-    ];
-    let key = readers.iter().find_map(|read| read(pem.as_bytes()).ok());
-    let key = key.ok_or_else(|| {
-        unusable(
-            KEY,
-            path,
-            "holds no public key in PEM (RSA, EC on P-256 or P-384, Ed25519)",
-        )
-    })?;
-    VerifyingKey::from_public(None, key).map_err(|problem| unusable(KEY, path, problem))
-}
-
-fn read_key_set(path: &Path) -> Result<Vec<VerifyingKey>, TokenSetupError> {
-    /// A set before its keys are looked at: those of kinds that nobody here knows are skipped.
-    #[derive(Deserialize)]
-    struct KeySet {
-        keys: Vec<Value>,
-    }
-
-    const KEY: &str = "auth.jwks_file";
-    let text = read(KEY, path)?;
-    let set: KeySet = serde_json::from_str(&text)
-        .map_err(|_| unusable(KEY, path, "is no JSON Web Key Set: { \"keys\": [ … ] }"))?;
-    let mut keys = Vec::new();
-    for (index, jwk) in set.keys.iter().enumerate() {
-        let key = VerifyingKey::from_jwk(jwk).map_err(|problem| {
-            unusable(
-                KEY,
-                path,
-                format!("has a key (number {}) that {problem}", index + 1),
-            )
-        })?;
-        keys.extend(key);
-    }
-    let mut kids = HashSet::new();
-    if keys.is_empty() {
-        return Err(unusable(
-            KEY,
-            path,
-            "holds no key for signatures (RSA, P-256, P-384, Ed25519)",
-        ));
-    }
-    if !keys.iter().all(|key| kids.insert(key.kid.as_deref())) {
-        return Err(unusable(
-            KEY,
-            path,
-            "has several keys with one kid: name each differently",
-        ));
-    }
-    Ok(keys)
-}
-
-fn read(key: &'static str, path: &Path) -> Result<String, TokenSetupError> {
-    fs::read_to_string(path).map_err(|source| {
-        let path = path.to_owned();
-        TokenSetupError::Unreadable { key, path, source }
-    })
-}
-
-fn unusable(key: &'static str, path: &Path, problem: impl Into<String>) -> TokenSetupError {
-    let (path, problem) = (path.to_owned(), problem.into());
-    TokenSetupError::Unusable { key, path, problem }
 }
 
 /// Makes a token of `user` that is valid from now on for `ttl`, signed with `auth.secret` (HS256).
@@ -406,10 +301,9 @@ mod tests {
     use jsonwebtoken::crypto::sign;
     use serde_json::json;
 
+    use super::samples::*;
     use super::*;
     use crate::settings::Secret;
-
-    const SECRET: &str = "a secret of these tests, and of nothing else";
 
     #[test]
     fn a_token_signed_with_the_secret_names_its_user() {
@@ -417,6 +311,7 @@ mod tests {
         let ada = Ok(Identity {
             user: user(42),
             expires_at: exp * 1000,
+            issued_at: None,
         });
         for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
             for sub in [json!(42), json!("42")] {
@@ -580,253 +475,114 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_verifies_its_own_algorithms_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let private: [(&[Algorithm], EncodingKey, &str); 4] = [
-            (
-                AlgorithmFamily::Rsa.algorithms(),
-                EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap(),
-                RSA_PUBLIC,
-            ),
-            (
-                &[Algorithm::ES256],
-                EncodingKey::from_ec_pem(P256_PRIVATE.as_bytes()).unwrap(),
-                P256_PUBLIC,
-            ),
-            (
-                &[Algorithm::ES384],
-                EncodingKey::from_ec_pem(P384_PRIVATE.as_bytes()).unwrap(),
-                P384_PUBLIC,
-            ),
-            (
-                &[Algorithm::EdDSA],
-                EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).unwrap(),
-                ED_PUBLIC,
-            ),
-        ];
-        let claims = json!({ "sub": 1, "exp": now() + 60 });
-        for (own, _, public) in &private {
-            let path = folder.path().join("key.pem");
-            fs::write(&path, public).unwrap();
-            let verifier = TokenVerifier::new(&AuthSettings {
-                public_key_file: Some(path),
-                ..Default::default()
-            })
-            .unwrap();
-            for (algorithms, key, _) in &private {
-                for &algorithm in *algorithms {
-                    let token = encoded(algorithm, Some("any"), key, claims.clone());
-                    assert_eq!(
-                        verifier.verify(&token).is_ok(),
-                        own == algorithms,
-                        "{algorithm:?}"
-                    );
-                }
-            }
-            // The classic confusion: the public key, which everybody has, taken for a shared secret.
-            let key = EncodingKey::from_secret(public.as_bytes());
-            let token = encoded(Algorithm::HS256, None, &key, claims.clone());
-            assert_eq!(
-                verifier.verify(&token),
-                Err(TokenError::Invalid("its algorithm does not fit the key"))
+    fn a_token_says_when_it_was_issued() {
+        let verification = Verification::read(&with_secret()).unwrap();
+        let now_ms = now_ms();
+        let issued = |iat: Value| {
+            let claims = json!({ "sub": 1, "exp": now() + 60, "iat": iat });
+            let token = signed(Algorithm::HS256, claims);
+            let verified = verification.verify(&token, now_ms);
+            verified.map(|identity| identity.issued_at)
+        };
+        for (iat, issued_at) in [
+            (json!(0), Some(0)),
+            (json!(1_700_000_000), Some(1_700_000_000_000)),
+            (json!(1_700_000_000.25), Some(1_700_000_000_250)),
+            (json!(1_700_000_000.007), Some(1_700_000_000_007)),
+            (json!(1_700_000_000.0079), Some(1_700_000_000_007)),
+            (json!(null), None),
+        ] {
+            assert_eq!(issued(iat.clone()), Ok(issued_at), "{iat}");
+        }
+        // Every millisecond of a second is itself again.
+        for ms in 0..1000 {
+            let iat = json!((1_700_000_000_000 + ms) as f64 / 1000.0);
+            assert_eq!(issued(iat), Ok(Some(1_700_000_000_000 + ms)));
+        }
+        let seconds = now_ms as f64 / 1000.0;
+        assert!(issued(json!(seconds + 4.9)).is_ok(), "within the leeway");
+        for bad in [
+            json!(seconds + 5.1),
+            json!(now_ms),
+            json!(u64::MAX),
+            json!(1e308),
+            json!(-1),
+            json!(-0.5),
+            json!("1700000000"),
+            json!(true),
+            json!([1_700_000_000]),
+            json!({}),
+        ] {
+            assert!(
+                matches!(issued(bad.clone()), Err(TokenError::Invalid(_))),
+                "{bad}"
             );
         }
     }
 
     #[test]
-    fn key_files_that_cannot_serve_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key.pem");
-        for (text, expected) in [
-            (RSA_PRIVATE, "holds a private key"),
-            ("", "holds no public key in PEM"),
-            (SECRET, "holds no public key in PEM"),
-            (RSA_SHORT, "less than 2048 bits"),
+    fn a_claim_that_is_there_twice_makes_a_token_invalid() {
+        let exp = now() + 60;
+        let with = |more: &str| {
+            let claims = format!(r#"{{"sub":"1","exp":{exp}{more}}}"#);
+            let message = format!("{}.{}", base64url(r#"{"alg":"HS256"}"#), base64url(&claims));
+            let signature = sign(message.as_bytes(), &hmac_key(), Algorithm::HS256).unwrap();
+            verifier(|_| ()).verify(&format!("{message}.{signature}"))
+        };
+        assert!(with("").is_ok());
+        assert!(with(r#","__proto__":{"sub":"2"},"constructor":1"#).is_ok());
+        for twice in [
+            r#","sub":"1""#,
+            r#","sub":"2""#,
+            r#","s\u0075b":"2""#,
+            r#","exp":9999999999"#,
+            r#","iat":1,"iat":2"#,
+            r#","x":1,"x":1"#,
         ] {
-            fs::write(&path, text).unwrap();
-            let auth = AuthSettings {
-                public_key_file: Some(path.clone()),
-                ..Default::default()
-            };
-            let error = TokenVerifier::new(&auth).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
+            assert!(is_invalid(with(twice)), "{twice}");
         }
-        assert!(matches!(
-            TokenVerifier::new(&AuthSettings::default()),
-            Err(TokenSetupError::NotOneKey)
-        ));
-        let auth = AuthSettings {
-            public_key_file: Some("/nowhere".into()),
+    }
+
+    #[test]
+    fn reloading_reads_the_keys_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = |pem, algorithm| {
+            let claims = json!({ "sub": 1, "exp": now() + 60 });
+            encoded(algorithm, None, &private(pem, algorithm), claims)
+        };
+        let (p256, ed) = (
+            token(P256_PRIVATE, Algorithm::ES256),
+            token(ED_PRIVATE, Algorithm::EdDSA),
+        );
+        let mut auth = AuthSettings {
+            public_key_file: Some(file(folder.path(), P256_PUBLIC)),
             ..Default::default()
         };
-        assert!(matches!(
-            TokenVerifier::new(&auth),
-            Err(TokenSetupError::Unreadable { .. })
-        ));
-    }
+        let verifier = Arc::new(TokenVerifier::new(&auth).unwrap());
+        let accepted = || [&p256, &ed].map(|token| verifier.verify(token).is_ok());
+        file(folder.path(), ED_PUBLIC);
+        assert_eq!(accepted(), [true, false], "read once");
+        verifier.reload(&auth).unwrap();
+        assert_eq!(accepted(), [false, true]);
 
-    #[test]
-    fn a_key_of_a_set_is_chosen_by_its_name() {
-        let (p256, ed) = (
-            jwk("p", P256_PRIVATE, Algorithm::ES256),
-            jwk("e", ED_PRIVATE, Algorithm::EdDSA),
-        );
-        let encryption = json!({ "kty": "RSA", "use": "enc", "kid": "x", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB" });
-        let unknown = json!({ "kty": "OKP", "crv": "X448", "x": "AQAB", "kid": "y" });
-        let verifier = key_set(&[p256.clone(), ed.clone(), encryption, unknown]).unwrap();
+        file(folder.path(), "no key");
+        assert!(verifier.reload(&auth).is_err());
+        assert_eq!(accepted(), [false, true], "everything stays");
+        auth.public_key_file = None;
+        assert!(verifier.reload(&auth).is_err());
+        assert_eq!(accepted(), [false, true], "everything stays");
 
-        let (p_key, e_key) = (
-            private(P256_PRIVATE, Algorithm::ES256),
-            private(ED_PRIVATE, Algorithm::EdDSA),
-        );
-        let claims = json!({ "sub": 1, "exp": now() + 60 });
-        let token = |algorithm, kid: Option<&str>, key: &EncodingKey| {
-            encoded(algorithm, kid, key, claims.clone())
-        };
-        assert!(
-            verifier
-                .verify(&token(Algorithm::ES256, Some("p"), &p_key))
-                .is_ok()
-        );
-        assert!(
-            verifier
-                .verify(&token(Algorithm::EdDSA, Some("e"), &e_key))
-                .is_ok()
-        );
-        for bad in [
-            token(Algorithm::ES256, Some("e"), &p_key),
-            token(Algorithm::ES256, Some("z"), &p_key),
-            token(Algorithm::ES256, None, &p_key),
-            token(Algorithm::HS256, Some("p"), &hmac_key()),
-        ] {
-            assert!(is_invalid(verifier.verify(&bad)));
-        }
-
-        let alone = key_set(&[p256]).unwrap();
-        assert!(alone.verify(&token(Algorithm::ES256, None, &p_key)).is_ok());
-        assert!(is_invalid(alone.verify(&token(
-            Algorithm::ES256,
-            Some("z"),
-            &p_key
-        ))));
-    }
-
-    #[test]
-    fn a_key_of_a_set_may_pin_one_algorithm() {
-        let key = EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap();
-        let jwk =
-            serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::PS256).unwrap()).unwrap();
-        let verifier = key_set(&[jwk]).unwrap();
-        let claims = json!({ "sub": 1, "exp": now() + 60 });
-        assert!(
-            verifier
-                .verify(&encoded(Algorithm::PS256, None, &key, claims.clone()))
-                .is_ok()
-        );
-        assert!(is_invalid(verifier.verify(&encoded(
-            Algorithm::RS256,
-            None,
-            &key,
-            claims
-        ))));
-    }
-
-    #[test]
-    fn sets_that_cannot_serve_are_refused() {
-        let p256 = jwk("p", P256_PRIVATE, Algorithm::ES256);
-        let mut off_curve = p256.clone();
-        off_curve["y"] = off_curve["x"].clone();
-        for (keys, expected) in [
-            (vec![], "no key for signatures"),
-            (
-                vec![json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "s" })],
-                "symmetric",
-            ),
-            (vec![p256.clone(), p256], "several keys with one kid"),
-            (vec![off_curve], "is damaged"),
-            (
-                vec![json!({ "kty": "OKP", "crv": "Ed25519", "x": "AQAB" })],
-                "does not know",
-            ),
-            (
-                vec![json!({ "kty": "RSA", "n": "AQAB", "e": "AQAB" })],
-                "less than 2048 bits",
-            ),
-            (
-                vec![json!({ "kty": "RSA", "n": "?", "e": "AQAB" })],
-                "no key for signatures",
-            ),
-        ] {
-            let error = key_set(&keys).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    fn now() -> u64 {
-        since_epoch().as_secs()
+        auth.secret = Some(Secret::new(SECRET));
+        auth.leeway = Duration::from_secs(60);
+        verifier.reload(&auth).unwrap();
+        assert_eq!(accepted(), [false, false]);
+        assert_eq!(verifier.leeway(), Duration::from_secs(60));
+        let claims = json!({ "sub": 1, "exp": now() - 30 });
+        assert!(verifier.verify(&signed(Algorithm::HS256, claims)).is_ok());
     }
 
     fn user(id: u64) -> UserId {
         UserId::try_from(id).unwrap()
-    }
-
-    fn is_invalid(result: Result<Identity, TokenError>) -> bool {
-        matches!(result, Err(TokenError::Invalid(_)))
-    }
-
-    fn with_secret() -> AuthSettings {
-        AuthSettings {
-            secret: Some(Secret::new(SECRET)),
-            ..Default::default()
-        }
-    }
-
-    fn verifier(change: impl FnOnce(&mut AuthSettings)) -> TokenVerifier {
-        let mut auth = with_secret();
-        change(&mut auth);
-        TokenVerifier::new(&auth).unwrap()
-    }
-
-    fn key_set(keys: &[Value]) -> Result<TokenVerifier, TokenSetupError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("jwks.json");
-        fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
-        TokenVerifier::new(&AuthSettings {
-            jwks_file: Some(path),
-            ..Default::default()
-        })
-    }
-
-    fn hmac_key() -> EncodingKey {
-        EncodingKey::from_secret(SECRET.as_bytes())
-    }
-
-    fn private(pem: &str, algorithm: Algorithm) -> EncodingKey {
-        match algorithm {
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(pem.as_bytes()).unwrap(),
-            _ => EncodingKey::from_ec_pem(pem.as_bytes()).unwrap(),
-        }
-    }
-
-    fn jwk(kid: &str, pem: &str, algorithm: Algorithm) -> Value {
-        let mut jwk = Jwk::from_encoding_key(&private(pem, algorithm), algorithm).unwrap();
-        jwk.common.key_id = Some(kid.to_owned());
-        serde_json::to_value(jwk).unwrap()
-    }
-
-    fn signed(algorithm: Algorithm, claims: Value) -> String {
-        encoded(algorithm, None, &hmac_key(), claims)
-    }
-
-    fn encoded(
-        algorithm: Algorithm,
-        kid: Option<&str>,
-        key: &EncodingKey,
-        claims: Value,
-    ) -> String {
-        let mut header = Header::new(algorithm);
-        header.kid = kid.map(str::to_owned);
-        jsonwebtoken::encode(&header, &claims, key).unwrap()
     }
 
     /// Encodes as the parts of a token are.
@@ -841,76 +597,4 @@ mod tests {
         });
         digits.collect()
     }
-
-    // Keys made for these tests and used nowhere else.
-
-    const RSA_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
-MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQC5KmPvIrq0TS9X
-K8nOx6DiNphtzs9qTIF+RsZAtTpJOtBW7apdCVuVTfz6vKAY7YRc3YHslJ6vDri6
-gqXkoSUEU1uSTaq/CkCisBWi2EjIPhmC/NVxKiFpHYj/7JYS/3lLMECIEiY+cGYi
-8tvCS+tSjIQauUGRWvf6U8fHXWzDiRtLodfD/Z4eRiPgdX9xjDCMCSFJr5RCJOqL
-SGkDQq8lQ6XlTNryTmHgDslHMajefwDYxzfwEfjCIor0KR9FwlH/znZqGmQ8VNM+
-oitxaFhAIwFTQFZNz+g1MP3Ad/0VQ8DerkaRpa3QH3dtg19ijSrMFOiSLQIDsxML
-9fNfUtRdAgMBAAECggEAUSTyhmmByGHKzTizR5rUNk4Wnohy/PJqDRyW5OSGlnDf
-vDiK4Bqpt9RleLwQrNvplYi81yCKKc0ZxyJZ8MdtoWemSYcfvHiRurnPwX1m59nO
-9Eg4gU8lNRtsXjsfyVOLpBeRMBBEEjjPiaFEDPGYPqS1f8CPq1NiOKFee0/Fyioc
-nea7bz76wrw7POjg3N9uJi8bZ485OTSKw7T+NLeZwGYEXoed4oQ1rPL5tFqk7gzc
-ftme2KwLTp5cniqgg1n/6aGDRAUplaOU7UGUO27Sb3UgN5TICrgeV3Le9wWa+gH9
-E3KvzfoakfYxzPp8KgfWq+MvOBTYlDgN79qWnN+pQQKBgQDeZ6USl8q+fgrCo9Ej
-rtuNZU8dt0sqm+ValoMhYB33QVI0YS1VQR6nFPpNItiy7Fm25NHVlDoXHXS6IxzR
-FPEI3DrCA/C/ysVfmZjlYaUZA6du0aKMOGcgjDeW9GT1fv4ZmkJ/byfexBfVJago
-/LrKIE//n+Po1zWvYPj/NKMwBwKBgQDVIrWpvJQM0hYIKVoS+U9qe1Li/tSA9rR5
-WVGZaebV6V1c8EN+eIxbzJJbj0XEYTq68ehIqsG9dz15kKmgEliZ+KLZkroi2Y3u
-bn99tZnDmfkUUYJo9we3+dP6di1lbu+75gJ/G0Wu/jBjpJdjI8D4z8OHAoH/R3Bk
-T35kxMz3ewKBgDvfdR4DRS5xKh5qEYRkr3BqRJlAXfjzjRQNDvIuOQL2T9YQDy8z
-X7glOpkHd4T7gc9t3Ft+EwFkCaeOilRzKcxz1VGj0+0d/nKVHAcseVC5nhqETxkm
-mgS2GsUFuCQq8ucbkylRWE9tROk5wQJ/vx1pA4BSn/1v6mDzXzT9C62DAoGAVTjs
-xLMHy9yRPLA0ORQBIkWvjd5xYCPFZCRH0X0b9Pq7/zZ+9moDTY2OFBhEwFJUZn3l
-8HB+yWCNbzdd7AiJ7v8RNshJrzeoXedHCR/9HM5LX0l8SLZGGtVFYoewfTePmmVN
-KD/ibCdtd9pPQjAAsDx7JVfmXQnWsfVrR6W9g1MCgYA3FR0+0VoL9bE06Dm8jZ1G
-7CYCY0Kd8EX4FTe81d4fYBzsDcHmpmb95coNLLrXvPgBxXa9zEax/gs3QQNploQr
-pRaNuUsr//zc0uhxH9m/1jTpQGr6ALU0G60ilh3lbcKVPsBQTe+lkQydcXP6cgQw
-k2tENuB2w/rebpMB/ImM5Q==
------END PRIVATE KEY-----";
-    const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
-MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAuSpj7yK6tE0vVyvJzseg
-4jaYbc7PakyBfkbGQLU6STrQVu2qXQlblU38+rygGO2EXN2B7JSerw64uoKl5KEl
-BFNbkk2qvwpAorAVothIyD4ZgvzVcSohaR2I/+yWEv95SzBAiBImPnBmIvLbwkvr
-UoyEGrlBkVr3+lPHx11sw4kbS6HXw/2eHkYj4HV/cYwwjAkhSa+UQiTqi0hpA0Kv
-JUOl5Uza8k5h4A7JRzGo3n8A2Mc38BH4wiKK9CkfRcJR/852ahpkPFTTPqIrcWhY
-QCMBU0BWTc/oNTD9wHf9FUPA3q5GkaWt0B93bYNfYo0qzBToki0CA7MTC/XzX1LU
-XQIDAQAB
------END PUBLIC KEY-----";
-    const RSA_SHORT: &str = "-----BEGIN PUBLIC KEY-----
-MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCXCpgOv9Z/WvtNOt0WikLh5lBo
-IMryiiWy9bMHxsk/y732bNXsrszujOs02hLA/w3ZHOFZ/3xZOeOrlSanAP1PjQvE
-42dfpEEEsoVAbc0l4MH26PMd9Ei/k246IgkQd6gL81tG2ri2jQWO/ZyaSsb1kV5m
-gIdBy2302l/LNAsV2wIDAQAB
------END PUBLIC KEY-----";
-    const P256_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQglZSVbDk0gL0WpCpS
-fajZiCAC7PESW9JFJ/yG15SWoN6hRANCAASvqNZT3dkiUet9d9fEGkms0Hd9cYp2
-7uhv5tzBKz2pJEdA8yvXQnL4tVxyZhNPMeRXrWxE5eARuewWx9SRqy7G
------END PRIVATE KEY-----";
-    const P256_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
-MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEr6jWU93ZIlHrfXfXxBpJrNB3fXGK
-du7ob+bcwSs9qSRHQPMr10Jy+LVccmYTTzHkV61sROXgEbnsFsfUkasuxg==
------END PUBLIC KEY-----";
-    const P384_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
-MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDC086yVcG90Xa746fzB
-cT36r+R0DpIQmYpPvymUCckNOcBhsBC77/CnJXWijEbXxZyhZANiAASo8w7La66a
-OCC9IsnliMQ+2WhIm5B4DAsQKh6KBkA4a2RYQKS5A/on4aQfpGF4NgUD/QjzT1P6
-TTN2LvFHVZHb+HXMQwgaUt2FAvSVZGnalXt8Xm/sL64lFni2S7PVsSs=
------END PRIVATE KEY-----";
-    const P384_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
-MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEqPMOy2uumjggvSLJ5YjEPtloSJuQeAwL
-ECoeigZAOGtkWECkuQP6J+GkH6RheDYFA/0I809T+k0zdi7xR1WR2/h1zEMIGlLd
-hQL0lWRp2pV7fF5v7C+uJRZ4tkuz1bEr
------END PUBLIC KEY-----";
-    const ED_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDK2VwBCIEIJo9XE6ruAX0ZMNsFgGiYgNBb2Ym3i/sI7dS+gQ38Iaf
------END PRIVATE KEY-----";
-    const ED_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAzjTbJZY8PPWDI51LTclwEbLgxk7ruP+eDPza6CWPwmo=
------END PUBLIC KEY-----";
 }

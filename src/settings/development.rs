@@ -3,7 +3,7 @@
 //! They are public knowledge: good on loopback with the memory engine, refused anywhere else.
 
 use super::error::SettingsError;
-use super::{EngineKind, Secret, Settings};
+use super::{AuthSettings, EngineKind, Secret, Settings};
 
 /// The token secret of a hub that has none configured and can be reached from this machine only.
 pub const DEVELOPMENT_SECRET: &str = "vigie-development-secret-known-to-everybody";
@@ -17,10 +17,11 @@ impl Settings {
         self.uses_development_secret() || self.uses_development_api_key()
     }
 
-    /// Whether tokens are signed with [`DEVELOPMENT_SECRET`].
+    /// Whether tokens signed with [`DEVELOPMENT_SECRET`] are accepted.
     pub fn uses_development_secret(&self) -> bool {
-        let secret = self.auth.secret.as_ref();
-        secret.is_some_and(|secret| secret.expose() == DEVELOPMENT_SECRET)
+        let secrets = [&self.auth.secret, &self.auth.previous_secret];
+        let mut secrets = secrets.into_iter().flatten();
+        secrets.any(|secret| secret.expose() == DEVELOPMENT_SECRET)
     }
 
     /// Whether callers present [`DEVELOPMENT_API_KEY`].
@@ -44,10 +45,12 @@ impl Settings {
         (self.engine == EngineKind::Redis)
             .then(|| "engine = \"redis\" serves real users".to_owned())
     }
+}
 
-    fn has_token_key(&self) -> bool {
-        let auth = &self.auth;
-        auth.secret.is_some() || auth.public_key_file.is_some() || auth.jwks_file.is_some()
+impl AuthSettings {
+    /// Whether there is a key of any kind.
+    pub(super) fn has_key(&self) -> bool {
+        self.secret.is_some() || self.public_key_file.is_some() || self.jwks_file.is_some()
     }
 }
 
@@ -59,7 +62,7 @@ pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
             what => Err(SettingsError::KeysMissing { why, what }),
         };
     }
-    if !settings.has_token_key() {
+    if !settings.auth.has_key() {
         settings.auth.secret = Some(Secret::new(DEVELOPMENT_SECRET));
     }
     if settings.internal.api_key.is_none() {
@@ -70,10 +73,7 @@ pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
 
 /// What to set, in words; empty where nothing is missing.
 fn missing(settings: &Settings) -> &'static str {
-    match (
-        settings.has_token_key(),
-        settings.internal.api_key.is_some(),
-    ) {
+    match (settings.auth.has_key(), settings.internal.api_key.is_some()) {
         (true, true) => "",
         (true, false) => "internal.api_key (VIGIE_INTERNAL__API_KEY)",
         (false, true) => "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file",

@@ -16,11 +16,12 @@ use crate::ids::random_name;
 pub const DEFAULT_FILE: &str = "config/vigie.toml";
 
 /// Values that can also come from a file, each with the key that names the file.
-const FROM_FILES: [(&str, &str); 4] = [
+const FROM_FILES: [(&str, &str); 5] = [
     ("internal.api_key", "internal.api_key_file"),
     ("redis.url", "redis.url_file"),
     ("postgres.url", "postgres.url_file"),
     ("auth.secret", "auth.secret_file"),
+    ("auth.previous_secret", "auth.previous_secret_file"),
 ];
 
 impl Settings {
@@ -215,6 +216,10 @@ fn read_secret_files(settings: &mut Settings) -> Result<(), SettingsError> {
     if let Some(path) = &settings.auth.secret_file {
         settings.auth.secret = Some(Secret::new(read_secret(path, "auth.secret_file")?));
     }
+    if let Some(path) = &settings.auth.previous_secret_file {
+        let secret = Secret::new(read_secret(path, "auth.previous_secret_file")?);
+        settings.auth.previous_secret = Some(secret);
+    }
     Ok(())
 }
 
@@ -256,7 +261,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::{EngineKind, LogFormat};
+    use crate::settings::{DEVELOPMENT_SECRET, EngineKind, LogFormat};
 
     /// Loads from an empty file, so that the file of the working directory stays out of it.
     fn load(environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
@@ -489,6 +494,72 @@ mod tests {
             message.starts_with("cannot read /nowhere, which auth.secret_file names"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_previous_key_is_read_with_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "0ld s3cr3t\n").unwrap();
+        let previous = [
+            ("VIGIE_AUTH__SECRET", "x"),
+            ("VIGIE_AUTH__PREVIOUS_SECRET_FILE", path.to_str().unwrap()),
+            ("VIGIE_AUTH__PREVIOUS_UNTIL", "2026-12-01T00:00:00Z"),
+        ];
+        let settings = load(&previous).unwrap();
+        let secret = settings.auth.previous_secret.as_ref().unwrap();
+        assert_eq!(secret.expose(), "0ld s3cr3t");
+        let shown = serde_json::to_string(&settings.auth).unwrap();
+        assert!(
+            shown.contains(r#""previous_until":"2026-12-01T00:00:00Z""#),
+            "{shown}"
+        );
+        assert!(!shown.contains("0ld s3cr3t"), "{shown}");
+        let in_toml = "[auth]\nprevious_until = 2026-12-01T00:00:00Z";
+        let until = load_text(in_toml, &previous[..2]).unwrap();
+        assert_eq!(until.auth.previous_until, settings.auth.previous_until);
+
+        for bad in [
+            "tomorrow",
+            "2026-12-01",
+            "2026-12-01T00:00:00",
+            "2026-12-01T00:00:00+01:00",
+            "2026-13-01T00:00:00Z",
+            "1795358406",
+        ] {
+            let until = ("VIGIE_AUTH__PREVIOUS_UNTIL", bad);
+            let message = error("", &[previous[0], previous[1], until]);
+            assert!(
+                message.contains("(VIGIE_AUTH__PREVIOUS_UNTIL)"),
+                "{message}"
+            );
+            assert!(
+                message.ends_with("write for example \"2026-12-01T00:00:00Z\""),
+                "{message}"
+            );
+        }
+        let message = error("", &[previous[0], previous[2]]);
+        assert!(
+            message.starts_with("auth.previous_until (VIGIE_AUTH__PREVIOUS_UNTIL) is set without"),
+            "{message}"
+        );
+        let both = ("VIGIE_AUTH__PREVIOUS_SECRET", "y");
+        assert_eq!(
+            error("", &[previous[0], previous[1], previous[2], both]),
+            "auth.previous_secret and auth.previous_secret_file are both set: remove one of them"
+        );
+    }
+
+    #[test]
+    fn a_development_secret_that_is_still_accepted_counts_as_one() {
+        let settings = load(&[
+            ("VIGIE_AUTH__SECRET", "x"),
+            ("VIGIE_INTERNAL__API_KEY", "y"),
+            ("VIGIE_AUTH__PREVIOUS_SECRET", DEVELOPMENT_SECRET),
+            ("VIGIE_AUTH__PREVIOUS_UNTIL", "2026-12-01T00:00:00Z"),
+        ])
+        .unwrap();
+        assert!(settings.development());
     }
 
     #[test]

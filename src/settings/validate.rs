@@ -57,13 +57,14 @@ impl Settings {
     /// What works but should not stay so, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let secret = self
-            .auth
-            .secret
-            .as_ref()
-            .map_or("", |secret| secret.expose());
-        if !secret.is_empty() && secret.len() < SECRET_LEN_GOOD {
-            warnings.push(format!("auth.secret is shorter than {SECRET_LEN_GOOD} bytes: whoever has a token can guess it"));
+        for (key, secret) in [
+            ("auth.secret", &self.auth.secret),
+            ("auth.previous_secret", &self.auth.previous_secret),
+        ] {
+            let secret = secret.as_ref().map_or("", |secret| secret.expose());
+            if !secret.is_empty() && secret.len() < SECRET_LEN_GOOD {
+                warnings.push(format!("{key} is shorter than {SECRET_LEN_GOOD} bytes: whoever has a token can guess it"));
+            }
         }
         let key = self
             .internal
@@ -230,6 +231,7 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         "auth.secret",
         auth.secret.as_ref().map(|secret| secret.expose()),
     )?;
+    previous_key(auth)?;
     not_empty("auth.issuer", auth.issuer.as_deref())?;
     not_empty("auth.audience", auth.audience.as_deref())?;
     let claim = auth.user_id_claim.as_str();
@@ -245,6 +247,40 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         auth.leeway <= LEEWAY_MAX,
         "auth.leeway",
         format!("must be at most {}", humantime::format_duration(LEEWAY_MAX)),
+    )
+}
+
+/// At most one previous key, beside a present one, and a time at which it ends.
+fn previous_key(auth: &AuthSettings) -> Result<(), SettingsError> {
+    const SECRET: &str = "auth.previous_secret";
+    const PUBLIC_KEY: &str = "auth.previous_public_key_file";
+    const UNTIL: &str = "auth.previous_until";
+    let secret = auth.previous_secret.as_ref();
+    let key = match (secret, &auth.previous_public_key_file) {
+        (Some(_), Some(_)) => {
+            let (first, second) = (SECRET, PUBLIC_KEY);
+            return Err(SettingsError::Both { first, second });
+        }
+        (Some(_), None) => SECRET,
+        (None, Some(_)) => PUBLIC_KEY,
+        (None, None) => {
+            let problem = "is set without a previous key: set auth.previous_secret, auth.previous_secret_file or \
+                           auth.previous_public_key_file, or remove it";
+            return check(auth.previous_until.is_none(), UNTIL, problem);
+        }
+    };
+    not_empty(SECRET, secret.map(|secret| secret.expose()))?;
+    check(
+        auth.has_key(),
+        key,
+        "is set without a key that came after it: set auth.secret, auth.public_key_file or auth.jwks_file, too",
+    )?;
+    check(
+        auth.previous_until.is_some(),
+        UNTIL,
+        format!(
+            "must be set with {key}: until when its tokens are accepted, \"2026-12-01T00:00:00Z\""
+        ),
     )
 }
 
@@ -484,6 +520,57 @@ mod tests {
         assert!(fault(|settings| settings.auth.secret = Some(Secret::new(""))).is_some());
         assert!(fault(|settings| settings.auth.user_id_claim = "exp".to_owned()).is_some());
         assert!(fault(|settings| settings.auth.leeway = Duration::from_secs(601)).is_some());
+    }
+
+    #[test]
+    fn a_previous_key_stands_beside_a_present_one_and_ends() {
+        let fault = |change: fn(&mut AuthSettings)| {
+            fault(|settings| {
+                settings.auth.secret = Some(Secret::new("s"));
+                settings.auth.previous_until = Some(std::time::UNIX_EPOCH);
+                change(&mut settings.auth);
+            })
+        };
+        let secret = |auth: &mut AuthSettings| auth.previous_secret = Some(Secret::new("p"));
+        assert_eq!(fault(secret), None);
+        for good in [
+            |auth: &mut AuthSettings| auth.previous_public_key_file = Some("key.pem".into()),
+            |auth: &mut AuthSettings| {
+                auth.secret = None;
+                auth.jwks_file = Some("keys.json".into());
+                auth.previous_secret = Some(Secret::new("p"));
+            },
+        ] {
+            assert_eq!(fault(good), None);
+        }
+
+        let key = |change: fn(&mut AuthSettings)| fault(change).unwrap_or_default();
+        assert_eq!(key(|_| ()), "auth.previous_until");
+        assert_eq!(
+            key(|auth| {
+                auth.previous_secret = Some(Secret::new("p"));
+                auth.previous_until = None;
+            }),
+            "auth.previous_until"
+        );
+        assert_eq!(
+            key(|auth| auth.previous_secret = Some(Secret::new(""))),
+            "auth.previous_secret"
+        );
+        assert_eq!(
+            key(|auth| {
+                auth.previous_public_key_file = Some("key.pem".into());
+                auth.secret = None;
+            }),
+            "auth.previous_public_key_file"
+        );
+        assert_eq!(
+            key(|auth| {
+                auth.previous_secret = Some(Secret::new("p"));
+                auth.previous_public_key_file = Some("key.pem".into());
+            }),
+            "auth.previous_secret and auth.previous_public_key_file are both set: remove one of them"
+        );
     }
 
     #[test]

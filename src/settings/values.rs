@@ -252,6 +252,32 @@ pub(super) mod size {
     }
 }
 
+/// Times, if any, written `2026-12-01T00:00:00Z`.
+pub(super) mod time {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    /// Shows the time in whole seconds.
+    pub(in crate::settings) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let shown = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
+        shown.serialize(serializer)
+    }
+
+    /// Reads a time of RFC 3339 in UTC, which has to say so: others would be taken for local ones.
+    pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = humantime::parse_rfc3339(&text);
+        let wrong = |_| de::Error::custom(format!("{text:?} is no time in UTC"));
+        time.map(Some).map_err(wrong)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

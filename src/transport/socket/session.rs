@@ -300,7 +300,11 @@ mod tests {
         let user = UserId::try_from(1).expect("a valid id");
         let acts_at_ms = |expires_at| {
             Expiry::of(
-                &Identity { user, expires_at },
+                &Identity {
+                    user,
+                    expires_at,
+                    issued_at: None,
+                },
                 Duration::from_secs(5),
                 1_000_000,
             )
