@@ -76,7 +76,9 @@ pub enum StartError {
         cause: io::Error,
     },
     /// Back ends could not be told from anybody else.
-    #[error("internal.api_key is not set; set it (VIGIE_INTERNAL__API_KEY)")]
+    #[error(
+        "neither internal.api_key nor internal.api_keys is set; set one (VIGIE_INTERNAL__API_KEY)"
+    )]
     ApiKey,
     /// An allowed origin is none.
     #[error("http.allowed_origins: {0:?} is no origin; write https://example.com, or *")]
@@ -89,11 +91,7 @@ impl App {
     /// # Errors
     /// When an address is taken, the engine cannot be reached, or a setting cannot be used.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let api_key = settings
-            .internal
-            .api_key
-            .clone()
-            .ok_or(StartError::ApiKey)?;
+        let keys = ApiKeyCheck::new(api_keys(&settings)?);
         let tokens = Arc::new(TokenVerifier::new(&settings.auth)?);
         let origins = allowed_origins(&settings.http.allowed_origins)?;
         let profiles = profiles(&settings)?;
@@ -155,15 +153,19 @@ impl App {
         };
         let routes = http::public(open, sockets.routes());
         servers.spawn(server::serve(public, routes, stopping.clone()));
-        let key = ApiKeyCheck::new(api_key.expose());
         let routes = http::internal(Internal {
             hub: hub.clone(),
             metrics,
-            key: key.clone(),
+            keys: keys.clone(),
             limits: limits.clone(),
         });
         servers.spawn(server::serve(internal, routes, stopping));
-        let reload = Reload::new(hub.clone(), limits);
+        let reload = Reload {
+            hub: hub.clone(),
+            tokens,
+            keys,
+            limits,
+        };
 
         Ok(Self {
             hub,
@@ -272,6 +274,16 @@ async fn open_engine(
             let (redis, messages) = Redis::open(incarnation, &options).await?;
             Ok((Engine::Redis(redis), messages))
         }
+    }
+}
+
+/// The names and keys of those who may call the internal API.
+fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
+    let keys = settings.internal.keys();
+    let keys: Vec<_> = keys.map(|(name, key)| (name, key.expose())).collect();
+    match keys.is_empty() {
+        true => Err(StartError::ApiKey),
+        false => Ok(keys),
     }
 }
 

@@ -4,6 +4,7 @@
 //! comes in as an argument: nothing here reads the process's own. `config/vigie.toml` documents every
 //! key and is compiled in, so that errors can show an example; a test holds it against the defaults below.
 
+mod api_keys;
 mod development;
 mod error;
 mod load;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use api_keys::{DEFAULT_CALLER, NamedKey};
 pub use development::{DEVELOPMENT_API_KEY, DEVELOPMENT_SECRET};
 pub use error::SettingsError;
 pub use load::DEFAULT_FILE;
@@ -101,10 +103,15 @@ pub struct HttpSettings {
 pub struct InternalSettings {
     /// Address and port; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The key that callers present. Always set after [`Settings::load`].
+    /// The key that callers present. After [`Settings::load`] it is set, or there are `api_keys`.
     pub api_key: Option<Secret>,
     /// File that holds `api_key`.
     pub api_key_file: Option<PathBuf>,
+    /// Further keys, each with a name by which the log says who called.
+    #[serde(deserialize_with = "api_keys::list")]
+    pub api_keys: Vec<NamedKey>,
+    /// File that holds `api_keys`, one on each line; [`Settings::load`] has read it into `api_keys`.
+    pub api_keys_file: Option<PathBuf>,
 }
 
 /// `[redis]`: how Redis is reached and what the hub does there.
@@ -328,6 +335,8 @@ impl Default for InternalSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8182)),
             api_key: None,
             api_key_file: None,
+            api_keys: Vec::new(),
+            api_keys_file: None,
         }
     }
 }

@@ -162,9 +162,10 @@ impl Hints {
         Self {
             engine: settings.engine,
             development: settings.development(),
-            api_key: match settings.uses_development_api_key() {
-                true => vigie::settings::DEVELOPMENT_API_KEY,
-                false => "$VIGIE_INTERNAL__API_KEY",
+            api_key: match settings.internal.api_key {
+                _ if settings.uses_development_api_key() => vigie::settings::DEVELOPMENT_API_KEY,
+                Some(_) => "$VIGIE_INTERNAL__API_KEY",
+                None => "(one of internal.api_keys)",
             },
             can_sign: settings.auth.secret.is_some(),
         }

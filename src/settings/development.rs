@@ -24,10 +24,10 @@ impl Settings {
         secrets.any(|secret| secret.expose() == DEVELOPMENT_SECRET)
     }
 
-    /// Whether callers present [`DEVELOPMENT_API_KEY`].
+    /// Whether callers may present [`DEVELOPMENT_API_KEY`].
     pub fn uses_development_api_key(&self) -> bool {
-        let key = self.internal.api_key.as_ref();
-        key.is_some_and(|key| key.expose() == DEVELOPMENT_API_KEY)
+        let mut keys = self.internal.keys();
+        keys.any(|(_, key)| key.expose() == DEVELOPMENT_API_KEY)
     }
 
     /// Why development keys would be a hole, in words, if they would.
@@ -44,6 +44,10 @@ impl Settings {
         }
         (self.engine == EngineKind::Redis)
             .then(|| "engine = \"redis\" serves real users".to_owned())
+    }
+
+    fn has_api_key(&self) -> bool {
+        self.internal.keys().next().is_some()
     }
 }
 
@@ -65,7 +69,7 @@ pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
     if !settings.auth.has_key() {
         settings.auth.secret = Some(Secret::new(DEVELOPMENT_SECRET));
     }
-    if settings.internal.api_key.is_none() {
+    if !settings.has_api_key() {
         settings.internal.api_key = Some(Secret::new(DEVELOPMENT_API_KEY));
     }
     Ok(())
@@ -73,12 +77,12 @@ pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
 
 /// What to set, in words; empty where nothing is missing.
 fn missing(settings: &Settings) -> &'static str {
-    match (settings.auth.has_key(), settings.internal.api_key.is_some()) {
+    match (settings.auth.has_key(), settings.has_api_key()) {
         (true, true) => "",
-        (true, false) => "internal.api_key (VIGIE_INTERNAL__API_KEY)",
+        (true, false) => "internal.api_key (VIGIE_INTERNAL__API_KEY) or internal.api_keys",
         (false, true) => "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file",
         (false, false) => {
-            "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file, and internal.api_key (VIGIE_INTERNAL__API_KEY)"
+            "auth.secret (VIGIE_AUTH__SECRET), auth.public_key_file or auth.jwks_file, and internal.api_key (VIGIE_INTERNAL__API_KEY) or internal.api_keys"
         }
     }
 }

@@ -9,15 +9,16 @@ use config::{Config, ConfigError, File, FileFormat, Source, Value, ValueKind};
 
 use super::error::SettingsError;
 use super::reference::Reference;
-use super::{PostgresUrl, RedisUrl, Secret, Settings, development, validate};
+use super::{PostgresUrl, RedisUrl, Secret, Settings, api_keys, development, validate};
 use crate::ids::random_name;
 
 /// The file that is read where none is named, if it exists.
 pub const DEFAULT_FILE: &str = "config/vigie.toml";
 
 /// Values that can also come from a file, each with the key that names the file.
-const FROM_FILES: [(&str, &str); 5] = [
+const FROM_FILES: [(&str, &str); 6] = [
     ("internal.api_key", "internal.api_key_file"),
+    ("internal.api_keys", "internal.api_keys_file"),
     ("redis.url", "redis.url_file"),
     ("postgres.url", "postgres.url_file"),
     ("auth.secret", "auth.secret_file"),
@@ -192,6 +193,10 @@ fn unparsable(error: ConfigError) -> SettingsError {
     };
     // An item of a list is blamed as `key[3]`.
     let key = key.split('[').next().unwrap_or_default().to_owned();
+    let problem = match FROM_FILES.iter().any(|(secret, _)| *secret == key) {
+        true => without_value(problem),
+        false => problem,
+    };
     match Reference::read().example(&key) {
         Some(example) => SettingsError::Unparsable {
             key,
@@ -202,9 +207,25 @@ fn unparsable(error: ConfigError) -> SettingsError {
     }
 }
 
+/// Drops what was found where something else is needed: of the wrong type a secret is one all the same.
+fn without_value(problem: String) -> String {
+    let needed = problem.rsplit_once(" expected ");
+    let needed = needed.or_else(|| problem.rsplit_once(" is not "));
+    match needed {
+        Some((_, needed)) => format!("what it is set to is not {needed}"),
+        None => problem,
+    }
+}
+
 fn read_secret_files(settings: &mut Settings) -> Result<(), SettingsError> {
     if let Some(path) = &settings.internal.api_key_file {
         settings.internal.api_key = Some(Secret::new(read_secret(path, "internal.api_key_file")?));
+    }
+    if let Some(path) = &settings.internal.api_keys_file {
+        let key = "internal.api_keys_file";
+        let keys = api_keys::lines(&read_secret(path, key)?);
+        let named = keys.map_err(|problem| SettingsError::Invalid { key, problem })?;
+        settings.internal.api_keys = named;
     }
     if let Some(path) = &settings.redis.url_file {
         settings.redis.url = RedisUrl::new(read_secret(path, "redis.url_file")?);
@@ -560,6 +581,82 @@ mod tests {
         ])
         .unwrap();
         assert!(settings.development());
+    }
+
+    #[test]
+    fn callers_have_keys_of_their_own() {
+        let named = |settings: &Settings| {
+            let keys = settings.internal.keys();
+            let pairs = keys.map(|(name, key)| format!("{name}={}", key.expose()));
+            pairs.collect::<Vec<_>>().join(" ")
+        };
+        let both = [
+            ("VIGIE_INTERNAL__API_KEYS", "billing=k3y, games=pa55"),
+            ("VIGIE_INTERNAL__API_KEY", "s3cr3t"),
+        ];
+        let settings = load(&both).unwrap();
+        assert_eq!(named(&settings), "default=s3cr3t billing=k3y games=pa55");
+        assert_eq!(settings.warnings().len(), 3, "short, each");
+        let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+        assert!(shown.contains("billing=***"), "{shown}");
+        for hidden in ["s3cr3t", "k3y", "pa55"] {
+            let told = format!("{shown} {:?}", settings.warnings());
+            assert!(!told.contains(hidden), "{told}");
+        }
+
+        let text = "[internal]\napi_keys = [\"billing=k3y\"]";
+        let exposed = [
+            ("VIGIE_ENGINE", "redis"),
+            ("VIGIE_AUTH__JWKS_FILE", "keys.json"),
+        ];
+        let settings = load_text(text, &exposed).unwrap();
+        assert_eq!(named(&settings), "billing=k3y");
+        assert!(!load(&both[..1]).unwrap().uses_development_api_key());
+        let known = load(&[("VIGIE_INTERNAL__API_KEYS", "x=vigie-development-key")]).unwrap();
+        assert!(known.uses_development_api_key());
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys");
+        fs::write(&file, "# who pays\nbilling=k3y\n").unwrap();
+        let file = file.to_str().unwrap();
+        let settings = load(&[("VIGIE_INTERNAL__API_KEYS_FILE", file)]).unwrap();
+        assert_eq!(named(&settings), "billing=k3y");
+        assert!(error(text, &[("VIGIE_INTERNAL__API_KEYS_FILE", file)]).contains("both set"));
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_are_not_quoted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys");
+        fs::write(&file, "billing=k3y\npa55\n").unwrap();
+        let file = file.to_str().unwrap();
+        for (variable, value, place) in [
+            ("VIGIE_INTERNAL__API_KEYS", "billing=k3y,pa55", "item 2"),
+            ("VIGIE_INTERNAL__API_KEYS", "pa55==", "item 1"),
+            ("VIGIE_INTERNAL__API_KEYS_FILE", file, "line 2"),
+            ("VIGIE_INTERNAL__API_KEYS", "a=pa55,a=k3y", "\"a\" twice"),
+            (
+                "VIGIE_INTERNAL__API_KEYS",
+                "a=pa55,b=pa55",
+                "\"a\" and \"b\"",
+            ),
+        ] {
+            let message = error("", &[(variable, value)]);
+            assert!(message.contains(variable), "{message}");
+            assert!(message.contains(place), "{message}");
+            assert!(
+                !message.contains("pa55") && !message.contains("k3y"),
+                "{message}"
+            );
+        }
+        for text in [
+            "[internal]\napi_keys = 5577",
+            "[internal]\napi_keys = [[\"5577\"]]",
+        ] {
+            let message = error(text, &[]);
+            assert!(message.contains("internal.api_keys"), "{message}");
+            assert!(!message.contains("5577"), "{message}");
+        }
     }
 
     #[test]

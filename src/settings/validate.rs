@@ -1,5 +1,6 @@
 //! Rules that single values and several together must keep, and what deserves a warning.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::SettingsError;
 use super::{
-    AuthSettings, HttpSettings, LimitSettings, MatchmakingSettings, NodeSettings, PostgresSettings,
-    RedisSettings, Settings,
+    AuthSettings, DEFAULT_CALLER, HttpSettings, InternalSettings, LimitSettings,
+    MatchmakingSettings, NodeSettings, PostgresSettings, RedisSettings, Settings,
 };
 
 /// Longest node id; it is part of keys, and of every connection that Redis knows.
@@ -66,14 +67,17 @@ impl Settings {
                 warnings.push(format!("{key} is shorter than {SECRET_LEN_GOOD} bytes: whoever has a token can guess it"));
             }
         }
-        let key = self
-            .internal
-            .api_key
-            .as_ref()
-            .map_or("", |key| key.expose());
-        if !key.is_empty() && key.len() < API_KEY_LEN_GOOD {
+        let named = self.internal.api_keys.iter().map(|named| {
+            let which = format!("the key of {} in internal.api_keys", named.name);
+            (which, &named.key)
+        });
+        let api_key = self.internal.api_key.iter();
+        let keys = api_key
+            .map(|key| ("internal.api_key".to_owned(), key))
+            .chain(named);
+        for (which, _) in keys.filter(|(_, key)| key.expose().len() < API_KEY_LEN_GOOD) {
             warnings.push(format!(
-                "internal.api_key is shorter than {API_KEY_LEN_GOOD} bytes: it can be guessed"
+                "{which} is shorter than {API_KEY_LEN_GOOD} bytes: it can be guessed"
             ));
         }
         if let Some(why) = self.exposed().filter(|_| self.development()) {
@@ -89,8 +93,7 @@ impl Settings {
 pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
     listeners(settings.http.listen, settings.internal.listen)?;
     http(&settings.http)?;
-    let api_key = settings.internal.api_key.as_ref();
-    not_empty("internal.api_key", api_key.map(|key| key.expose()))?;
+    internal(&settings.internal)?;
     redis(&settings.redis)?;
     postgres(&settings.postgres)?;
     auth(&settings.auth)?;
@@ -114,14 +117,33 @@ fn not_empty(key: &'static str, value: Option<&str>) -> Result<(), SettingsError
     check(value != Some(""), key, "is set but empty")
 }
 
-/// Two listeners on one port collide unless each has its own address.
+fn internal(internal: &InternalSettings) -> Result<(), SettingsError> {
+    let api_key = internal.api_key.as_ref();
+    not_empty("internal.api_key", api_key.map(|key| key.expose()))?;
+    let (mut names, mut holders) = (HashSet::new(), HashMap::new());
+    for (name, key) in internal.keys() {
+        check(
+            names.insert(name),
+            "internal.api_keys",
+            format!(
+                "has the name {name:?} twice (internal.api_key is called {DEFAULT_CALLER:?}): rename one"
+            ),
+        )?;
+        if let Some(other) = holders.insert(key.expose(), name) {
+            let problem = format!("gives {other:?} and {name:?} the same key: each needs its own");
+            check(false, "internal.api_keys", problem)?;
+        }
+    }
+    Ok(())
+}
+
+/// Each listener has a port of its own, whatever the addresses: firewalls, proxies and services in front of them go by
+/// the port, and would open the internal one to whoever may reach the public one.
 fn listeners(public: SocketAddr, internal: SocketAddr) -> Result<(), SettingsError> {
     let same_port = public.port() == internal.port() && public.port() != 0;
-    let shared_ip = public.ip() == internal.ip()
-        || public.ip().is_unspecified()
-        || internal.ip().is_unspecified();
-    let problem = format!("must differ from http.listen (\"{public}\"): choose another port");
-    check(!(same_port && shared_ip), "internal.listen", problem)
+    let problem =
+        format!("must not have the port of http.listen (\"{public}\"): choose another port");
+    check(!same_port, "internal.listen", problem)
 }
 
 fn http(http: &HttpSettings) -> Result<(), SettingsError> {
@@ -393,7 +415,7 @@ fn log_level(level: &str) -> Result<(), SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{PostgresUrl, RedisUrl, Secret};
+    use crate::settings::{NamedKey, PostgresUrl, RedisUrl, Secret};
 
     /// What `change` makes of the defaults: nothing wrong, or the key at fault.
     fn fault(change: impl FnOnce(&mut Settings)) -> Option<String> {
@@ -411,16 +433,18 @@ mod tests {
     }
 
     #[test]
-    fn listeners_must_not_collide() {
+    fn each_listener_has_a_port_of_its_own() {
         let listen = |public: &str, internal: &str| {
             let (public, internal) = (public.parse().unwrap(), internal.parse().unwrap());
             fault(|settings| (settings.http.listen, settings.internal.listen) = (public, internal))
         };
         assert_eq!(listen("127.0.0.1:0", "127.0.0.1:0"), None);
-        assert_eq!(listen("127.0.0.1:80", "127.0.0.2:80"), None);
+        assert_eq!(listen("127.0.0.1:80", "127.0.0.1:81"), None);
         for (public, internal) in [
             ("127.0.0.1:80", "127.0.0.1:80"),
             ("0.0.0.0:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("[::1]:80", "127.0.0.1:80"),
         ] {
             assert_eq!(listen(public, internal).as_deref(), Some("internal.listen"));
         }
@@ -504,6 +528,32 @@ mod tests {
         for bad in [Duration::ZERO, Duration::from_secs(61)] {
             let fault = fault(|settings| settings.postgres.timeout = bad);
             assert_eq!(fault.as_deref(), Some("postgres.timeout"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_caller_has_a_name_and_a_key_of_its_own() {
+        let keys = |default: Option<&str>, named: &[(&str, &str)]| {
+            fault(|settings| {
+                settings.internal.api_key = default.map(Secret::new);
+                let named = named.iter().map(|(name, key)| NamedKey {
+                    name: name.to_string(),
+                    key: Secret::new(*key),
+                });
+                settings.internal.api_keys = named.collect();
+            })
+        };
+        assert_eq!(keys(Some("x"), &[("a", "y"), ("A", "z")]), None);
+        assert_eq!(keys(None, &[("default", "y")]), None);
+        assert_eq!(keys(Some(""), &[]).as_deref(), Some("internal.api_key"));
+        for (default, named) in [
+            (Some("x"), [("default", "y"), ("b", "z")]),
+            (Some("x"), [("a", "x"), ("b", "y")]),
+            (None, [("a", "x"), ("a", "y")]),
+            (None, [("a", "x"), ("b", "x")]),
+        ] {
+            let fault = keys(default, &named);
+            assert_eq!(fault.as_deref(), Some("internal.api_keys"), "{named:?}");
         }
     }
 

@@ -2,13 +2,16 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod avatars;
 mod bearer;
 mod body;
 mod checks;
+mod depth;
 mod events;
 mod friends;
 mod health;
+mod loopback;
 mod matches;
 mod matchmaking;
 mod me;
@@ -25,13 +28,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use self::access::ApiKeyCheck;
+use self::audit::Audit;
 use self::body::BodyMax;
 use self::problem::Problem;
 pub use self::public::{AllowedOrigins, Public, public};
@@ -47,7 +51,7 @@ pub struct Internal {
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Who may call.
-    pub key: ApiKeyCheck,
+    pub keys: ApiKeyCheck,
     /// How large bodies may be.
     pub limits: CurrentLimits,
 }
@@ -62,7 +66,8 @@ impl FromRef<Internal> for BodyMax {
 #[openapi(
     info(
         title = "Vigie, internal API",
-        description = "For back ends and operators. Every route takes the key as `Authorization: Bearer` or `X-API-Key`."
+        description = "For back ends and operators. Every route takes a key as `Authorization: Bearer` or `X-API-Key`. \
+                       JSON has at most 64 levels of arrays and objects in each other."
     ),
     components(schemas(Problem)),
     security(("bearer" = []), ("key" = []))
@@ -75,6 +80,12 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(accounts::put))
         .routes(routes!(matches::record))
         .layer(from_fn_with_state(state.hub.clone(), access::with_accounts));
+    // What closes, deletes or revokes something, or changes accounts: the log says at `info` who asked for it.
+    let lasting = OpenApiRouter::new()
+        .routes(routes!(accounts::deleted))
+        .routes(routes!(accounts::disconnect))
+        .merge(of_accounts)
+        .layer(map_response(audit::lasting));
     let (api, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(notifications::profile_update))
         .routes(routes!(notifications::game_stats_update))
@@ -82,15 +93,13 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(notifications::match_history_update))
         .routes(routes!(notifications::batch))
         .routes(routes!(events::send))
-        .routes(routes!(accounts::deleted))
-        .routes(routes!(accounts::disconnect))
         .routes(routes!(presence::list))
         .routes(routes!(presence::one))
         .routes(routes!(nodes::list))
         .routes(routes!(matchmaking::show))
         .routes(routes!(matchmaking::join))
         .routes(routes!(matchmaking::leave))
-        .merge(of_accounts)
+        .merge(lasting)
         .split_for_parts();
     openapi::complete(&mut description);
     let description = description.to_json().unwrap_or_default();
@@ -98,17 +107,16 @@ pub fn internal(state: Internal) -> Router {
         "/api/v1/openapi.json",
         get(move || openapi::show(description.clone())),
     )
-    .layer(from_fn_with_state(state.key.clone(), access::with_key))
+    .layer(from_fn(access::with_key))
     .route(
         "/metrics",
-        get(metrics::show).layer(from_fn_with_state(
-            state.key.clone(),
-            access::with_key_or_loopback,
-        )),
+        get(metrics::show).layer(from_fn(access::with_key_or_loopback)),
     )
     .fallback(async || {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
     })
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
+    .layer(from_fn_with_state(Audit::default(), audit::note))
+    .layer(from_fn_with_state(state.keys.clone(), access::identify))
     .with_state(state)
 }

@@ -29,7 +29,7 @@ fn complete() -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+fn without<'a>(name: &str) -> Vec<(&'a str, &'a str)> {
     complete()
         .into_iter()
         .filter(|(other, _)| *other != name)
@@ -46,9 +46,18 @@ fn with(name: &'static str, value: &'static str) -> Vec<(&'static str, &'static 
 /// Method: complete settings, and none at all.
 #[tokio::test]
 async fn check_config_accepts_good_settings() {
-    for env in [complete(), vec![]] {
+    let mut with_names = without("VIGIE_INTERNAL__API_KEY");
+    let named = format!("billing={NODE_KEY}");
+    with_names.push(("VIGIE_INTERNAL__API_KEYS", &named));
+    for env in [complete(), vec![], with_names] {
         let (output, said) = run_vigie(&["check-config"], &env).await;
         assert!(output.status.success(), "{env:?}: {said}");
+        let shown = said.contains("api_keys = [\"billing=***\"]");
+        assert_eq!(
+            shown,
+            env.contains(&("VIGIE_INTERNAL__API_KEYS", &named)),
+            "{said}"
+        );
         assert!(
             !said.contains(SECRET) && !said.contains(NODE_KEY),
             "secrets stay secret: {said}"
@@ -91,6 +100,18 @@ async fn bad_settings_are_refused_by_name() {
         (with("VIGIE_PRESENCE__AUDIENCE", "nobody"), "audience"),
         (with("VIGIE_NODE__HEARTBEAT", "60s"), "node.heartbeat"),
         (with("VIGIE_LIMITS__HTTP_BODY", "much"), "http_body"),
+        (
+            vec![
+                ("VIGIE_HTTP__LISTEN", "127.0.0.1:8181"),
+                ("VIGIE_INTERNAL__LISTEN", "127.0.0.2:8181"),
+            ],
+            "internal.listen",
+        ),
+        (with("VIGIE_INTERNAL__API_KEYS", "k3y"), "internal.api_keys"),
+        (
+            with("VIGIE_INTERNAL__API_KEYS", "a=b,a=c"),
+            "internal.api_keys",
+        ),
     ];
     for (env, key) in faults {
         for command in ["check-config", "serve"] {

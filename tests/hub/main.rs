@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod abuse;
 mod cli;
 mod connections;
 mod doctor;

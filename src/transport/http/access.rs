@@ -1,29 +1,48 @@
-//! Who may use the internal listener: whoever knows the key. And which routes there are only with Postgres.
+//! Who may use the internal listener: whoever knows a key. And which routes there are only with Postgres.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use subtle::ConstantTimeEq;
+use sha2::{Digest, Sha256};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use super::audit::{Caller, LOOPBACK};
+use super::loopback;
 use super::problem::Problem;
 use crate::domain::Hub;
 use crate::domain::account::AccountError;
 use crate::transport::listener::Peer;
 
-/// Compares keys without telling by its timing how much of one was right.
+/// Who may call, by their keys. Clones share the keys, also those that replace them.
+///
+/// Whatever is presented is compared with every key, and by hash: the time that takes tells neither how much of a key
+/// was right, nor whose, nor how long any is.
 #[derive(Clone)]
-pub struct ApiKeyCheck(Arc<str>);
+pub struct ApiKeyCheck(Arc<RwLock<Arc<[Known]>>>);
+
+/// A key, and what whoever holds it is called.
+struct Known {
+    name: Arc<str>,
+    hash: [u8; 32],
+}
 
 impl ApiKeyCheck {
-    /// Lets through whoever knows `key`.
-    pub fn new(key: &str) -> Self {
-        Self(key.into())
+    /// Lets through whoever presents one of `keys`, which are pairs of a name and a key.
+    pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(Arc::new(RwLock::new(known(keys))))
     }
 
-    fn admits(&self, headers: &HeaderMap) -> bool {
+    /// Lets through whoever presents one of `keys` from now on, and nobody else, all at once.
+    pub fn replace<'a>(&self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let keys = known(keys);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Whoever presents a key; nobody where none is right.
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         let bearer = headers
             .get(header::AUTHORIZATION)
             .map(|value| value.as_bytes())
@@ -31,36 +50,83 @@ impl ApiKeyCheck {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "))
             .map(|(_, key)| key.trim_ascii());
         let key = headers.get("x-api-key").map(|value| value.as_bytes());
-        let right = |given: &[u8]| bool::from(given.ct_eq(self.0.as_bytes()));
-        bearer.into_iter().chain(key).any(right)
+        let (bearer, key) = (
+            bearer.and_then(|key| self.holder(key)),
+            key.and_then(|key| self.holder(key)),
+        );
+        bearer.or(key).map(Caller)
+    }
+
+    fn holder(&self, presented: &[u8]) -> Option<Arc<str>> {
+        let keys = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let hash = Sha256::digest(presented);
+        // Counted from 1: 0 is nobody.
+        let mut place = 0_u32;
+        for (number, known) in (1..).zip(keys.iter()) {
+            place.conditional_assign(&number, known.hash.ct_eq(&hash));
+        }
+        let known = keys.get(usize::try_from(place.checked_sub(1)?).ok()?)?;
+        Some(known.name.clone())
     }
 }
 
-/// Lets a request with the key through.
-pub(super) async fn with_key(
-    State(key): State<ApiKeyCheck>,
-    request: Request,
+fn known<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<[Known]> {
+    let keys = keys.into_iter().map(|(name, key)| Known {
+        name: name.into(),
+        hash: Sha256::digest(key).into(),
+    });
+    keys.collect()
+}
+
+/// Notes on a request who presents a key, if anybody does.
+pub(super) async fn identify(
+    State(keys): State<ApiKeyCheck>,
+    mut request: Request,
     next: Next,
-) -> Result<Response, Problem> {
-    if key.admits(request.headers()) {
-        return Ok(next.run(request).await);
+) -> Response {
+    if let Some(caller) = keys.caller(request.headers()) {
+        request.extensions_mut().insert(caller);
     }
-    let detail =
-        "send the key of internal.api_key as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
-    Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
+    next.run(request).await
 }
 
-/// Lets a request from this machine through, and others with the key.
+/// Lets a request through on which a caller is noted.
+pub(super) async fn with_key(request: Request, next: Next) -> Result<Response, Problem> {
+    match request.extensions().get::<Caller>() {
+        Some(_) => Ok(next.run(request).await),
+        None => Err(refused(
+            "send a key of internal.api_key or internal.api_keys as `Authorization: Bearer <key>` or `X-API-Key: <key>`",
+        )),
+    }
+}
+
+/// Lets a request through on which a caller is noted, or that comes from this machine by itself, which it notes.
 pub(super) async fn with_key_or_loopback(
-    key: State<ApiKeyCheck>,
-    peer: ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if peer.0.address.ip().to_canonical().is_loopback() {
+    if request.extensions().get::<Caller>().is_some() {
         return Ok(next.run(request).await);
     }
-    with_key(key, request, next).await
+    if loopback::is_local(peer.address, request.uri(), request.headers()) {
+        let mut response = next.run(request).await;
+        response.extensions_mut().insert(Caller(LOOPBACK.into()));
+        return Ok(response);
+    }
+    Err(refused(
+        "without a key this is for programs on this machine that ask for localhost, 127.0.0.1 or [::1] themselves, not \
+         through a proxy or a page of another site; others send a key as `Authorization: Bearer <key>` or \
+         `X-API-Key: <key>`",
+    ))
+}
+
+fn refused(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, detail)
 }
 
 /// Lets a request about accounts through where there are any.
@@ -83,12 +149,18 @@ mod tests {
 
     use super::*;
 
-    fn admits(name: &'static str, value: &str) -> bool {
+    fn presenting(name: &'static str, value: &str) -> HeaderMap {
         let value = HeaderValue::from_str(value).expect("a header value");
-        ApiKeyCheck::new("right").admits(&HeaderMap::from_iter([(
-            header::HeaderName::from_static(name),
-            value,
-        )]))
+        HeaderMap::from_iter([(header::HeaderName::from_static(name), value)])
+    }
+
+    fn caller(keys: &ApiKeyCheck, headers: &HeaderMap) -> Option<String> {
+        keys.caller(headers).map(|caller| caller.0.to_string())
+    }
+
+    fn admits(name: &'static str, value: &str) -> bool {
+        let keys = ApiKeyCheck::new([("default", "right")]);
+        caller(&keys, &presenting(name, value)).is_some()
     }
 
     #[test]
@@ -124,10 +196,10 @@ mod tests {
 
         #[test]
         fn only_the_key_opens(key in "[!-~]{1,40}", given in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let check = ApiKeyCheck::new(&key);
+            let check = ApiKeyCheck::new([("default", key.as_str())]);
             let with = |name: header::HeaderName, value: &[u8]| {
                 let value = HeaderValue::from_bytes(value).ok()?;
-                Some(check.admits(&HeaderMap::from_iter([(name, value)])))
+                Some(caller(&check, &HeaderMap::from_iter([(name, value)])).is_some())
             };
             let own = header::HeaderName::from_static("x-api-key");
             prop_assert_eq!(with(own.clone(), key.as_bytes()), Some(true));
@@ -139,5 +211,39 @@ mod tests {
             prop_assert!(with(header::AUTHORIZATION, &bearer).is_none_or(|admitted| admitted == is_key));
             prop_assert!(with(header::AUTHORIZATION, &given).is_none_or(|admitted| !admitted));
         }
+    }
+
+    #[test]
+    fn whoever_calls_is_known_by_the_key() {
+        let keys = ApiKeyCheck::new([("default", "a"), ("billing", "b"), ("games", "c")]);
+        for (key, name) in [("a", "default"), ("b", "billing"), ("c", "games")] {
+            let held_by = Some(name.to_owned());
+            assert_eq!(caller(&keys, &presenting("x-api-key", key)), held_by);
+        }
+        for key in ["", "d", "ab", "default", "billing"] {
+            assert_eq!(caller(&keys, &presenting("x-api-key", key)), None, "{key}");
+        }
+        assert_eq!(
+            caller(&ApiKeyCheck::new([]), &presenting("x-api-key", "")),
+            None
+        );
+
+        let mut both = presenting("x-api-key", "b");
+        both.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer wrong"),
+        );
+        assert_eq!(caller(&keys, &both).as_deref(), Some("billing"));
+    }
+
+    #[test]
+    fn keys_are_replaced_for_all_who_share_them() {
+        let keys = ApiKeyCheck::new([("default", "old"), ("billing", "kept")]);
+        let shared = keys.clone();
+        keys.replace([("billing", "kept"), ("games", "new")]);
+        let now = |key: &str| caller(&shared, &presenting("x-api-key", key));
+        assert_eq!(now("old"), None);
+        assert_eq!(now("kept").as_deref(), Some("billing"));
+        assert_eq!(now("new").as_deref(), Some("games"));
     }
 }

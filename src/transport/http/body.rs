@@ -9,13 +9,14 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use super::depth::{self, DEPTH_MAX};
 use super::problem::Problem;
 use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
 
 /// A body that is a JSON object, whatever its `Content-Type` claims.
 pub(super) struct Json<T>(pub(super) T);
 
-/// A body that is a JSON array.
+/// A body that is a JSON array. How deep its items are nested is checked by whoever parses each.
 pub(super) struct JsonArray<T>(pub(super) Vec<T>);
 
 /// Most bytes of a body.
@@ -44,7 +45,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        parse(&read(request, state).await?).map(Self)
+        parse_any_depth(&read(request, state).await?).map(Self)
     }
 }
 
@@ -81,8 +82,17 @@ pub(super) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Probl
     }
 }
 
-/// Reads JSON, naming the place of what does not fit.
+/// Reads JSON that is not nested too deep, naming the place of what does not fit.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    match depth::is_too_deep(bytes) {
+        true => Err(Problem::bad_request(format!(
+            "the body: arrays and objects are more than {DEPTH_MAX} levels deep in each other"
+        ))),
+        false => parse_any_depth(bytes),
+    }
+}
+
+fn parse_any_depth<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -161,6 +171,15 @@ mod tests {
         assert!(detail(r#"{"revision":"x"}"#).starts_with("`revision`: invalid type"));
         assert!(detail("{").starts_with("the body: EOF"));
         assert!(detail(r#"{"revision":1} x"#).starts_with("the body: trailing"));
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let parsed = |levels: usize| parse::<serde_json::Value>(nested(levels).as_bytes());
+        assert!(parsed(DEPTH_MAX).is_ok());
+        let detail = parsed(DEPTH_MAX + 1).expect_err("too deep").into_detail();
+        assert!(detail.contains("more than 64 levels"), "{detail}");
     }
 
     #[test]

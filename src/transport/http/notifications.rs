@@ -31,7 +31,7 @@ struct Object(Box<RawValue>);
 #[serde(try_from = "Box<RawValue>")]
 struct Objects(Box<RawValue>);
 
-/// What every client can read: no lone surrogates, no deeper than serde_json's own limit of 128.
+/// What every client can read: no lone surrogates.
 fn readable<T: DeserializeOwned>(json: &RawValue, needed: &str) -> Result<T, String> {
     serde_json::from_str(json.get()).map_err(|error| format!("{needed}: {error}"))
 }

@@ -1,0 +1,3 @@
+//! What hostile bytes, pages and callers do: nothing. One file for each kind of hostility.
+
+mod callers;
