@@ -266,7 +266,11 @@ async fn open_engine(
 ) -> Result<(Engine, Messages), OpenError> {
     match settings.engine {
         EngineKind::Memory => {
-            let (memory, messages) = Memory::open(incarnation, settings.redis.profile_ttl);
+            let (memory, messages) = Memory::open(
+                incarnation,
+                settings.redis.profile_ttl,
+                settings.auth.revocation_ttl,
+            );
             Ok((Engine::Memory(memory), messages))
         }
         EngineKind::Redis => {
@@ -293,6 +297,7 @@ fn redis_options(settings: &Settings) -> redis::Options {
         prefix: settings.redis.prefix.clone(),
         partitions: settings.redis.partitions,
         profile_ttl: settings.redis.profile_ttl,
+        revocation_ttl: settings.auth.revocation_ttl,
         command_timeout: settings.redis.command_timeout,
     }
 }

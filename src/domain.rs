@@ -14,6 +14,7 @@ pub mod matchmaking;
 pub mod presence;
 pub mod profile;
 pub mod replica;
+pub mod standing;
 pub mod token;
 mod topic;
 pub mod visibility;
@@ -42,7 +43,7 @@ use crate::clock::now_ms;
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
-    RegisteredConnection, TopicMessage,
+    RegisteredConnection, Revoked, TopicMessage,
 };
 use crate::ids::{ConnectionId, Incarnation, UserId};
 use crate::profiles::Profiles;
@@ -391,6 +392,17 @@ impl Hub {
     pub async fn disconnect_user(&self, user: UserId) -> Result<u64, NotifyError> {
         let nodes = self.0.engine.disconnect(user).await?;
         nodes.ok_or(NotifyError::AccountDeleted)
+    }
+
+    /// Revokes the user's tokens: closes every connection of the user, on every node, and refuses tokens that were
+    /// issued before now, or do not say when (`iat`), from now on. Most tokens say it in whole seconds: one issued in
+    /// this second counts as older. It is kept in mind for `auth.revocation_ttl`.
+    ///
+    /// # Errors
+    /// When the account was deleted or the engine cannot be reached.
+    pub async fn revoke_tokens(&self, user: UserId) -> Result<Revoked, NotifyError> {
+        let revoked = self.0.engine.revoke(user).await?;
+        revoked.ok_or(NotifyError::AccountDeleted)
     }
 
     /// Says that the account is gone: its connections are closed, its watchers are told, its tokens and late

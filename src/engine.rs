@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::ids::{ConnectionId, Incarnation, MatchId, Revision, UserId};
+use crate::ids::{ConnectionId, Incarnation, MatchId, Revision, SAFE_INTEGER_MAX, UserId};
 
 /// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
 const MESSAGES_MAX: usize = 1024;
@@ -91,6 +91,23 @@ pub enum OpenError {
     },
 }
 
+/// What decides whether a connection may count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Most connections that the user may have.
+    pub connections_max: u64,
+    /// When its token was issued, in ms since 1970; `None` where nobody can say.
+    pub issued_at_ms: Option<u64>,
+}
+
+impl Admission {
+    /// It was admitted once: limits and revocations are for newcomers.
+    pub const ADMITTED: Self = Self {
+        connections_max: SAFE_INTEGER_MAX,
+        issued_at_ms: Some(SAFE_INTEGER_MAX),
+    };
+}
+
 /// The outcome of registering a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
@@ -105,8 +122,28 @@ pub enum Registration {
     },
     /// The account was deleted; nothing was changed.
     AccountDeleted,
+    /// The user's tokens were revoked, and this one is not from after that; nothing was changed.
+    TokenRevoked,
     /// The user has as many connections as allowed; nothing was changed.
     TooManyConnections,
+}
+
+/// Which tokens of a user count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// None: the account was deleted.
+    pub deleted: bool,
+    /// Those issued at this time or after, in ms since 1970 on the engine's clock; all where it is 0.
+    pub revoked_before_ms: u64,
+}
+
+/// A revocation of a user's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// How many nodes were listening.
+    pub nodes: u64,
+    /// Tokens issued before this time are refused, in ms since 1970 on the engine's clock.
+    pub before_ms: u64,
 }
 
 /// The outcome of taking offline whose grace is over.
@@ -378,14 +415,14 @@ impl Engine {
         (user.get() % u64::from(self.partitions())) as u32
     }
 
-    /// Counts a connection of `user`; idempotent. At most `connections_max` are accepted per user.
+    /// Counts a connection of `user`, if it may count; idempotent.
     pub async fn register(
         &self,
         user: UserId,
         connection: ConnectionId,
-        connections_max: u64,
+        admission: Admission,
     ) -> Result<Registration, EngineError> {
-        either!(self.register(user, connection, connections_max))
+        either!(self.register(user, connection, admission))
     }
 
     /// Stops counting a connection of `user`; idempotent. After the last one the user goes offline when
@@ -469,6 +506,17 @@ impl Engine {
     /// deleted account.
     pub async fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
         either!(self.disconnect(user))
+    }
+
+    /// Refuses the tokens of the user that were issued before now, and has every connection of the user closed.
+    /// Returns `None` for a deleted account.
+    pub async fn revoke(&self, user: UserId) -> Result<Option<Revoked>, EngineError> {
+        either!(self.revoke(user))
+    }
+
+    /// Which tokens of `user` count.
+    pub async fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
+        either!(self.standing(user))
     }
 
     /// Marks the account as deleted for ever and says so; the user waits for no opponent any more. Returns how many

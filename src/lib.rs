@@ -40,7 +40,8 @@
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
 //! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
-//! | `domain/token.rs` | which tokens are valid, and whose they are |
+//! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
+//! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
 //! | `domain/doctor.rs` | answers the doctor: which connections this node holds |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |

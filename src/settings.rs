@@ -183,6 +183,9 @@ pub struct AuthSettings {
     /// How far the clocks of issuer and hub may differ, for `exp`, `nbf` and `iat`; whole seconds count.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
+    /// How long it is kept in mind that a user's tokens were revoked; longer than any token lives.
+    #[serde(with = "humantime_serde")]
+    pub revocation_ttl: Duration,
 }
 
 /// `[node]`: this process as one of many.
@@ -381,6 +384,7 @@ impl Default for AuthSettings {
             audience: None,
             user_id_claim: "sub".to_owned(),
             leeway: Duration::from_secs(5),
+            revocation_ttl: Duration::from_hours(400 * 24),
         }
     }
 }

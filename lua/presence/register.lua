@@ -8,28 +8,36 @@
 -- KEYS[6]  string  number of the last transition
 -- KEYS[7]  string  name of this life of the data
 -- KEYS[8]  hash    last updates of the user; the field "deleted" marks a deleted account
+-- KEYS[9]  string  tokens of the user that were issued before this time (ms) are refused
 -- ARGV[1]  int     user id
 -- ARGV[2]  string  incarnation of the owning node
 -- ARGV[3]  int     connection on that node
 -- ARGV[4]  int     most connections a user may have
 -- ARGV[5]  string  presence channel (same hash tag as the keys)
+-- ARGV[6]  int     when its token was issued (ms), 0 where nobody can say
 --
 -- RETURNS   { 'ok', refcount, revision of the last transition, connected at (ms) },
---           { 'deleted' } for a deleted account, { 'full' } at the limit: nothing is changed
+--           { 'deleted' } for a deleted account, { 'revoked' } for a token from before a revocation,
+--           { 'full' } at the limit: nothing is changed
 -- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user was offline
 -- REPEAT    safe: the same connection counts once and announces nothing
 
 local connections, owed, nodes = KEYS[1], KEYS[2], KEYS[3]
 local online, leaving          = KEYS[4], KEYS[5]
 local rev_key, epoch_key       = KEYS[6], KEYS[7]
-local profile                  = KEYS[8]
+local profile, revoked         = KEYS[8], KEYS[9]
 local user, incarnation        = ARGV[1], ARGV[2]
 local connection               = ARGV[3]
 local connections_max          = tonumber(ARGV[4])
 local channel                  = ARGV[5]
+local issued_at_ms             = tonumber(ARGV[6])
 
 if redis.call('HEXISTS', profile, 'deleted') == 1 then
   return { 'deleted' }
+end
+
+if issued_at_ms < tonumber(redis.call('GET', revoked) or 0) then
+  return { 'revoked' }
 end
 
 local field = incarnation .. '/' .. connection

@@ -77,21 +77,33 @@ impl Hub {
     /// # Errors
     /// When there is no such account, it was deleted, or Postgres cannot be reached.
     pub async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
-        let mark = self.profiles()?.marks(&[user]).await?.pop();
-        let deleted = mark.as_ref().is_some_and(|mark| mark.deleted)
-            || self.is_deleted_for_the_engine(user).await;
-        match mark {
-            _ if deleted => Err(ProfilesError::AccountDeleted(user).into()),
-            None => Err(ProfilesError::NoSuchUser(user).into()),
+        match self.expect_stored_account(user).await {
+            Ok(()) | Err(AccountError::Profiles(ProfilesError::NoSuchUser(_)))
+                if self.is_deleted_for_the_engine(user).await =>
+            {
+                Err(ProfilesError::AccountDeleted(user).into())
+            }
+            expected => expected,
+        }
+    }
+
+    /// Whether the account exists in Postgres and was not deleted there; for whoever has asked the engine already.
+    ///
+    /// # Errors
+    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    pub async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
+        match self.profiles()?.marks(&[user]).await?.pop() {
+            Some(mark) if mark.deleted => Err(ProfilesError::AccountDeleted(user).into()),
             Some(_) => Ok(()),
+            None => Err(ProfilesError::NoSuchUser(user).into()),
         }
     }
 
     /// Whether a back end said that the account is gone, also where Postgres was away then. An engine that cannot
     /// be reached says nothing: Postgres is the truth about accounts.
     async fn is_deleted_for_the_engine(&self, user: UserId) -> bool {
-        let stored = self.engine().stored(user).await;
-        stored.is_ok_and(|stored| stored.deleted)
+        let standing = self.engine().standing(user).await;
+        standing.is_ok_and(|standing| standing.deleted)
     }
 
     /// Creates an account, or changes it; without an avatar it keeps the one that it has.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::Hub;
+use super::token::Identity;
 use crate::engine::{EngineError, Registration};
 use crate::ids::{ConnectionId, UserId};
 
@@ -12,6 +13,9 @@ pub enum Refused {
     /// The account was deleted.
     #[error("the account was deleted")]
     AccountDeleted,
+    /// The user's tokens were revoked, and this one was not issued after that.
+    #[error("the user's tokens were revoked")]
+    TokenRevoked,
     /// The user has as many connections as allowed.
     #[error("the user has too many connections")]
     TooManyConnections,
@@ -40,19 +44,21 @@ pub struct Connection {
 }
 
 impl Hub {
-    /// Admits a connection of `user`, or of a guest. On return the user is counted, and updates about the
-    /// user reach the connection.
+    /// Admits a connection of whoever a valid token speaks for, or of a guest. On return the user is counted, and
+    /// updates about the user reach the connection.
     ///
     /// # Errors
-    /// When the account was deleted, the user has too many connections, or the engine cannot be reached.
+    /// When the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
+    /// be reached.
     pub async fn connect(
         &self,
         id: ConnectionId,
-        user: Option<UserId>,
+        identity: Option<Identity>,
     ) -> Result<Connection, Refused> {
-        if let Some(user) = user {
-            self.admit(id, user).await?;
+        if let Some(identity) = &identity {
+            self.admit(id, identity).await?;
         }
+        let user = identity.map(|identity| identity.user);
         self.count_connection(user, 1);
         Ok(Connection {
             hub: self.clone(),
@@ -62,7 +68,8 @@ impl Hub {
         })
     }
 
-    async fn admit(&self, id: ConnectionId, user: UserId) -> Result<(), Refused> {
+    async fn admit(&self, id: ConnectionId, identity: &Identity) -> Result<(), Refused> {
+        let user = identity.user;
         if self.presence().is_overdue() {
             let reason = "too many connections wait to be released".to_owned();
             return Err(EngineError::Unavailable(reason).into());
@@ -74,14 +81,16 @@ impl Hub {
             hold.load().await?;
         }
         // Told before counted: whatever happens to the account from the moment of counting on is heard.
-        hold.enter_own(id);
+        let entered = hold.enter_own(id);
         let connections_max = self.allowances().connections_per_user as u64;
-        let refused = match self.presence().register(user, id, connections_max).await {
+        let registered = self.presence().register(identity, id, connections_max).await;
+        let refused = match registered {
             Ok(Registration::Registered { since_ms, .. }) => {
-                self.topics().counts_since(user, id, since_ms);
+                self.topics().counts_since(user, id, since_ms, entered);
                 return Ok(());
             }
             Ok(Registration::AccountDeleted) => Refused::AccountDeleted,
+            Ok(Registration::TokenRevoked) => Refused::TokenRevoked,
             Ok(Registration::TooManyConnections) => Refused::TooManyConnections,
             Err(error) => error.into(),
         };

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use super::delivery::{Deliveries, Delivery, StatusChange};
 use super::matchmaking::Matchmaking;
 use super::replica::{Applied, Change, Replica};
+use super::token::Identity;
 use super::topic::Topics;
-use crate::engine::{Engine, EngineError, Registration, Transition};
+use crate::engine::{Admission, Engine, EngineError, Registration, Transition};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::Metrics;
 
@@ -106,15 +107,21 @@ impl Presence {
         self.replica.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection, unless the user has `limit` of them. Once it is registered, this node shows the user as
+    /// Counts a connection of whoever a valid token speaks for, unless the user has `limit` of them. Once it is
+    /// registered, this node shows the user as
     /// online.
     pub(crate) async fn register(
         &self,
-        user: UserId,
+        identity: &Identity,
         connection: ConnectionId,
         limit: u64,
     ) -> Result<Registration, EngineError> {
-        let registration = self.register_within(user, connection, limit).await?;
+        let user = identity.user;
+        let admission = Admission {
+            connections_max: limit,
+            issued_at_ms: identity.issued_at,
+        };
+        let registration = self.register_as(user, connection, admission).await?;
         if let Registration::Registered { revision, .. } = registration {
             self.wait_until_shown(user, revision).await;
         }
@@ -122,15 +129,15 @@ impl Presence {
     }
 
     /// Registers with the incarnation that the node has when it is done.
-    async fn register_within(
+    async fn register_as(
         &self,
         user: UserId,
         connection: ConnectionId,
-        limit: u64,
+        admission: Admission,
     ) -> Result<Registration, EngineError> {
         loop {
             let incarnation = self.engine.incarnation();
-            let registration = self.engine.register(user, connection, limit).await?;
+            let registration = self.engine.register(user, connection, admission).await?;
             if self.engine.incarnation() == incarnation {
                 return Ok(registration);
             }
@@ -143,10 +150,9 @@ impl Presence {
         connections: &[(UserId, ConnectionId)],
     ) -> Result<(), EngineError> {
         for batch in connections.chunks(REGISTER_BATCH_MAX) {
-            // They were admitted once; the limit is for newcomers.
             let registered = batch
                 .iter()
-                .map(|(user, id)| self.register_within(*user, *id, u64::MAX >> 11));
+                .map(|(user, id)| self.register_as(*user, *id, Admission::ADMITTED));
             try_join_all(registered).await?;
             // Whoever left meanwhile was released before it was registered again.
             for (user, id) in batch

@@ -96,6 +96,13 @@ pub(crate) struct Heard {
     pub(crate) is_new: bool,
 }
 
+/// How things stood when a connection of the user's own entered a topic.
+#[derive(Clone, Copy)]
+pub(crate) struct Entered {
+    /// The table's count.
+    interruptions: u64,
+}
+
 /// Keeps a topic in the table while a call waits for it.
 pub(crate) struct Hold {
     topics: Arc<Topics>,
@@ -165,14 +172,26 @@ impl Topics {
         }
     }
 
-    /// Notes since when a connection of the user's own counts, in ms on the engine's clock.
-    pub(crate) fn counts_since(&self, user: UserId, connection: ConnectionId, since_ms: u64) {
+    /// Notes since when a connection of the user's own counts, in ms on the engine's clock. Where messages may have
+    /// been missed since it `entered`, the topic is caught up with once more: that the connection is to be closed may
+    /// have been read before it was known to count.
+    pub(crate) fn counts_since(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        since_ms: u64,
+        entered: Entered,
+    ) {
         self.edit(user, |topic| {
             let at = topic.own.iter().position(|known| *known == connection);
             if let Some(since) = at.and_then(|at| topic.own_since_ms.get_mut(at)) {
                 *since = since_ms;
             }
         });
+        if self.table().interruptions != entered.interruptions {
+            self.edit(user, |topic| topic.behind = true);
+            self.try_again(user);
+        }
     }
 
     /// Takes a connection of the user's own out of the topic.
@@ -636,11 +655,14 @@ impl Hold {
     }
 
     /// Enters a connection of the user's own: from here on it is told what arrives on the topic.
-    pub(crate) fn enter_own(self, connection: ConnectionId) {
+    pub(crate) fn enter_own(self, connection: ConnectionId) -> Entered {
+        // Counted before it enters: an interruption in between is one too many, not one too few.
+        let interruptions = self.topics.table().interruptions;
         self.topics.edit(self.user, |topic| {
             Arc::make_mut(&mut topic.own).push(connection);
             topic.own_since_ms.push(u64::MAX);
         });
+        Entered { interruptions }
     }
 
     /// Has a connection of `viewer`, or of a guest, watch the user, and answers its question with what is known
@@ -707,5 +729,51 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.topics.edit(self.user, |topic| topic.holds -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::visibility::Visibility;
+    use crate::engine::memory::Memory;
+    use crate::engine::{Admission, Registration};
+    use crate::ids::Incarnation;
+
+    #[tokio::test]
+    async fn what_was_read_before_a_connection_counted_is_read_again() {
+        let long = Duration::from_secs(3600);
+        let (memory, _messages) = Memory::open(Incarnation::new("n"), long, long);
+        let engine = Engine::Memory(memory);
+        let accounts = Accounts::new(engine.clone(), Visibility::new(&[]), None);
+        let (deliveries, mut stream) = Deliveries::new();
+        let metrics = Arc::new(Metrics::new());
+        let topics = Topics::new(engine.clone(), Arc::new(accounts), deliveries, metrics);
+        let keeping = topics.clone();
+        let keeping = tokio::spawn(async move { keeping.keep_subscribed().await });
+
+        let (user, id) = (UserId::try_from(42).unwrap(), ConnectionId(1));
+        let mut hold = topics.hold(user);
+        hold.confirmed().await.unwrap();
+        let entered = hold.enter_own(id);
+        let registered = engine.register(user, id, Admission::ADMITTED).await;
+        let Ok(Registration::Registered { since_ms, .. }) = registered else {
+            panic!("{registered:?}");
+        };
+        // The message about it is lost, and the answer to the registration is late.
+        engine.disconnect(user).await.unwrap();
+        topics.interrupted();
+        while topics.is_behind(user) {
+            tokio::task::yield_now().await;
+        }
+        assert!(stream.try_recv().is_err(), "nothing counts yet");
+
+        topics.counts_since(user, id, since_ms, entered);
+        let delivered = tokio::time::timeout(Duration::from_secs(10), stream.recv());
+        match delivered.await.expect("it is told") {
+            Some(Delivery::Disconnect { own }) => assert_eq!(*own, [id]),
+            other => panic!("{other:?}"),
+        }
+        keeping.abort();
     }
 }

@@ -14,9 +14,9 @@ use tokio::sync::{broadcast, mpsc};
 
 use self::matchmaking::Matchmaking;
 use super::{
-    EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo, Position,
-    Published, Reaped, RegisteredConnection, Registration, Stored, TopicMessage, Transition,
-    Update, Views,
+    Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo,
+    Position, Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored,
+    TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
 use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
@@ -31,6 +31,7 @@ const EPOCH: &str = "memory";
 pub struct Memory {
     incarnation: Incarnation,
     profile_ttl_ms: u64,
+    revocation_ttl_ms: u64,
     state: Mutex<State>,
     matchmaking: Mutex<Matchmaking>,
     messages: broadcast::Sender<Message>,
@@ -43,6 +44,7 @@ struct State {
     /// Users without connections, by the time at which they go offline (ms).
     leaving: BTreeSet<(u64, UserId)>,
     profiles: HashMap<UserId, Profile>,
+    revocations: HashMap<UserId, Revocation>,
     topics: HashSet<UserId>,
     node: Option<LiveNode>,
 }
@@ -52,6 +54,14 @@ struct State {
 struct User {
     connections: BTreeMap<ConnectionId, u64>,
     offline_at_ms: Option<u64>,
+}
+
+/// Whose tokens are refused.
+struct Revocation {
+    /// Those issued before this time.
+    before_ms: u64,
+    /// When it is forgotten.
+    ends_at_ms: u64,
 }
 
 enum Profile {
@@ -74,16 +84,33 @@ impl Profile {
     }
 }
 
+impl State {
+    /// Which tokens of `user` count at this time.
+    fn standing(&self, user: UserId, now_ms: u64) -> Standing {
+        let revocation = self.revocations.get(&user);
+        let revocation = revocation.filter(|revocation| revocation.ends_at_ms > now_ms);
+        Standing {
+            deleted: matches!(self.profiles.get(&user), Some(Profile::Deleted)),
+            revoked_before_ms: revocation.map_or(0, |revocation| revocation.before_ms),
+        }
+    }
+}
+
 impl Memory {
-    /// Creates the engine, which forgets last updates `profile_ttl` after the newest one, and its stream of
-    /// messages.
-    pub fn open(incarnation: Incarnation, profile_ttl: Duration) -> (Arc<Self>, Messages) {
+    /// Creates the engine, which forgets last updates `profile_ttl` after the newest one and revocations after
+    /// `revocation_ttl`, and its stream of messages.
+    pub fn open(
+        incarnation: Incarnation,
+        profile_ttl: Duration,
+        revocation_ttl: Duration,
+    ) -> (Arc<Self>, Messages) {
         let (messages, arriving) = broadcast::channel(BUFFER);
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         tokio::spawn(forward(arriving, sender));
         let memory = Self {
             incarnation,
             profile_ttl_ms: profile_ttl.as_millis() as u64,
+            revocation_ttl_ms: revocation_ttl.as_millis() as u64,
             state: Mutex::default(),
             matchmaking: Mutex::default(),
             messages,
@@ -132,16 +159,20 @@ impl Memory {
         &self,
         user: UserId,
         connection: ConnectionId,
-        connections_max: u64,
+        admission: Admission,
     ) -> Result<Registration, EngineError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        if matches!(state.profiles.get(&user), Some(Profile::Deleted)) {
+        let standing = state.standing(user, now_ms());
+        if standing.deleted {
             return Ok(Registration::AccountDeleted);
+        }
+        if admission.issued_at_ms.unwrap_or(0) < standing.revoked_before_ms {
+            return Ok(Registration::TokenRevoked);
         }
         let known = state.users.get(&user);
         let full = known.is_some_and(|known| {
-            known.connections.len() as u64 >= connections_max
+            known.connections.len() as u64 >= admission.connections_max
                 && !known.connections.contains_key(&connection)
         });
         if full {
@@ -342,17 +373,43 @@ impl Memory {
     }
 
     pub(super) fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
-        if let Profile::Known {
-            disconnected_at_ms, ..
-        } = self
-            .state()
-            .profiles
-            .entry(user)
-            .or_insert_with(Profile::new)
-        {
-            *disconnected_at_ms = now_ms();
+        Ok(self.disconnect_in(&mut self.state(), user))
+    }
+
+    fn disconnect_in(&self, state: &mut State, user: UserId) -> Option<u64> {
+        let profile = state.profiles.entry(user).or_insert_with(Profile::new);
+        match profile {
+            Profile::Deleted => return None,
+            Profile::Known {
+                disconnected_at_ms, ..
+            } => *disconnected_at_ms = now_ms(),
         }
-        Ok(self.tell_existing(user, TopicMessage::Disconnect { before_ms: None }))
+        Some(self.tell_topic(state, user, TopicMessage::Disconnect { before_ms: None }))
+    }
+
+    pub(super) fn revoke(&self, user: UserId) -> Result<Option<Revoked>, EngineError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let now_ms = now_ms();
+        let Some(nodes) = self.disconnect_in(state, user) else {
+            return Ok(None);
+        };
+        // What was issued in the millisecond that has begun was issued before. The time never goes back.
+        let before_ms = state
+            .standing(user, now_ms)
+            .revoked_before_ms
+            .max(now_ms + 1);
+        let ends_at_ms = now_ms.saturating_add(self.revocation_ttl_ms);
+        let revocation = Revocation {
+            before_ms,
+            ends_at_ms,
+        };
+        state.revocations.insert(user, revocation);
+        Ok(Some(Revoked { nodes, before_ms }))
+    }
+
+    pub(super) fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
+        Ok(self.state().standing(user, now_ms()))
     }
 
     fn tell_existing(&self, user: UserId, message: TopicMessage) -> Option<u64> {
@@ -381,11 +438,13 @@ impl Memory {
             info: info.clone(),
             lease_ends_at_ms: now_ms + lease.as_millis() as u64,
         });
-        // What Redis does by itself: let last updates expire.
+        // What Redis does by itself: let last updates and revocations expire.
         state.profiles.retain(|_, profile| match profile {
             Profile::Known { updated_at_ms, .. } => *updated_at_ms + self.profile_ttl_ms > now_ms,
             Profile::Deleted => true,
         });
+        let revocations = &mut state.revocations;
+        revocations.retain(|_, revocation| revocation.ends_at_ms > now_ms);
         Ok(())
     }
 

@@ -26,8 +26,9 @@ use self::bus::Bus;
 use self::keys::Keys;
 use self::scripts::{Script, Scripts, unavailable};
 use super::{
-    EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position, Published,
-    Reaped, RegisteredConnection, Registration, Stored, Update, Views,
+    Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
+    Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored, Update,
+    Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub partitions: u32,
     /// How long last updates are kept after the newest one.
     pub profile_ttl: Duration,
+    /// How long revocations are kept.
+    pub revocation_ttl: Duration,
     /// How long one command may take, reconnecting included.
     pub command_timeout: Duration,
 }
@@ -77,6 +80,7 @@ pub struct Redis {
     commands: Client,
     bus: Bus,
     profile_ttl_ms: u128,
+    revocation_ttl_ms: u128,
 }
 
 impl Redis {
@@ -111,6 +115,7 @@ impl Redis {
             commands,
             bus,
             profile_ttl_ms: options.profile_ttl.as_millis(),
+            revocation_ttl_ms: options.revocation_ttl.as_millis(),
         };
         (redis, messages)
     }
@@ -189,7 +194,7 @@ impl Redis {
         &self,
         user: UserId,
         connection: ConnectionId,
-        connections_max: u64,
+        admission: Admission,
     ) -> Result<Registration, EngineError> {
         let partition = self.partition_of(user);
         let keys = vec![
@@ -201,13 +206,15 @@ impl Redis {
             self.keys.revision(partition),
             self.keys.epoch(partition),
             self.keys.profile(user),
+            self.keys.revoked(user),
         ];
         let args = vec![
             user.to_string(),
             self.incarnation().to_string(),
             connection.to_string(),
-            connections_max.to_string(),
+            admission.connections_max.to_string(),
             self.keys.presence_channel(partition),
+            admission.issued_at_ms.unwrap_or(0).to_string(),
         ];
         let answer: Vec<fred::types::Value> = self
             .scripts
@@ -217,6 +224,7 @@ impl Redis {
         let number = |at: usize| answer.get(at).and_then(fred::types::Value::as_u64);
         match answer.first().and_then(|status| status.as_str()).as_deref() {
             Some("deleted") => Ok(Registration::AccountDeleted),
+            Some("revoked") => Ok(Registration::TokenRevoked),
             Some("full") => Ok(Registration::TooManyConnections),
             Some("ok") => Ok(Registration::Registered {
                 refcount: number(1).unwrap_or(0),
@@ -485,6 +493,34 @@ impl Redis {
             .call(&self.commands, keys, args)
             .await?;
         Ok(u64::try_from(nodes).ok())
+    }
+
+    pub(super) async fn revoke(&self, user: UserId) -> Result<Option<Revoked>, EngineError> {
+        let mut keys = self.request_keys(user);
+        keys.push(self.keys.revoked(user));
+        let args = vec![
+            self.profile_ttl_ms.to_string(),
+            self.revocation_ttl_ms.to_string(),
+            self.keys.topic(user),
+        ];
+        let (nodes, before_ms): (i64, u64) =
+            self.scripts.revoke.call(&self.commands, keys, args).await?;
+        let nodes = u64::try_from(nodes).ok();
+        Ok(nodes.map(|nodes| Revoked { nodes, before_ms }))
+    }
+
+    pub(super) async fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
+        // Sent together, in one round trip: neither says anything about the other.
+        let (deleted, revoked_before_ms) = tokio::try_join!(
+            self.commands
+                .hexists::<bool, _, _>(self.keys.profile(user), "deleted"),
+            self.commands.get::<Option<u64>, _>(self.keys.revoked(user)),
+        )
+        .map_err(unavailable)?;
+        Ok(Standing {
+            deleted,
+            revoked_before_ms: revoked_before_ms.unwrap_or(0),
+        })
     }
 
     /// Where the answer to a new request is kept, and what says that the account was deleted.

@@ -24,6 +24,9 @@ const PARTITIONS_MAX: u32 = 1024;
 /// More than this is no difference between clocks but a longer life for stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
+/// No token lives longer, and Redis has a limit, too.
+const REVOCATION_TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
 const POOL_MAX: usize = 1000;
 
@@ -269,6 +272,11 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         auth.leeway <= LEEWAY_MAX,
         "auth.leeway",
         format!("must be at most {}", humantime::format_duration(LEEWAY_MAX)),
+    )?;
+    check(
+        !auth.revocation_ttl.is_zero() && auth.revocation_ttl <= REVOCATION_TTL_MAX,
+        "auth.revocation_ttl",
+        "must be more than 0 and at most 100years: longer than any token lives",
     )
 }
 
@@ -621,6 +629,18 @@ mod tests {
             }),
             "auth.previous_secret and auth.previous_public_key_file are both set: remove one of them"
         );
+    }
+
+    #[test]
+    fn a_revocation_is_kept_for_a_while() {
+        for (bad, good) in [
+            (Duration::ZERO, Duration::from_millis(1)),
+            (Duration::MAX, Duration::from_hours(24 * 36525)),
+        ] {
+            let ttl = |ttl| fault(|settings| settings.auth.revocation_ttl = ttl);
+            assert_eq!(ttl(bad).as_deref(), Some("auth.revocation_ttl"));
+            assert_eq!(ttl(good), None);
+        }
     }
 
     #[test]

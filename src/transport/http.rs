@@ -69,7 +69,7 @@ impl FromRef<Internal> for BodyMax {
         description = "For back ends and operators. Every route takes a key as `Authorization: Bearer` or `X-API-Key`. \
                        JSON has at most 64 levels of arrays and objects in each other."
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, accounts::Disconnection)),
     security(("bearer" = []), ("key" = []))
 )]
 struct Description;

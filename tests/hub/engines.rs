@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{ADA, BOB, Client, Cluster, Connecting, MARKER, Offline, Online, eventually};
+use crate::harness::{
+    ADA, BOB, Client, Cluster, Connecting, MARKER, Offline, Online, eventually, issued, token,
+};
 
 /// One test per engine for each part of the contract.
 macro_rules! on_both_engines {
@@ -33,6 +35,9 @@ on_both_engines! {
     notifies;
     /// Goal: a user can be sent away, and come back. Method: two tabs.
     disconnects;
+    /// Goal: revoked tokens stay out, newer ones do not. Method: two tabs; tokens around the time of the revocation, and
+    /// once more after the node's next heartbeat.
+    revokes;
     /// Goal: a deleted account stays out. Method: a tab, a watcher, a second attempt.
     deletes;
     /// Goal: a batch does its good items. Method: one bad item among good ones.
@@ -167,6 +172,44 @@ async fn disconnects(cluster: &Cluster) {
     }
     cluster.wait_for_refcount(ADA, 0).await;
     cluster.connect(0, ADA).await;
+}
+
+async fn revokes(cluster: &Cluster) {
+    let mut tabs = [
+        cluster.connect(0, ADA).await,
+        cluster.connect(far(cluster), ADA).await,
+    ];
+    let body = json!({ "revoke": true });
+    let answer = cluster.notify(far(cluster), ADA, "disconnect", body).await;
+    assert_eq!(answer["nodes"], cluster.len(), "{answer}");
+    let before = answer["revokedBefore"].as_u64().expect("a time");
+    for tab in &mut tabs {
+        assert_eq!(tab.next_event("kicked").await["code"], "kicked");
+        assert_eq!(tab.next_disconnect().await, "io server disconnect");
+    }
+    let lease_ends = async || {
+        let nodes = cluster.get(0, "/api/v1/nodes").await.json;
+        nodes["nodes"][0]["leaseEndsAt"].as_u64()
+    };
+    for _ in 0..2 {
+        for old in [token(ADA), issued(ADA, before - 1)] {
+            let old = Connecting::token(&old);
+            assert_eq!(cluster.refusal(0, old).await, "invalid_token");
+        }
+        let newer = issued(ADA, before);
+        let tab = cluster.connect_with(0, Connecting::token(&newer)).await;
+        let refresh = async |token: &str| {
+            let payload = json!({ "token": token });
+            tab.emit_ack("refresh-token", payload).await["ok"].clone()
+        };
+        assert_eq!(refresh(&token(ADA)).await, false);
+        assert_eq!(refresh(&newer).await, true);
+        let now = lease_ends().await;
+        eventually("the node's next heartbeat", async || {
+            (lease_ends().await > now).then_some(())
+        })
+        .await;
+    }
 }
 
 async fn deletes(cluster: &Cluster) {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Record, Status::Offline, Status::Online};
 pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
-pub use connecting::{Connecting, now_seconds, sign};
+pub use connecting::{Connecting, issued, now_seconds, sign, token};
 pub use http::Answer;
 pub use postgres::{Postgres, profiles};
 pub use process::{project_root, run, scratch, vigie};

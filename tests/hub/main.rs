@@ -24,6 +24,7 @@ mod payloads;
 mod postgres;
 mod presence;
 mod profiles;
+mod revocation;
 mod scripts;
 mod tokens;
 mod visibility;

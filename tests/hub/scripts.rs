@@ -214,7 +214,7 @@ fn key(name: impl std::fmt::Display) -> String {
 }
 
 /// Every script that nodes call when something happens, not by the clock.
-const CALLED: [(&str, &str); 17] = [
+const CALLED: [(&str, &str); 18] = [
     ("claim", include_str!("../../lua/meta/claim.lua")),
     ("begin", include_str!("../../lua/lease/begin.lua")),
     ("position", include_str!("../../lua/presence/position.lua")),
@@ -227,6 +227,7 @@ const CALLED: [(&str, &str); 17] = [
         "disconnect",
         include_str!("../../lua/account/disconnect.lua"),
     ),
+    ("revoke", include_str!("../../lua/account/revoke.lua")),
     ("delete", include_str!("../../lua/account/delete.lua")),
     ("enqueue", include_str!("../../lua/matchmaking/enqueue.lua")),
     ("cancel", include_str!("../../lua/matchmaking/cancel.lua")),
@@ -285,6 +286,11 @@ async fn a_flushed_script_cache_goes_unnoticed() {
     cluster.notify(1, ADA, "disconnect", json!({})).await;
     assert_eq!(tab.next_event("kicked").await["code"], "kicked");
     assert_eq!(observer.next_status().await, (ADA, Offline));
+
+    flush(&cluster, &mut seen).await;
+    let revoke = json!({ "revoke": true });
+    let revoked = cluster.notify(1, ADA, "disconnect", revoke).await;
+    assert!(revoked["revokedBefore"].is_u64(), "{revoked}");
 
     flush(&cluster, &mut seen).await;
     cluster.notify(1, ADA, "account-deleted", json!({})).await;

@@ -122,6 +122,11 @@ impl Keys {
         self.of_user(user, "profile")
     }
 
+    /// Since when the user's tokens count: those issued before are refused.
+    pub(crate) fn revoked(&self, user: UserId) -> String {
+        self.of_user(user, "revoked")
+    }
+
     pub(crate) fn topic(&self, user: UserId) -> String {
         self.of_user(user, "user")
     }

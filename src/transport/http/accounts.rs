@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Json, User};
+use super::body::{Json, OptionalJson, User};
 use super::events::Reached;
 use super::problem::Problem;
 use super::{Internal, checks, users};
@@ -64,20 +64,54 @@ pub(super) async fn deleted(
     Ok(axum::Json(Reached { nodes }))
 }
 
-/// Closes every connection of the user, on every node.
+/// `{ revoke? }`
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Disconnection {
+    /// Whether the user's tokens are refused that were issued before now.
+    revoke: bool,
+}
+
+/// How far it went.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Disconnected {
+    /// How many nodes were listening.
+    nodes: u64,
+    /// Where tokens were revoked: those issued before this time are refused, in milliseconds since 1970.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_before: Option<u64>,
+}
+
+/// Closes every connection of the user, on every node. With `revoke` the user's tokens that were issued before now
+/// are refused from then on: sign in again. A token counts as issued at its `iat`, which usually has whole seconds, so
+/// one that was issued in the same second counts as older; one without `iat` is refused.
 #[utoipa::path(
     post,
     path = "/api/v1/users/{id}/disconnect",
     params(("id" = u64, Path, description = "the user")),
+    // Named, because an `Option` would be described as `null`, which is no way to leave it out.
+    request_body(content = ref("#/components/schemas/Disconnection"), description = "may be left out"),
     responses(
-        (status = 200, description = "published", body = Reached),
+        (status = 200, description = "published, and revoked where asked for", body = Disconnected),
         (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn disconnect(
     State(internal): State<Internal>,
     User(user): User,
-) -> Result<axum::Json<Reached>, Problem> {
-    let nodes = internal.hub.disconnect_user(user).await?;
-    Ok(axum::Json(Reached { nodes }))
+    OptionalJson(body): OptionalJson<Disconnection>,
+) -> Result<axum::Json<Disconnected>, Problem> {
+    let (nodes, revoked_before) = match body.revoke {
+        true => {
+            let revoked = internal.hub.revoke_tokens(user).await?;
+            (revoked.nodes, Some(revoked.before_ms))
+        }
+        false => (internal.hub.disconnect_user(user).await?, None),
+    };
+    Ok(axum::Json(Disconnected {
+        nodes,
+        revoked_before,
+    }))
 }

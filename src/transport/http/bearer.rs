@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::Public;
 use super::problem::Problem;
 use crate::domain::account::AccountError;
+use crate::domain::standing::Acceptance;
 use crate::ids::UserId;
 use crate::profiles::ProfilesError;
 use crate::transport::protocol::ConnectErrorCode;
@@ -22,10 +23,10 @@ impl FromRequestParts<Public> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, public: &Public) -> Result<Self, Problem> {
-        let Some(user) = signed_in(&parts.headers, public)? else {
+        let Some(user) = signed_in(&parts.headers, public).await? else {
             return Ok(Self(None));
         };
-        match public.hub.expect_account(user).await {
+        match public.hub.expect_stored_account(user).await {
             // Somebody of whom Postgres knows nothing yet is a stranger to everybody.
             Ok(()) | Err(AccountError::Profiles(ProfilesError::NoSuchUser(_))) => {
                 Ok(Self(Some(user)))
@@ -39,12 +40,12 @@ impl FromRequestParts<Public> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, public: &Public) -> Result<Self, Problem> {
-        let user = signed_in(&parts.headers, public)?.ok_or_else(|| {
+        let user = signed_in(&parts.headers, public).await?.ok_or_else(|| {
             let detail = "this is for users; send `Authorization: Bearer <token>`";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
         })?;
         let caller = Self(user);
-        let account = public.hub.expect_account(user).await;
+        let account = public.hub.expect_stored_account(user).await;
         account
             .map(|()| caller)
             .map_err(|error| caller.problem(error))
@@ -56,14 +57,14 @@ impl Caller {
     pub(super) fn problem(self, error: AccountError) -> Problem {
         match error {
             AccountError::Profiles(ProfilesError::AccountDeleted(user)) if user == self.0 => {
-                refused(ConnectErrorCode::AccountDeleted, "sign in as somebody else")
+                account_deleted()
             }
             error => error.into(),
         }
     }
 }
 
-fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId>, Problem> {
+async fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId>, Problem> {
     let Some(token) = token_of(headers)? else {
         return Ok(None);
     };
@@ -72,7 +73,20 @@ fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId>, Pro
         tracing::debug!(%error, "refused a token");
         refused(error.into(), "sign in again")
     })?;
-    Ok(Some(identity.user))
+    match public.hub.accepts(&identity).await {
+        Ok(Acceptance::Accepted) => Ok(Some(identity.user)),
+        Ok(Acceptance::Revoked) => {
+            let advice = "the token was revoked; sign in again";
+            Err(refused(ConnectErrorCode::InvalidToken, advice))
+        }
+        Ok(Acceptance::AccountDeleted) => Err(account_deleted()),
+        Err(error) => {
+            tracing::warn!(%error, "could not ask whether a token is accepted");
+            let detail =
+                "Redis cannot be reached, so nobody knows whether the token is accepted; try again";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+        }
+    }
 }
 
 /// The token in the header; none for a guest.
@@ -98,6 +112,10 @@ fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 fn no_token() -> Problem {
     let advice = "send one `Authorization: Bearer <token>`, or none as a guest";
     refused(ConnectErrorCode::InvalidToken, advice)
+}
+
+fn account_deleted() -> Problem {
+    refused(ConnectErrorCode::AccountDeleted, "sign in as somebody else")
 }
 
 /// A token is refused with the word that sockets are refused with.

@@ -16,6 +16,9 @@ use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
 /// A body that is a JSON object, whatever its `Content-Type` claims.
 pub(super) struct Json<T>(pub(super) T);
 
+/// A body that is a JSON object, or none at all, which stands for `{}`.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
 /// A body that is a JSON array. How deep its items are nested is checked by whoever parses each.
 pub(super) struct JsonArray<T>(pub(super) Vec<T>);
 
@@ -33,6 +36,23 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         parse_object(&read(request, state).await?).map(Self)
+    }
+}
+
+impl<S, T> FromRequest<S> for OptionalJson<T>
+where
+    S: Send + Sync,
+    BodyMax: FromRef<S>,
+    T: DeserializeOwned + Default,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = read(request, state).await?;
+        match bytes.is_empty() {
+            true => Ok(Self(T::default())),
+            false => parse_object(&bytes).map(Self),
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Sockets {
         // Opened first: what is told to the user from the moment of admission on waits here.
         let outlet = self.outlets.open(id, carrier.clone());
         let user = identity.map(|identity| identity.user);
-        let connection = match self.hub.connect(id, user).await {
+        let connection = match self.hub.connect(id, identity).await {
             Ok(connection) => connection,
             Err(refused) => {
                 self.outlets.close(id);
@@ -141,6 +141,10 @@ fn token_of(auth: Option<&RawValue>) -> Result<Option<String>, ConnectErrorCode>
 fn refused_code(refused: &Refused) -> ConnectErrorCode {
     match refused {
         Refused::AccountDeleted => ConnectErrorCode::AccountDeleted,
+        Refused::TokenRevoked => {
+            tracing::debug!(error = %refused, "refused a token");
+            ConnectErrorCode::InvalidToken
+        }
         Refused::TooManyConnections => ConnectErrorCode::TooManyConnections,
         Refused::Engine(error) => {
             tracing::warn!(%error, "could not admit a user");

@@ -14,6 +14,7 @@ use super::reply::Question;
 use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
 use crate::domain::matchmaking::JoinError;
+use crate::domain::standing::Acceptance;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
 use crate::transport::protocol::{
@@ -174,8 +175,8 @@ impl Session {
             let message = "a guest has no token to refresh; sign in by connecting with one";
             return self.refuse(question, ErrorCode::NotSignedIn, message);
         };
-        match self.sockets.tokens.verify(token) {
-            Ok(identity) if identity.user == user => {
+        match self.accept(user, token).await {
+            Ok(identity) => {
                 self.expiry = Some(Expiry::of(
                     &identity,
                     self.sockets.tokens.leeway(),
@@ -191,18 +192,33 @@ impl Session {
                 )
                 .await;
             }
-            Ok(_) => self.refuse(
-                question,
-                ErrorCode::InvalidToken,
-                "the token is another user's",
-            ),
+            Err((code, message)) => self.refuse(question, code, message),
+        }
+    }
+
+    /// Who the token speaks for, if that is `user` and the token is accepted; why not, else.
+    async fn accept(
+        &self,
+        user: UserId,
+        token: &str,
+    ) -> Result<Identity, (ErrorCode, &'static str)> {
+        let invalid = |message| Err((ErrorCode::InvalidToken, message));
+        let connection = self.connection.id();
+        let identity = match self.sockets.tokens.verify(token) {
+            Ok(identity) if identity.user == user => identity,
+            Ok(_) => return invalid("the token is another user's"),
             Err(error) => {
-                tracing::debug!(connection = %self.connection.id(), %error, "refused a token");
-                self.refuse(
-                    question,
-                    ErrorCode::InvalidToken,
-                    "the token is not valid, or has expired",
-                );
+                tracing::debug!(%connection, %error, "refused a token");
+                return invalid("the token is not valid, or has expired");
+            }
+        };
+        match self.sockets.hub.accepts(&identity).await {
+            Ok(Acceptance::Accepted) => Ok(identity),
+            Ok(Acceptance::Revoked) => invalid("the token was revoked; sign in again"),
+            Ok(Acceptance::AccountDeleted) => invalid("the account was deleted"),
+            Err(error) => {
+                tracing::debug!(%connection, %error, "could not ask whether a token is accepted");
+                Err((ErrorCode::Unavailable, UNREACHABLE))
             }
         }
     }

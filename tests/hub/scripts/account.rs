@@ -1,4 +1,4 @@
-//! `lua/account/`: accounts that are deleted.
+//! `lua/account/`: accounts that are deleted, users who are disconnected, tokens that are revoked.
 
 use serde_json::{Value, json};
 
@@ -6,6 +6,7 @@ use super::{LARGEST, Server, key, number};
 use crate::harness::{ADA, BOB};
 
 const DISCONNECT: &str = include_str!("../../../lua/account/disconnect.lua");
+const REVOKE: &str = include_str!("../../../lua/account/revoke.lua");
 const DELETE: &str = include_str!("../../../lua/account/delete.lua");
 
 pub async fn delete(server: &Server, user: u64) -> Value {
@@ -18,6 +19,23 @@ async fn disconnect(server: &Server, request: &str, keep_ms: u64) -> Value {
     let keys = [key(format_args!("request:{request}")), profile(ADA)];
     let args = [keep_ms.to_string(), key("user:42")];
     server.run(DISCONNECT, keys, &args).await
+}
+
+/// Nodes that listened, or -1, and before when Ada's tokens are refused. Her profile and the revocation are kept for
+/// so many milliseconds.
+pub async fn revoke(
+    server: &Server,
+    request: &str,
+    (keep_ms, keep_revoked_ms): (u64, u64),
+) -> Value {
+    let request = key(format_args!("request:{request}"));
+    let keys = [request, profile(ADA), key("revoked:42")];
+    let args = [
+        keep_ms.to_string(),
+        keep_revoked_ms.to_string(),
+        key("user:42"),
+    ];
+    server.run(REVOKE, keys, &args).await
 }
 
 fn profile(user: u64) -> String {
@@ -152,6 +170,92 @@ async fn a_deleted_account_is_not_disconnected() {
     let mut topic = server.listen(&key("user:42")).await;
     assert_eq!(disconnect(&server, "r1", 60_000).await, 0);
     assert_eq!(disconnect(&server, "r2", 60_000).await, -1);
+    assert_eq!(server.contents().await, before);
+    topic.hears_nothing().await;
+}
+
+/// Goal: revoking keeps from when on tokens count, leaves the mark of a disconnection, and says so once.
+/// Method: the answer, what is stored and for how long, the message; Redis's time encloses both.
+#[tokio::test]
+async fn revoking_is_disconnecting_with_a_memory() {
+    let server = Server::start().await;
+    let mut topic = server.listen(&key("user:42")).await;
+    let before = server.now_ms().await;
+    let answer = revoke(&server, "r1", (60_000, 90_000)).await;
+    let after = server.now_ms().await;
+    assert_eq!(answer[0], 1, "{answer}");
+    assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
+    topic.hears_nothing().await;
+
+    let revoked = number(&answer[1]);
+    // The millisecond that had begun counts as before.
+    let within = before + 1..=after + 1;
+    assert!(within.contains(&revoked), "{before} {revoked} {after}");
+    let stored = server.command(&["GET", &key("revoked:42")]).await;
+    assert_eq!(stored, revoked.to_string());
+    let fields = server.hash(&profile(ADA)).await;
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["disconnected"]);
+    assert_eq!(number(&json!(fields["disconnected"])), revoked - 1);
+    for (name, kept_ms) in [(profile(ADA), 60_000), (key("revoked:42"), 90_000)] {
+        let left_ms = number(&server.command(&["PTTL", &name]).await);
+        assert!((kept_ms - 10_000..=kept_ms).contains(&left_ms), "{name}");
+    }
+}
+
+/// Goal: a request that is repeated revokes nothing that was issued meanwhile: it is answered the same and nothing is
+/// said. A new one moves the time on.
+/// Method: another time and another day in between.
+#[tokio::test]
+async fn a_request_revokes_once() {
+    let server = Server::start().await;
+    let answer = revoke(&server, "r1", (60_000, 60_000)).await;
+    assert_eq!(answer[0], 0, "{answer}");
+    server
+        .command(&["SET", &key("revoked:42"), "1700000000000"])
+        .await;
+    let before = server.contents().await;
+    let mut topic = server.listen(&key("user:42")).await;
+    assert_eq!(revoke(&server, "r1", (60_000, 60_000)).await, answer);
+    assert_eq!(server.contents().await, before);
+    topic.hears_nothing().await;
+    let left_ms = number(&server.command(&["PTTL", &key("request:r1")]).await);
+    assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
+
+    let again = revoke(&server, "r2", (60_000, 60_000)).await;
+    assert_eq!(again[0], 1, "{again}");
+    assert!(number(&again[1]) >= number(&answer[1]), "{again}");
+    assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
+}
+
+/// Goal: the time never goes back, also where Redis's clock was set back; how long it is kept begins anew.
+/// Method: a time from the year 2100 that has ten seconds left.
+#[tokio::test]
+async fn a_revocation_moves_forward_only() {
+    let server = Server::start().await;
+    let later = 4_102_444_800_000_u64;
+    let text = later.to_string();
+    server
+        .command(&["SET", &key("revoked:42"), &text, "PX", "10000"])
+        .await;
+    let answer = revoke(&server, "r1", (60_000, 60_000)).await;
+    assert_eq!(answer, json!([0, later]));
+    assert_eq!(server.command(&["GET", &key("revoked:42")]).await, text);
+    let left_ms = number(&server.command(&["PTTL", &key("revoked:42")]).await);
+    assert!(left_ms > 10_000, "{left_ms}");
+}
+
+/// Goal: a deleted account has no tokens to revoke; a request answered before keeps its answer.
+/// Method: one request before the deletion, repeated after it, and a new one.
+#[tokio::test]
+async fn a_deleted_account_has_nothing_to_revoke() {
+    let server = Server::start().await;
+    let answer = revoke(&server, "r1", (60_000, 60_000)).await;
+    delete(&server, ADA).await;
+    let before = server.contents().await;
+    let mut topic = server.listen(&key("user:42")).await;
+    assert_eq!(revoke(&server, "r1", (60_000, 60_000)).await, answer);
+    let refused = revoke(&server, "r2", (60_000, 60_000)).await;
+    assert_eq!(refused, json!([-1, 0]));
     assert_eq!(server.contents().await, before);
     topic.hears_nothing().await;
 }

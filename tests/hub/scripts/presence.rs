@@ -38,6 +38,17 @@ async fn register_up_to(
     node: &str,
     connection: u64,
 ) -> Value {
+    register_with(server, (connections_max, 0), user, node, connection).await
+}
+
+/// Registers a connection with so many allowed, and a token issued at that time (ms).
+async fn register_with(
+    server: &Server,
+    (connections_max, issued_at_ms): (u64, u64),
+    user: u64,
+    node: &str,
+    connection: u64,
+) -> Value {
     let keys = [
         key(format_args!("conns:{user}")),
         key(format_args!("node:{node}")),
@@ -47,6 +58,7 @@ async fn register_up_to(
         key("rev"),
         key("epoch"),
         key(format_args!("profile:{user}")),
+        key(format_args!("revoked:{user}")),
     ];
     let args = [
         user.to_string(),
@@ -54,6 +66,7 @@ async fn register_up_to(
         connection.to_string(),
         connections_max.to_string(),
         key("presence"),
+        issued_at_ms.to_string(),
     ];
     let mut answer = server.run(REGISTER, keys, &args).await;
     let words = answer.as_array_mut().expect("a list");

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::{
-    LONG_MS, expire, next_transition, position, presence, register, register_up_to, release,
+    LONG_MS, MANY, expire, next_transition, position, presence, register, register_up_to,
+    register_with, release,
 };
 use crate::harness::{ADA, BOB};
-use crate::scripts::account::delete;
-use crate::scripts::{Server, key, number};
+use crate::scripts::account::{delete, revoke};
+use crate::scripts::{LARGEST, Server, key, number};
 
 /// Goal: the first connection of a user puts the user online, is recorded where it belongs, and is
 /// announced as documented. Method: every key, and the message to the letter.
@@ -124,4 +125,52 @@ async fn a_deleted_account_stays_out() {
         next_transition(&server, &mut presence).await,
         (2, vec![], vec![ADA])
     );
+}
+
+/// Goal: after a revocation a connection registers only with a token that is not older; one that was admitted before
+/// registers again whatever its token.
+/// Method: a connection from before; tokens without a time, from before, from that very millisecond and from after;
+/// the same by repetition, with the largest time, as nodes do for connections that they hold.
+#[tokio::test]
+async fn a_revoked_token_stays_out() {
+    let server = Server::start().await;
+    let with = async |issued_at_ms, user, connection| {
+        register_with(&server, (MANY, issued_at_ms), user, "a.1", connection).await
+    };
+    assert_eq!(
+        with(0, ADA, 1).await,
+        json!(["ok", 1, 1]),
+        "nothing revoked"
+    );
+    let revoked = number(&revoke(&server, "r1", (60_000, 60_000)).await[1]);
+    let before = server.contents().await;
+    let mut presence = presence(&server).await;
+    for issued_at_ms in [0, 1, revoked - 1] {
+        assert_eq!(with(issued_at_ms, ADA, 2).await, json!(["revoked"]));
+        assert_eq!(with(issued_at_ms, ADA, 1).await, json!(["revoked"]));
+    }
+    assert_eq!(server.contents().await, before);
+    assert_eq!(with(LARGEST, ADA, 1).await, json!(["ok", 1, 1]));
+    assert_eq!(server.contents().await, before, "registered again");
+    presence.hears_nothing().await;
+
+    assert_eq!(with(revoked, ADA, 2).await, json!(["ok", 2, 1]));
+    assert_eq!(with(revoked + 1, ADA, 3).await, json!(["ok", 3, 1]));
+    assert_eq!(with(0, BOB, 4).await, json!(["ok", 1, 2]), "nobody else");
+    delete(&server, ADA).await;
+    assert_eq!(with(0, ADA, 5).await, json!(["deleted"]));
+}
+
+/// Goal: a revocation is not refused for the number of connections, and the other way round.
+/// Method: at the limit, tokens from before and after.
+#[tokio::test]
+async fn a_revoked_token_is_told_before_the_limit() {
+    let server = Server::start().await;
+    let revoked = number(&revoke(&server, "r1", (60_000, 60_000)).await[1]);
+    let with = async |issued_at_ms, connection| {
+        register_with(&server, (1, issued_at_ms), ADA, "a.1", connection).await
+    };
+    assert_eq!(with(revoked, 1).await, json!(["ok", 1, 1]));
+    assert_eq!(with(revoked - 1, 2).await, json!(["revoked"]));
+    assert_eq!(with(revoked, 2).await, json!(["full"]));
 }
