@@ -33,6 +33,7 @@
 //! | `transport/socket/delivery.rs`, `outlet.rs` | writes what the domain wants told |
 //! | `transport/http/` | routes, one file for each subject |
 //! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
+//! | `transport/http/headers.rs` | what every answer says to browsers |
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
 //! | `domain/topic.rs` | who cares about whom on this node; which topics it listens to; what was last delivered |
 //! | `domain/connection.rs` | one connection: admission, watching, end |

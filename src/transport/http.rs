@@ -10,6 +10,7 @@ mod checks;
 mod depth;
 mod events;
 mod friends;
+mod headers;
 mod health;
 mod loopback;
 mod matches;
@@ -118,5 +119,6 @@ pub fn internal(state: Internal) -> Router {
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
     .layer(from_fn_with_state(Audit::default(), audit::note))
     .layer(from_fn_with_state(state.keys.clone(), access::identify))
+    .layer(map_response(headers::guard))
     .with_state(state)
 }

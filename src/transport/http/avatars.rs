@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::bearer::Caller;
 use super::body::Json;
+use super::headers::CROSS_ORIGIN;
 use super::problem::Problem;
 use super::{Public, checks, me};
 use crate::ids::UserId;
@@ -65,6 +66,8 @@ pub(super) async fn show(
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; sandbox"),
         ),
+        // Pages of every site show who plays here.
+        CROSS_ORIGIN,
     ];
     if is_known(&headers, &tag) {
         let answer = (StatusCode::NOT_MODIFIED, common, [(header::ETAG, tag)]);

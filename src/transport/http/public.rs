@@ -13,7 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::with_accounts;
 use super::body::BodyMax;
 use super::problem::Problem;
-use super::{avatars, friends, health, me, users};
+use super::{avatars, friends, headers, health, me, users};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::transport::limits::CurrentLimits;
@@ -58,8 +58,9 @@ pub fn public(state: Public, sockets: Router) -> Router {
             Problem::not_found("there is nothing here; sockets connect to /socket.io/")
         })
         .merge(sockets.layer(own_pages.clone()))
-        .merge(api(state).layer(own_pages).layer(map_response(guarded)))
+        .merge(api(state).layer(own_pages).layer(map_response(varying)))
         .layer(cors(origins))
+        .layer(map_response(headers::guard))
 }
 
 /// The routes about accounts, which are there with Postgres.
@@ -82,14 +83,10 @@ fn api(state: Public) -> Router {
         .with_state(state)
 }
 
-/// What is shown depends on who asks, so nobody keeps it, except what says that it may be kept.
-async fn guarded(mut response: Response) -> Response {
+/// What is shown depends on who asks, except where it says that it may be kept.
+async fn varying(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     if !headers.contains_key(header::CACHE_CONTROL) {
-        let no_store = HeaderValue::from_static("no-store");
-        headers.insert(header::CACHE_CONTROL, no_store);
         headers.append(header::VARY, HeaderValue::from_static("Authorization"));
     }
     response
@@ -102,7 +99,8 @@ async fn check_origin(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if origins.allow(request.headers().get(header::ORIGIN)) {
+    let mut said = request.headers().get_all(header::ORIGIN).iter();
+    if said.all(|origin| origins.allow(origin)) {
         return Ok(next.run(request).await);
     }
     let detail =
@@ -111,11 +109,12 @@ async fn check_origin(
 }
 
 impl AllowedOrigins {
-    /// What is no browser's page names no origin.
-    fn allow(&self, origin: Option<&HeaderValue>) -> bool {
-        match (self, origin) {
-            (Self::Any, _) | (Self::Only(_), None) => true,
-            (Self::Only(allowed), Some(origin)) => allowed.contains(origin),
+    /// Browsers write an origin in one way only, so another way of writing an allowed one is not allowed. What is no
+    /// browser's page names none.
+    fn allow(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(allowed) => allowed.contains(origin),
         }
     }
 }
