@@ -17,10 +17,15 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
-use vigie::settings::{Settings, SettingsError};
+use vigie::settings::{RedisUrl, Settings, SettingsError};
 
 /// The configuration, or the command line, is at fault.
 const EXIT_CONFIG: u8 = 2;
+
+/// Why a flag is refused that holds a secret.
+const SECRET_SHOWN: &str = "--redis-url has a user or a password in it, and everybody on this machine sees the command \
+                            line; set VIGIE_REDIS__URL, or write the URL to a file that redis.url_file \
+                            (VIGIE_REDIS__URL_FILE) names";
 
 /// A Redis-backed, horizontally scalable Socket.IO hub.
 #[derive(Parser)]
@@ -66,7 +71,7 @@ struct Overrides {
     /// Address and port for back ends and operators
     #[arg(long, value_name = "ADDRESS", global = true)]
     internal_listen: Option<SocketAddr>,
-    /// Where Redis is; a password in it shows in the process list
+    /// Where Redis is; a URL with a password is set as VIGIE_REDIS__URL instead, or in a file
     #[arg(long, value_name = "URL", global = true)]
     redis_url: Option<String>,
     /// Name of this node
@@ -101,6 +106,9 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn with_settings(overrides: &Overrides, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    if overrides.show_a_secret() {
+        return fail(EXIT_CONFIG, SECRET_SHOWN);
+    }
     match load(overrides) {
         Ok(settings) => command(settings),
         Err(error) => fail(EXIT_CONFIG, error),
@@ -123,6 +131,12 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> HashMap
 }
 
 impl Overrides {
+    /// Whether a secret is on the command line, where everybody sees it.
+    fn show_a_secret(&self) -> bool {
+        let url = self.redis_url.as_deref().map(RedisUrl::new);
+        url.is_some_and(|url| url.carries_secret())
+    }
+
     /// Sets the variables that the flags override.
     fn lay_over(&self, environment: &mut HashMap<String, String>) {
         let flags = [
@@ -201,6 +215,27 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        fn flags(command: &clap::Command) -> Vec<String> {
+            let own = command
+                .get_arguments()
+                .map(|argument| argument.get_id().to_string());
+            let of_others = command.get_subcommands().flat_map(flags);
+            own.chain(of_others).collect()
+        }
+        let flags = flags(&Cli::command());
+        assert!(flags.contains(&"redis_url".to_owned()), "{flags:?}");
+        for flag in flags {
+            let secret = ["secret", "key", "token", "pass", "postgres"];
+            assert!(!secret.iter().any(|word| flag.contains(word)), "{flag}");
+        }
+        for (url, shown) in [("redis://db", false), ("redis://:pa55@db", true)] {
+            let cli = parse(&format!("vigie --redis-url {url}"));
+            assert_eq!(cli.overrides.show_a_secret(), shown, "{url}");
+        }
     }
 
     #[test]

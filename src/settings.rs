@@ -7,6 +7,7 @@
 mod api_keys;
 mod development;
 mod error;
+mod files;
 mod load;
 mod reference;
 mod validate;
@@ -54,6 +55,9 @@ pub struct Settings {
     pub visibility: VisibilitySettings,
     /// What is logged and how.
     pub log: LogSettings,
+    /// The settings file, where a secret stands in it.
+    #[serde(skip)]
+    pub secrets_in: Option<PathBuf>,
 }
 
 /// Where presence, profiles and topics live.

@@ -34,8 +34,12 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
-        let layers = merge(read_file(file)?, from_environment(&environment)?)?;
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let from_file = read_file(path, file.is_some())?;
+        let holds_secret = from_file.as_ref().is_some_and(holds_secret);
+        let layers = merge(from_file, from_environment(&environment)?)?;
         let mut settings = deserialize(layers)?;
+        settings.secrets_in = holds_secret.then(|| path.to_owned());
         read_secret_files(&mut settings)?;
         settings
             .node
@@ -47,12 +51,11 @@ impl Settings {
     }
 }
 
-/// Parses the settings file; nothing where the default one does not exist.
-fn read_file(file: Option<&Path>) -> Result<Option<Config>, SettingsError> {
-    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+/// Parses the settings file; nothing where one that need not exist does not.
+fn read_file(path: &Path, must_exist: bool) -> Result<Option<Config>, SettingsError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if file.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if !must_exist && error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             let (path, asked_by) = (path.to_owned(), "--config");
             return Err(SettingsError::Unreadable {
@@ -71,6 +74,19 @@ fn read_file(file: Option<&Path>) -> Result<Option<Config>, SettingsError> {
     })?;
     refuse_unknown_in(&config, path)?;
     Ok(Some(config))
+}
+
+/// Whether a secret stands in the file itself.
+fn holds_secret(file: &Config) -> bool {
+    FROM_FILES.iter().any(|(key, _)| match *key {
+        "redis.url" => file
+            .get(key)
+            .is_ok_and(|url: RedisUrl| url.carries_secret()),
+        "postgres.url" => file
+            .get(key)
+            .is_ok_and(|url: PostgresUrl| url.carries_secret()),
+        key => file.get::<Value>(key).is_ok(),
+    })
 }
 
 /// Drops the lines that quote the file (`3 | secret = …`).
@@ -453,6 +469,28 @@ mod tests {
         ] {
             let message = error(text, &[]);
             assert!(message.contains("write for example"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_settings_file_with_a_secret_is_remembered() {
+        let holds = |text: &str| load_text(text, &[]).unwrap().secrets_in.is_some();
+        for text in [
+            "[auth]\nsecret = \"s3cr3t\"",
+            "[internal]\napi_key = \"k3y\"",
+            "[internal]\napi_keys = [\"billing=k3y\"]",
+            "[redis]\nurl = \"redis://:pa55@db\"",
+            "[postgres]\nurl = \"postgres://vigie:pa55@db/vigie\"",
+        ] {
+            assert!(holds(text), "{text}");
+        }
+        for text in [
+            "",
+            "[auth]\nissuer = \"me\"",
+            "[redis]\nurl = \"redis://db\"",
+            "[postgres]\nurl = \"postgres://vigie@db/vigie?sslmode=require\"",
+        ] {
+            assert!(!holds(text), "{text}");
         }
     }
 

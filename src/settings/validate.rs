@@ -83,6 +83,7 @@ impl Settings {
                 "{which} is shorter than {API_KEY_LEN_GOOD} bytes: it can be guessed"
             ));
         }
+        warnings.extend(self.open_files());
         if let Some(why) = self.exposed().filter(|_| self.development()) {
             warnings.push(format!(
                 "{why}, with a development key that everybody knows: set one of your own"

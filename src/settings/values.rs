@@ -94,6 +94,39 @@ macro_rules! url {
 url!(RedisUrl);
 url!(PostgresUrl);
 
+impl RedisUrl {
+    /// Whether there is a user or a password in it: of Redis, or of the Sentinels.
+    pub fn carries_secret(&self) -> bool {
+        let (user, query) = user_and_query(&self.0);
+        user.is_some() || has_password(query)
+    }
+}
+
+impl PostgresUrl {
+    /// Whether there is a password in it.
+    pub fn carries_secret(&self) -> bool {
+        let (user, query) = user_and_query(&self.0);
+        user.is_some_and(|user| user.contains(':')) || has_password(query)
+    }
+}
+
+/// What stands before the host, and what after the question mark. Passwords that nobody has escaped are seen, too.
+fn user_and_query(url: &str) -> (Option<&str>, &str) {
+    let (user, host) = match url.rsplit_once('@') {
+        Some((before, host)) => (Some(before), host),
+        None => (None, url),
+    };
+    let user = user.map(|before| before.split_once("://").map_or(before, |(_, user)| user));
+    (user, host.split_once('?').map_or("", |(_, query)| query))
+}
+
+/// Whether a query has a password, or a name that is escaped and may be anything.
+fn has_password(query: &str) -> bool {
+    let names = query.split('&').filter_map(|pair| pair.split('=').next());
+    let mut names = names.map(str::to_lowercase);
+    names.any(|name| name.contains("pass") || name.contains('%'))
+}
+
 /// Writes a URL with whatever may be secret in it hidden.
 fn without_password(url: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -298,6 +331,33 @@ mod tests {
         assert!(secret.matches("hunter2"));
         for wrong in ["", "hunter", "hunter22", "Hunter2"] {
             assert!(!secret.matches(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_known() {
+        for (url, carries) in [
+            ("redis://db:6379/1", false),
+            ("rediss-cluster://a:1?node=b:2&node=c:3", false),
+            ("redis-sentinel://s1?sentinelServiceName=m", false),
+            ("redis://ada@db", true),
+            ("redis://:pa55@db", true),
+            ("redis://:p@ss?w@db", true),
+            (
+                "redis-sentinel://s1?sentinelServiceName=m&sentinelPassword=pa55",
+                true,
+            ),
+            ("redis-sentinel://s1?sentinelP%61ssword=pa55", true),
+        ] {
+            assert_eq!(RedisUrl::new(url).carries_secret(), carries, "{url}");
+        }
+        for (url, carries) in [
+            ("postgres://db/vigie", false),
+            ("postgres://vigie@db/vigie?sslmode=require", false),
+            ("postgres://vigie:pa55@db/vigie", true),
+            ("postgres://db/vigie?user=vigie&password=pa55", true),
+        ] {
+            assert_eq!(PostgresUrl::new(url).carries_secret(), carries, "{url}");
         }
     }
 

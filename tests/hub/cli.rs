@@ -1,5 +1,6 @@
 //! The commands, and the settings with which the hub refuses to start.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use serde_json::Value;
@@ -237,6 +238,58 @@ async fn unknown_commands_are_refused() {
         output.status.success() && said.contains(env!("CARGO_PKG_VERSION")),
         "{said}"
     );
+}
+
+/// Goal: a secret on the command line, which everybody on the machine can read, is refused with what to do instead.
+/// Method: URLs with a user, a password, and a password of the Sentinels; every command; the URL is not repeated.
+#[tokio::test]
+async fn secrets_are_not_taken_from_the_command_line() {
+    for url in [
+        "redis://:pa55@127.0.0.1:1",
+        "redis://ada@127.0.0.1:1",
+        "redis-sentinel://127.0.0.1:1?sentinelServiceName=m&sentinelPassword=pa55",
+    ] {
+        for command in ["serve", "check-config", "doctor", "migrate"] {
+            let (output, said) = run_vigie(&[command, "--redis-url", url], &complete()).await;
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            for advice in ["VIGIE_REDIS__URL", "redis.url_file"] {
+                assert!(said.contains(advice), "{said}");
+            }
+            assert!(!said.contains("pa55") && !said.contains("ada"), "{said}");
+        }
+    }
+    let plain = ["check-config", "--redis-url", "redis://127.0.0.1:1"];
+    let (output, said) = run_vigie(&plain, &complete()).await;
+    assert!(output.status.success(), "{said}");
+}
+
+/// Goal: files with secrets that others may read draw a warning, which says what to run; then there is none.
+/// Method: a file with a secret, and settings with one in them; what is advised is done.
+#[tokio::test]
+async fn files_that_others_may_read_draw_a_warning() {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("the directory is the test's own");
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&path, mode).expect("the file is ours");
+        path.to_str().expect("a plain path").to_owned()
+    };
+    let keys = file("keys", &format!("billing={NODE_KEY}\n"));
+    let settings = file("hub.toml", &format!("[auth]\nsecret = \"{SECRET}\"\n"));
+    let env = [("VIGIE_INTERNAL__API_KEYS_FILE", keys.as_str())];
+    let arguments = ["check-config", "--config", &settings];
+    let (output, said) = run_vigie(&arguments, &env).await;
+    assert!(output.status.success(), "{said}");
+    for path in [&keys, &settings] {
+        let advice = format!("chmod g-w,o= {path}");
+        assert!(said.contains(&advice), "no {advice:?} in {said}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &advice]);
+        assert!(run(command).await.status.success(), "{advice}");
+    }
+    let (output, said) = run_vigie(&arguments, &env).await;
+    assert!(output.status.success() && !said.contains("chmod"), "{said}");
 }
 
 /// Goal: nodes that would spread users differently do not share a Redis.
