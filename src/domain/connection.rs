@@ -83,7 +83,10 @@ impl Hub {
         // Told before counted: whatever happens to the account from the moment of counting on is heard.
         let entered = hold.enter_own(id);
         let connections_max = self.allowances().connections_per_user as u64;
-        let registered = self.presence().register(identity, id, connections_max).await;
+        let registered = self
+            .presence()
+            .register(identity, id, connections_max)
+            .await;
         let refused = match registered {
             Ok(Registration::Registered { since_ms, .. }) => {
                 self.topics().counts_since(user, id, since_ms, entered);
