@@ -12,8 +12,9 @@ use tracing_subscriber::util::TryInitError;
 pub use self::metrics::{ClosedBecause, ConnectionKind, Metrics};
 use crate::settings::{LogFormat, LogSettings};
 
-/// Dependencies that tell more than anybody wants to know, unless the level names them.
-const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn";
+/// Dependencies that tell more than anybody wants to know, unless the level names them. tungstenite's `trace` has whole
+/// messages, and with them tokens.
+const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn,tungstenite=debug";
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ mod tests {
         let shown = |level: &str| filter(level).unwrap().to_string();
         for quiet in ["info", "trace", "info,vigie=debug"] {
             assert!(shown(quiet).contains("fred=warn"), "{}", shown(quiet));
+            let messages = "tungstenite=debug";
+            assert!(shown(quiet).contains(messages), "{}", shown(quiet));
         }
         assert!(shown("info,fred=debug").contains("fred=debug"));
         assert!(!shown("info,fred=debug").contains("fred=warn"));
