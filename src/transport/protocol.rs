@@ -84,7 +84,7 @@ pub enum ErrorCode {
     TooManyWatches,
     /// The hub cannot do it at the moment; try again.
     Unavailable,
-    /// The token is not valid, or of another user.
+    /// The token is not valid, was revoked, or is of another user.
     InvalidToken,
     /// There is no such event.
     UnknownEvent,
@@ -94,7 +94,7 @@ pub enum ErrorCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectErrorCode {
-    /// The token is not valid.
+    /// The token is not valid, or was revoked.
     InvalidToken,
     /// The token has expired.
     TokenExpired,

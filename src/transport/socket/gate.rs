@@ -184,6 +184,8 @@ mod tests {
             r#"{"token":1}"#,
             r#"{"token":{}}"#,
             r#"{"token":["x"]}"#,
+            r#"{"token":null,"token":"x"}"#,
+            r#"{"token":"x","token":"x"}"#,
             "1",
             "\"x\"",
             "[]",
