@@ -1,4 +1,5 @@
-//! What hostile bytes, pages and callers do: nothing. One file for each kind of hostility.
+//! What whoever means harm sends, and that the hub is as before afterwards. One file for each kind of harm.
 
 mod callers;
 mod origins;
+mod tokens;

@@ -1,9 +1,12 @@
 //! Who gets in, for how long, and what the others are told.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADA, BOB, Client, Cluster, Connecting, SECRET, eventually, now_seconds, sign,
+    ADA, BOB, Client, Cluster, Connecting, EC_PRIVATE, EC_PUBLIC, SECRET, Signer, eventually, file,
+    now_seconds, sign,
 };
 
 /// A token of a user that is good for so many seconds.
@@ -297,4 +300,110 @@ async fn a_refused_socket_may_try_again() {
     cluster.wait_until_seen(ADA).await;
     let seen = async || tab.online().await.contains(&ADA).then_some(());
     eventually("it is online itself", seen).await;
+}
+
+/// What tokens were signed with before the key was changed.
+const SECRET_BEFORE: &str = "the secret that the tests had before, long enough";
+
+/// Goal: after a change of keys both are accepted, until the previous one ends; then its tokens are refused wherever
+/// they are shown, and connections that were opened with them stay.
+/// Method: a node that has a secret before the present one, and one whose previous key has ended; both see a token of
+/// each key, of a third one, and of the previous one expired.
+#[tokio::test]
+async fn a_previous_key_is_accepted_until_its_time() {
+    let of = |key: &str, seconds| {
+        let claims = json!({ "sub": "42", "exp": now_seconds() + seconds });
+        Connecting::token(&sign(&claims, key))
+    };
+    let changed = |until: &str| {
+        Cluster::builder()
+            .memory()
+            .env("VIGIE_AUTH__PREVIOUS_SECRET", SECRET_BEFORE)
+            .env("VIGIE_AUTH__PREVIOUS_UNTIL", until)
+    };
+    let cluster = changed("2999-12-31T23:59:59Z").start().await;
+    for key in [SECRET, SECRET_BEFORE] {
+        let tab = cluster.connect_with(0, of(key, 60)).await;
+        for next in [SECRET, SECRET_BEFORE] {
+            let token = sign(&json!({ "sub": 42, "exp": now_seconds() + 90 }), next);
+            let payload = json!({ "token": token });
+            let answer = tab.emit_ack("refresh-token", payload).await;
+            assert_eq!(answer["ok"], true, "{answer}");
+        }
+    }
+    let mut ends = cluster.connect_with(0, of(SECRET_BEFORE, 2)).await;
+    assert_expired(&mut ends).await;
+    let refused =
+        async |cluster: &Cluster, key, seconds| cluster.refusal(0, of(key, seconds)).await;
+    assert_eq!(refused(&cluster, SECRET_BEFORE, -60).await, "token_expired");
+    assert_eq!(refused(&cluster, "a third", 60).await, "invalid_token");
+
+    let cluster = changed("2020-01-01T00:00:00Z").start().await;
+    assert_eq!(refused(&cluster, SECRET_BEFORE, 60).await, "invalid_token");
+    let tab = cluster.connect_with(0, of(SECRET, 60)).await;
+    let token = sign(
+        &json!({ "sub": 42, "exp": now_seconds() + 90 }),
+        SECRET_BEFORE,
+    );
+    let answer = tab
+        .emit_ack("refresh-token", json!({ "token": token }))
+        .await;
+    assert_eq!(answer["error"], "invalid_token", "{answer}");
+}
+
+/// Goal: a connection outlives the key that its token was signed with.
+/// Method: a previous key that ends soon after the tab has come in; it is tried until it is refused, and the tab is
+/// still there. Where the key had ended before, it gets more time.
+#[tokio::test]
+async fn a_connection_outlives_its_key() {
+    let claims = json!({ "sub": 42, "exp": now_seconds() + 600 });
+    let token = sign(&claims, SECRET_BEFORE);
+    let again = || Connecting::token(&token).once();
+    for seconds in [4, 12] {
+        let until = SystemTime::now() + Duration::from_secs(seconds);
+        let until = humantime::format_rfc3339_seconds(until).to_string();
+        let builder = Cluster::builder().memory();
+        let builder = builder.env("VIGIE_AUTH__PREVIOUS_SECRET", SECRET_BEFORE);
+        let builder = builder.env("VIGIE_AUTH__PREVIOUS_UNTIL", &until);
+        let cluster = builder.start().await;
+        let mut tab = cluster.open(0, again());
+        if tab.next_verdict().await.is_err() {
+            continue;
+        }
+        eventually("the previous key has ended", async || {
+            let verdict = cluster.open(0, again()).next_verdict().await;
+            verdict.err().filter(|message| message == "invalid_token")
+        })
+        .await;
+        assert_eq!(tab.online().await, [ADA]);
+        assert!(tab.payloads("kicked").is_empty());
+        return;
+    }
+    panic!("nobody came in before the key had ended");
+}
+
+/// Goal: a key of another kind takes the place of a secret, and each is good for its own algorithms only.
+/// Method: a public key after a secret; tokens of both, and one signed with the public key as if it were a secret.
+#[tokio::test]
+async fn a_public_key_takes_the_place_of_a_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let public = file(folder.path(), "key.pem", EC_PUBLIC);
+    let cluster = Cluster::builder()
+        .memory()
+        .env("VIGIE_AUTH__SECRET", "")
+        .env("VIGIE_AUTH__PUBLIC_KEY_FILE", &public.to_string_lossy())
+        .env("VIGIE_AUTH__PREVIOUS_SECRET", SECRET)
+        .env("VIGIE_AUTH__PREVIOUS_UNTIL", "2999-12-31T23:59:59Z")
+        .start()
+        .await;
+    let claims = json!({ "sub": "42", "exp": now_seconds() + 60 });
+    for signer in [Signer::secret(SECRET), Signer::ec(EC_PRIVATE)] {
+        let connecting = Connecting::token(&signer.token(&claims));
+        cluster.connect_with(0, connecting).await;
+    }
+    let confused = Signer::secret(EC_PUBLIC).token(&claims);
+    assert_eq!(
+        cluster.refusal(0, Connecting::token(&confused)).await,
+        "invalid_token"
+    );
 }

@@ -323,6 +323,20 @@ impl Client {
         }
     }
 
+    /// Whether an attempt to connect has come to nothing, whoever ended it; fails the test where one has succeeded.
+    pub fn has_failed(&self) -> bool {
+        let records = self.log.records();
+        let connected = |record: &Record| matches!(record, Record::Connect { .. });
+        assert!(!records.iter().any(connected), "{records:?}");
+        let failed = |record: &Record| {
+            matches!(
+                record,
+                Record::ConnectError { .. } | Record::Disconnect { .. }
+            )
+        };
+        records.iter().any(failed)
+    }
+
     /// How often `user-status-change` has said this so far.
     pub fn times_said(&self, user: u64, wanted: Status) -> usize {
         let said = self.payloads("user-status-change");
