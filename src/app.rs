@@ -281,6 +281,17 @@ async fn open_engine(
     }
 }
 
+/// Checks how Redis is to be reached, without connecting.
+///
+/// # Errors
+/// When the URL, or the file with the authorities, cannot be used.
+pub fn check_redis(settings: &Settings) -> Result<(), OpenError> {
+    match settings.engine {
+        EngineKind::Memory => Ok(()),
+        EngineKind::Redis => redis::check(&redis_options(settings)),
+    }
+}
+
 /// The names and keys of those who may call the internal API.
 fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
     let keys = settings.internal.keys();
@@ -294,6 +305,7 @@ fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
 fn redis_options(settings: &Settings) -> redis::Options {
     redis::Options {
         url: settings.redis.url.expose().to_owned(),
+        ca_file: settings.redis.ca_file.clone(),
         prefix: settings.redis.prefix.clone(),
         partitions: settings.redis.partitions,
         profile_ttl: settings.redis.profile_ttl,

@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::ids::{ConnectionId, Incarnation, MatchId, Revision, SAFE_INTEGER_MAX, UserId};
+use crate::tls::TrustError;
 
 /// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
 const MESSAGES_MAX: usize = 1024;
@@ -61,6 +62,9 @@ pub enum OpenError {
         "redis.url is no Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
     )]
     Url(String),
+    /// Nobody is trusted to sign the server's certificate.
+    #[error("redis.ca_file (VIGIE_REDIS__CA_FILE) {0}")]
+    Trust(#[from] TrustError),
     /// Redis did not answer.
     #[error(
         "redis at {server} cannot be reached ({cause}); start it, or correct redis.url (VIGIE_REDIS__URL)"
@@ -68,6 +72,16 @@ pub enum OpenError {
     Unreachable {
         /// Where Redis was looked for, without its password.
         server: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// Whoever answered is not who was to answer.
+    #[error("redis at {server} does not prove who it is: {problem} ({cause})")]
+    Untrusted {
+        /// Where Redis was looked for, without its password.
+        server: String,
+        /// What is wrong with its certificate, and what to do.
+        problem: &'static str,
         /// What went wrong.
         cause: String,
     },

@@ -24,6 +24,7 @@
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
+//! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
 //! | `transport/listener.rs` | TCP accept; closing one connection |
 //! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
@@ -100,6 +101,7 @@ pub mod ids;
 pub mod profiles;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;
 
 pub use app::App;

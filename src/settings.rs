@@ -126,6 +126,8 @@ pub struct RedisSettings {
     pub url: RedisUrl,
     /// File that holds `url`; [`Settings::load`] has read it into `url`.
     pub url_file: Option<PathBuf>,
+    /// PEM file with the authorities that sign certificates of encrypted servers, instead of those of the system.
+    pub ca_file: Option<PathBuf>,
     /// What every key and channel starts with.
     pub prefix: String,
     /// Over how many hash tags users are spread, 1 to 1024; every node has the same number.
@@ -353,6 +355,7 @@ impl Default for RedisSettings {
         Self {
             url: RedisUrl::new("redis://127.0.0.1:6379"),
             url_file: None,
+            ca_file: None,
             prefix: "vigie".to_owned(),
             partitions: 1,
             profile_ttl: Duration::from_hours(30 * 24),

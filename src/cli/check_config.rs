@@ -10,9 +10,12 @@ use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print, warn};
 
-/// Checks what loading did not: the files with public keys, and the details of the URL of Postgres.
+/// Checks what loading did not: the files with public keys and authorities, and the details of URLs.
 pub(super) fn run(settings: &Settings) -> ExitCode {
     if let Err(error) = TokenVerifier::new(&settings.auth) {
+        return fail(EXIT_CONFIG, error);
+    }
+    if let Err(error) = app::check_redis(settings) {
         return fail(EXIT_CONFIG, error);
     }
     if let Err(error) = app::profiles(settings) {

@@ -8,15 +8,17 @@ pub mod doctor;
 mod keys;
 mod matchmaking;
 mod scripts;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use fred::interfaces::{
     ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, SortedSetsInterface,
 };
-use fred::prelude::{Builder, Client, Config, ReconnectPolicy};
+use fred::prelude::{Builder, Client, ReconnectPolicy};
 use fred::types::config::UnresponsiveConfig;
 use fred::types::{ClusterHash, CustomCommand, FromValue};
 use futures_util::future::join_all;
@@ -59,6 +61,8 @@ const RECONNECT_JITTER_MS: u32 = 100;
 pub struct Options {
     /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`.
     pub url: String,
+    /// PEM file with the authorities that sign certificates of encrypted servers; without it those of the system do.
+    pub ca_file: Option<PathBuf>,
     /// Every key and channel starts with it.
     pub prefix: String,
     /// How many partitions the users are spread over; the same on every node.
@@ -761,9 +765,17 @@ impl Redis {
 }
 
 /// Opens one connection, and keeps opening it anew from then on.
+/// Checks what can be checked without connecting.
+///
+/// # Errors
+/// When the URL is none, or there is nobody to trust.
+pub fn check(options: &Options) -> Result<(), OpenError> {
+    tls::config(options).map(|_| ())
+}
+
 async fn connect(options: &Options) -> Result<Client, OpenError> {
-    let config = Config::from_url(&options.url)
-        .map_err(|error| OpenError::Url(error.details().to_owned()))?;
+    let config = tls::config(options)?;
+    let encrypted = config.uses_tls();
     let mut policy =
         ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
@@ -787,10 +799,7 @@ async fn connect(options: &Options) -> Result<Client, OpenError> {
     client
         .init()
         .await
-        .map_err(|error| OpenError::Unreachable {
-            server: server_of(&client),
-            cause: error.details().to_owned(),
-        })?;
+        .map_err(|error| tls::refusal(server_of(&client), &error, encrypted))?;
     Ok(client)
 }
 

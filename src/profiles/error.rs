@@ -108,7 +108,7 @@ impl From<tokio_postgres::Error> for ProfilesError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(refusal) => refused(refusal),
-            None => Self::Unavailable(in_words(&error)),
+            None => Self::Unavailable(advised(in_words(&error))),
         }
     }
 }
@@ -137,6 +137,18 @@ fn refused(refusal: &DbError) -> ProfilesError {
         // Values that do not fit their types, and constraints.
         ("22" | "23", _) => ProfilesError::Invalid(message),
         _ => ProfilesError::Unavailable(message),
+    }
+}
+
+/// Says what to do about a server that does not prove who it is.
+fn advised(words: String) -> String {
+    let unknown = ["UnknownIssuer", "BadSignature"];
+    match unknown.iter().any(|problem| words.contains(problem)) {
+        true => format!(
+            "{words}: nobody who is trusted has signed the certificate; name the PEM file of the authority that did in \
+             sslrootcert of postgres.url (VIGIE_POSTGRES__URL)"
+        ),
+        false => words,
     }
 }
 

@@ -1,17 +1,18 @@
 //! Whether and how connections are encrypted: the URL's `sslmode`, with the meanings that it has for `psql`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::ProfilesError;
+use crate::tls;
 
 /// What a URL asks for.
 pub(super) struct Tls {
@@ -53,7 +54,7 @@ pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
 }
 
 fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig, ProfilesError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = tls::provider();
     let verifier: Arc<dyn ServerCertVerifier> = match verified {
         true => {
             let roots = Arc::new(roots(root_file)?);
@@ -75,24 +76,13 @@ fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig
         .with_no_client_auth())
 }
 
-/// The certificates to trust: those of the file, or those of the system.
+/// The authorities to trust: those of the file, or those of the system.
 fn roots(file: Option<&str>) -> Result<RootCertStore, ProfilesError> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    let unreadable = |error: &dyn std::fmt::Display| {
-        setup(format!(
-            "has sslrootcert={file}, which cannot be read ({error})"
-        ))
-    };
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| unreadable(&error))?;
-        roots.add(certificate).map_err(|error| unreadable(&error))?;
-    }
-    Ok(roots)
+    let setting = file.map_or_else(
+        || "asks for a checked certificate, but sslrootcert".to_owned(),
+        |file| format!("has sslrootcert={file}, which"),
+    );
+    tls::roots(file.map(Path::new)).map_err(|error| setup(format!("{setting} {error}")))
 }
 
 fn setup(problem: String) -> ProfilesError {

@@ -51,7 +51,7 @@ impl Settings {
         ]
     }
 
-    fn files_with_public_keys(&self) -> [(&'static str, Option<&Path>); 2] {
+    fn files_with_public_keys(&self) -> [(&'static str, Option<&Path>); 3] {
         let auth = &self.auth;
         [
             (
@@ -59,6 +59,7 @@ impl Settings {
                 auth.public_key_file.as_deref(),
             ),
             ("auth.jwks_file names", auth.jwks_file.as_deref()),
+            ("redis.ca_file names", self.redis.ca_file.as_deref()),
         ]
     }
 }

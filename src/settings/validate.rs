@@ -187,6 +187,11 @@ fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
         "redis.url",
         "must begin with redis:// or rediss://, or with either and -cluster or -sentinel: \"redis://127.0.0.1:6379\"",
     )?;
+    check(
+        redis.ca_file.is_none() || is_encrypted(redis.url.expose()),
+        "redis.ca_file",
+        "is set, but redis.url does not ask for TLS: write rediss://, rediss-cluster:// or rediss-sentinel://",
+    )?;
     let good_char = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
     check(
         (1..=PREFIX_LEN_MAX).contains(&redis.prefix.len()) && redis.prefix.chars().all(good_char),
@@ -241,6 +246,12 @@ fn is_redis_url(url: &str) -> bool {
     let (server, kind) = scheme.split_once('-').unwrap_or((scheme, "cluster"));
     let known = ["redis", "rediss", "valkey", "valkeys"].contains(&server);
     known && ["cluster", "sentinel"].contains(&kind) && !rest.is_empty()
+}
+
+fn is_encrypted(url: &str) -> bool {
+    ["rediss", "valkeys"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
 }
 
 fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
@@ -506,6 +517,16 @@ mod tests {
                 "{bad}"
             );
         }
+        let with_ca = |url: &str| {
+            fault(|settings| {
+                settings.redis.url = RedisUrl::new(url);
+                settings.redis.ca_file = Some("ca.pem".into());
+            })
+        };
+        for encrypted in ["rediss://h", "valkeys-cluster://h", "rediss-sentinel://h"] {
+            assert_eq!(with_ca(encrypted), None, "{encrypted}");
+        }
+        assert_eq!(with_ca("redis://h").as_deref(), Some("redis.ca_file"));
         for bad in ["", "a b", "a{b}", "é", "a*"] {
             assert!(
                 fault(|settings| settings.redis.prefix = bad.to_owned()).is_some(),

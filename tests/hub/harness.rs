@@ -4,6 +4,7 @@
 //! and silence is proved by order: something sent afterwards arrives first.
 
 mod bridge;
+mod certificates;
 mod client;
 mod cluster;
 mod connecting;
@@ -21,6 +22,7 @@ mod waiting;
 
 use std::time::{Duration, Instant};
 
+pub use certificates::Authority;
 pub use client::{Client, Record, Status::Offline, Status::Online};
 pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
 pub use connecting::{Connecting, issued, now_seconds, sign, token};

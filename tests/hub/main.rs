@@ -26,6 +26,7 @@ mod presence;
 mod profiles;
 mod revocation;
 mod scripts;
+mod tls;
 mod tokens;
 mod visibility;
 mod watch;

@@ -4,13 +4,14 @@ use crate::rust::{block_after, code_of, identifier, line_of, without_tests, word
 use crate::{files, read, report};
 
 /// What each part of the library may import of the others. `app` puts them together.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("clock", &[]),
     ("ids", &[]),
+    ("tls", &[]),
     ("settings", &["ids"]),
     ("telemetry", &["settings"]),
-    ("engine", &["clock", "ids"]),
-    ("profiles", &["ids"]),
+    ("engine", &["clock", "ids", "tls"]),
+    ("profiles", &["ids", "tls"]),
     (
         "domain",
         &["clock", "engine", "ids", "profiles", "telemetry"],
@@ -50,7 +51,7 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("tokio_postgres", &["profiles"]),
     ("deadpool_postgres", &["profiles"]),
     ("refinery", &["profiles"]),
-    ("rustls", &["profiles"]),
+    ("rustls", &["engine", "profiles", "tls"]),
 ];
 
 /// What the program may do in tests and nowhere else, and what to do instead.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use vigie::profiles::{Options, Profiles};
 
+use super::certificates::Certificate;
 use super::process;
 
 /// What every server is started with, besides where.
@@ -114,6 +115,37 @@ impl Postgres {
         let status = tokio::task::spawn_blocking(move || command.status()).await;
         let status = status.expect("no panic").expect("psql is installed");
         assert!(status.success(), "{sql}");
+    }
+
+    /// Has the server take encrypted connections, too, and present this certificate; only with
+    /// [`start_alone`](Self::start_alone).
+    pub async fn encrypt(&self, certificate: &Certificate) {
+        self.write("server.crt", &certificate.chain).await;
+        self.write("server.key", &certificate.key).await;
+        self.psql("ALTER SYSTEM SET ssl = on").await;
+        self.reload().await;
+    }
+
+    /// Has the server read its configuration again; connections that are opened on return meet the new one.
+    async fn reload(&self) {
+        let loaded = async || self.psql("SELECT pg_conf_load_time()").await;
+        let before = loaded().await;
+        self.psql("SELECT pg_reload_conf()").await;
+        super::eventually("postgres has read its configuration", async || {
+            (loaded().await != before).then_some(())
+        })
+        .await;
+    }
+
+    /// Has the server write a file into its data directory, readable by itself alone. No line may have what `COPY`
+    /// escapes.
+    async fn write(&self, name: &str, text: &str) {
+        let lines = text.trim_end().lines().map(|line| format!("('{line}')"));
+        let lines = lines.collect::<Vec<_>>().join(",");
+        // The server's programs run in its data directory. It takes no key that others can read.
+        let program = format!("umask 077; cat >{name}");
+        self.psql(&format!("COPY (VALUES {lines}) TO PROGRAM '{program}'"))
+            .await;
     }
 
     /// What the server has logged since it was started last.

@@ -1,11 +1,12 @@
 //! A Redis of the test's own, on a free port, that keeps nothing unless it is told to `SAVE`.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::certificates::Certificate;
 use super::process;
 
 /// What Sentinels call the Redis they watch over.
@@ -36,8 +37,37 @@ impl Redis {
         panic!("redis-server does not start; is it installed? (tests/run installs it)");
     }
 
+    /// Starts one that also takes encrypted connections, on a port of their own, and presents this certificate.
+    pub async fn start_encrypted(certificate: &Certificate) -> Self {
+        for _ in 0..10 {
+            let (directory, path) = process::scratch();
+            certificate.write_to(&path);
+            let (port, encrypted) = (free_port(), free_port().to_string());
+            // The authority is for clients' certificates, of which there are none, and has to be some file.
+            let options = [
+                ["--tls-port", &encrypted],
+                ["--tls-cert-file", "server.crt"],
+                ["--tls-key-file", "server.key"],
+                ["--tls-ca-cert-file", "server.crt"],
+                ["--tls-auth-clients", "no"],
+            ];
+            let options = options.concat();
+            if let Some(redis) = Self::start_in((directory, path), port, &options).await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start with TLS; was it built with it?");
+    }
+
     async fn start_on(port: u16, options: &[&str]) -> Option<Self> {
-        let (directory, path) = process::scratch();
+        Self::start_in(process::scratch(), port, options).await
+    }
+
+    async fn start_in(
+        (directory, path): (tempfile::TempDir, PathBuf),
+        port: u16,
+        options: &[&str],
+    ) -> Option<Self> {
         let options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
         let redis = Self {
             port,
@@ -146,6 +176,13 @@ impl Redis {
     /// `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it takes encrypted connections.
+    pub fn encrypted_port(&self) -> &str {
+        let mut options = self.options.iter();
+        options.find(|option| *option == "--tls-port");
+        options.next().expect("it was started encrypted")
     }
 
     /// Where it listens, as options of Redis name it.

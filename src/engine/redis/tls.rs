@@ -1,0 +1,186 @@
+//! What the URL of Redis says: where it is, and whether what is sent there is encrypted.
+
+use std::path::Path;
+
+use fred::error::{Error, ErrorKind};
+use fred::prelude::Config;
+use fred::types::config::{TlsConfig, TlsConnector};
+use rustls::ClientConfig;
+
+use super::Options;
+use crate::engine::OpenError;
+use crate::tls;
+
+/// Beginnings of URLs of encrypted servers, and of the same without: what follows (`-cluster`, `-sentinel`) is the same.
+const SCHEMES: [(&str, &str); 2] = [("rediss", "redis"), ("valkeys", "valkey")];
+
+/// What can be wrong with a certificate, by what rustls says; and what to do.
+const CERTIFICATES: [(&str, &str); 6] = [
+    (
+        "(Expired",
+        "its certificate has expired; renew it, or correct the clock of this machine",
+    ),
+    (
+        "(NotValidYet",
+        "its certificate is not valid yet; correct the clock of this machine, or wait",
+    ),
+    (
+        "(NotValidForName",
+        "its certificate is for another host; write the host that it names in redis.url (VIGIE_REDIS__URL), or give the \
+         server one for this host",
+    ),
+    ("(UnknownIssuer", UNKNOWN_ISSUER),
+    ("(BadSignature", UNKNOWN_ISSUER),
+    (
+        "InvalidCertificate(",
+        "its certificate is not valid; renew it",
+    ),
+];
+
+const UNKNOWN_ISSUER: &str = "its certificate is signed by nobody who is trusted; name the PEM file of the authority that \
+                              signed it in redis.ca_file (VIGIE_REDIS__CA_FILE)";
+
+const PLAIN_TO_ENCRYPTED: &str = "; if it takes encrypted connections only, write rediss://";
+
+const ENCRYPTED_TO_PLAIN: &str = "; if it takes no encrypted connections, write redis://";
+
+/// What fred needs to know. Whoever answers has to have a certificate for the host in the URL, be it a server, a
+/// Sentinel or one of a cluster.
+pub(super) fn config(options: &Options) -> Result<Config, OpenError> {
+    // fred looks for the system's certificates itself where the URL says so, and fails where one of them is odd.
+    let (url, encrypted) = match without_tls(&options.url) {
+        Some(url) => (url, true),
+        None => (options.url.clone(), false),
+    };
+    let mut config =
+        Config::from_url(&url).map_err(|error| OpenError::Url(error.details().to_owned()))?;
+    if encrypted {
+        config.tls = Some(tls_config(options.ca_file.as_deref())?);
+    }
+    Ok(config)
+}
+
+/// The URL without encryption; none where it has none anyway.
+fn without_tls(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    SCHEMES.iter().find_map(|(encrypted, plain)| {
+        let kind = scheme.strip_prefix(encrypted)?;
+        Some(format!("{plain}{kind}://{rest}"))
+    })
+}
+
+fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
+    let config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| OpenError::Url(error.to_string()))?
+        .with_root_certificates(tls::roots(ca_file)?)
+        .with_no_client_auth();
+    Ok(TlsConfig::from(TlsConnector::from(config)))
+}
+
+/// Why a server could not be reached, and what to do where that is about encryption. fred tells all of it in words, and
+/// what rustls says as it would be debugged.
+pub(super) fn refusal(server: String, error: &Error, encrypted: bool) -> OpenError {
+    let details = error.details();
+    let known = CERTIFICATES
+        .iter()
+        .find(|(words, _)| details.contains(words));
+    if let Some((_, problem)) = known.filter(|_| encrypted) {
+        return OpenError::Untrusted {
+            server,
+            problem,
+            cause: details.to_owned(),
+        };
+    }
+    let hint = match encrypted {
+        true if is_silence(error) || is_nonsense(error) => ENCRYPTED_TO_PLAIN,
+        false if is_nonsense(error) => PLAIN_TO_ENCRYPTED,
+        _ => "",
+    };
+    let cause = format!("{details}{hint}");
+    OpenError::Unreachable { server, cause }
+}
+
+/// Whether somebody may be waiting for the rest of what was said: that is how Redis takes what is encrypted.
+fn is_silence(error: &Error) -> bool {
+    *error.kind() == ErrorKind::Timeout
+}
+
+/// Whether somebody answered who did not understand what was said, or was not understood.
+fn is_nonsense(error: &Error) -> bool {
+    let words = [
+        "ConnectionReset",
+        "UnexpectedEof",
+        "BrokenPipe",
+        "InvalidMessage",
+        "Connection closed",
+        "Connection Closed",
+    ];
+    let is_said = words.iter().any(|word| error.details().contains(word));
+    is_said || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Canceled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn options(url: &str, ca_file: Option<&Path>) -> Options {
+        Options {
+            url: url.to_owned(),
+            ca_file: ca_file.map(Path::to_owned),
+            prefix: "vigie".to_owned(),
+            partitions: 1,
+            profile_ttl: Duration::from_secs(1),
+            command_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn every_encrypted_kind_of_server_is_held_to_the_file() {
+        let folder = tempfile::tempdir().expect("a writable directory");
+        let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+        let authority = rcgen::generate_simple_self_signed(["redis.example".to_owned()]);
+        let authority = authority.expect("a certificate").cert.pem();
+        std::fs::write(&good, authority).expect("the folder is ours");
+        std::fs::write(&bad, "").expect("the folder is ours");
+        for url in [
+            "rediss://h:1",
+            "valkeys://h",
+            "rediss-cluster://h:1?node=i:2",
+            "valkeys-cluster://h:1",
+            "rediss-sentinel://h?sentinelServiceName=m&sentinelPassword=p",
+        ] {
+            assert!(
+                config(&options(url, Some(&good))).expect(url).uses_tls(),
+                "{url}"
+            );
+            let refused = config(&options(url, Some(&bad))).expect_err(url);
+            assert!(matches!(refused, OpenError::Trust(_)), "{url}: {refused}");
+        }
+        for url in [
+            "redis://h",
+            "valkey-cluster://h:1",
+            "redis-sentinel://h?sentinelServiceName=m",
+        ] {
+            assert!(!config(&options(url, None)).expect(url).uses_tls(), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_the_scheme_changes_without_encryption() {
+        for (url, plain) in [
+            (
+                "rediss://a:b@h:1/2?c=rediss://",
+                Some("redis://a:b@h:1/2?c=rediss://"),
+            ),
+            ("rediss-cluster://h", Some("redis-cluster://h")),
+            ("valkeys-sentinel://h", Some("valkey-sentinel://h")),
+            ("redis://h", None),
+            ("valkey://h", None),
+        ] {
+            assert_eq!(without_tls(url).as_deref(), plain, "{url}");
+        }
+    }
+}
