@@ -5,8 +5,10 @@ mod metrics;
 use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::TryInitError;
 
 pub use self::metrics::{ClosedBecause, ConnectionKind, Metrics};
@@ -15,6 +17,9 @@ use crate::settings::{LogFormat, LogSettings};
 /// Dependencies that tell more than anybody wants to know, unless the level names them. tungstenite's `trace` has whole
 /// messages, and with them tokens.
 const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn,tungstenite=debug";
+
+/// The dependency that tells tokens at `trace`.
+const TELLS_TOKENS: &str = "tungstenite";
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +38,28 @@ pub enum LogSetupError {
 pub fn init_logs(settings: &LogSettings) -> Result<(), LogSetupError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
+    let harmless = filter_fn(is_harmless);
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter(&settings.level)?)
         .with_writer(io::stderr);
     match settings.format {
-        LogFormat::Pretty => logs.compact().with_ansi(colours()).finish().try_init()?,
-        LogFormat::Json => logs.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Pretty => {
+            let logs = logs.compact().with_ansi(colours()).finish();
+            logs.with(harmless).try_init()?;
+        }
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).finish();
+            logs.with(harmless).try_init()?;
+        }
     }
     Ok(())
+}
+
+/// Whether something of this level and target may be told, whatever level is asked for: at `trace` the library for
+/// WebSockets tells everything that clients send, tokens among it. A directive for one of its modules would pass by one
+/// for all of it, so this is no directive.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::DEBUG || !metadata.target().starts_with(TELLS_TOKENS)
 }
 
 /// The filter that `level` asks for, with the noise kept down.
@@ -79,5 +98,38 @@ mod tests {
     #[test]
     fn a_level_must_be_one() {
         assert!(filter("vigie=loud").is_err());
+    }
+
+    #[test]
+    fn what_tells_tokens_is_silent_whatever_is_asked_for() {
+        use std::sync::{Arc, Mutex};
+
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let writer = told.clone();
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(filter("trace,tungstenite=trace,tungstenite::protocol=trace").unwrap())
+            .with_writer(move || Told(writer.clone()))
+            .finish();
+        tracing::subscriber::with_default(logs.with(filter_fn(is_harmless)), || {
+            tracing::trace!(target: "tungstenite::protocol", "a token");
+            tracing::debug!(target: "tungstenite::protocol", "a close frame");
+            tracing::trace!(target: "vigie", "something else");
+        });
+        let told = String::from_utf8(told.lock().unwrap().clone()).unwrap();
+        assert!(!told.contains("a token"), "{told}");
+        assert!(told.contains("a close frame") && told.contains("something else"));
+
+        struct Told(Arc<Mutex<Vec<u8>>>);
+
+        impl io::Write for Told {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
     }
 }

@@ -41,7 +41,12 @@ impl Connector {
     pub(super) fn new(options: &Options) -> Result<Self, ProfilesError> {
         let (url, tls) = tls::take_from(&options.url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            let problem = super::error::in_words(&error);
+            let words = super::error::in_words(&error);
+            // Half a password is an unknown option where it has a question mark in it.
+            let problem = match words.contains("unknown option") {
+                true => "it has an unknown option; a `?` that is part of a password is written %3F",
+                false => &words,
+            };
             ProfilesError::Setup(format!(
                 "postgres.url (VIGIE_POSTGRES__URL) cannot be read: {problem}"
             ))

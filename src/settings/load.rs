@@ -76,6 +76,11 @@ fn read_file(path: &Path, must_exist: bool) -> Result<Option<Config>, SettingsEr
     Ok(Some(config))
 }
 
+/// Whether the value of this key is not to be shown.
+fn is_secret(key: &str) -> bool {
+    FROM_FILES.iter().any(|(secret, _)| *secret == key)
+}
+
 /// Whether a secret stands in the file itself.
 fn holds_secret(file: &Config) -> bool {
     FROM_FILES.iter().any(|(key, _)| match *key {
@@ -118,6 +123,8 @@ fn refuse_unknown_in(file: &Config, path: &Path) -> Result<(), SettingsError> {
 /// Adds the whole names of all keys at and under `key` that do not exist.
 fn collect_unknown(key: String, value: Value, known: &Reference, unknown: &mut Vec<String>) {
     match value.kind {
+        // What stands in the place of a secret is not quoted, not even as the name of a key.
+        _ if is_secret(&key) => {}
         ValueKind::Table(table) if known.has_section(&key) || !table.is_empty() => {
             for (name, value) in table {
                 collect_unknown(format!("{key}.{name}"), value, known, unknown);
@@ -209,7 +216,7 @@ fn unparsable(error: ConfigError) -> SettingsError {
     };
     // An item of a list is blamed as `key[3]`.
     let key = key.split('[').next().unwrap_or_default().to_owned();
-    let problem = match FROM_FILES.iter().any(|(secret, _)| *secret == key) {
+    let problem = match is_secret(&key) {
         true => without_value(problem),
         false => problem,
     };

@@ -2,4 +2,5 @@
 
 mod callers;
 mod origins;
+mod secrets;
 mod tokens;

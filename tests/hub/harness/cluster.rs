@@ -447,6 +447,11 @@ impl Cluster {
         self.nodes[node].resident_memory()
     }
 
+    /// The arguments of a node's process.
+    pub fn command_line(&self, node: usize) -> String {
+        self.nodes[node].command_line()
+    }
+
     /// How many files a node has open, sockets among them.
     pub fn open_files(&self, node: usize) -> usize {
         self.nodes[node].open_files()

@@ -128,6 +128,13 @@ impl Node {
         kib * 1024
     }
 
+    /// The arguments of its process, as everybody on the machine sees them.
+    pub fn command_line(&self) -> String {
+        let path = format!("/proc/{}/cmdline", self.child().id());
+        let bytes = std::fs::read(path).expect("the node runs");
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    }
+
     /// How many files it has open, sockets among them.
     pub fn open_files(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child().id());

@@ -126,6 +126,16 @@ impl Postgres {
         self.reload().await;
     }
 
+    /// Has the server ask everybody but its operator for a password, and makes a role that has one; only with
+    /// [`start_alone`](Self::start_alone).
+    pub async fn demand_password(&self, role: &str, password: &str) {
+        let create = format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{password}'");
+        self.psql(&create).await;
+        let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256";
+        self.write("pg_hba.conf", rules).await;
+        self.reload().await;
+    }
+
     /// Has the server read its configuration again; connections that are opened on return meet the new one.
     async fn reload(&self) {
         let loaded = async || self.psql("SELECT pg_conf_load_time()").await;
