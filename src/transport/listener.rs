@@ -1,5 +1,6 @@
 //! Accepts TCP connections, and closes those that take too much or too long.
 
+mod outbound;
 mod stream;
 
 use std::io;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+pub use self::outbound::Namespace;
 use self::stream::{Meter, OpenStreams};
 pub use self::stream::{Peer, Stream};
 use super::address::TrustedProxies;

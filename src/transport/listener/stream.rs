@@ -3,7 +3,7 @@
 //! The stream is shared with a handle that reaches the handlers through the request, because the library
 //! cannot close a connection whose outbound queue is full: asking it to needs room in that queue.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::outbound::{Namespace, Outbound, slices};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
 use crate::transport::rate::Bucket;
@@ -49,6 +51,7 @@ impl OpenStreams {
             opened_ms: uptime_ms(),
             stage: AtomicU8::new(SILENT),
             blocked_since_ms: AtomicU64::new(0),
+            outbound: Mutex::default(),
             open: self.clone(),
         });
         self.remember(&shared);
@@ -85,6 +88,9 @@ impl OpenStreams {
             tracing::debug!(peer = %stream.address, reason = why.as_str(), "closed a TCP connection");
             stream.close();
             metrics.count_closed(why);
+            if why == ClosedBecause::Stalled {
+                metrics.overflows.inc();
+            }
             false
         });
     }
@@ -111,6 +117,7 @@ struct Shared {
     stage: AtomicU8,
     /// Since when a write waits for the other side, in ms of this process; 0 while none does.
     blocked_since_ms: AtomicU64,
+    outbound: Mutex<Outbound>,
     open: Arc<OpenStreams>,
 }
 
@@ -136,6 +143,74 @@ impl Shared {
         (is_silent && longer_than(self.opened_ms, handshake)).then_some(ClosedBecause::Handshake)
     }
 
+    /// No call leaves it half changed, so a poisoned lock is as good as any.
+    fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what the library wants written, unless the rest of another frame has to go first.
+    fn write_for_library(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.stage.load(Ordering::Relaxed) != UPGRADED {
+            return self.stream.try_write_vectored(slices);
+        }
+        let mut outbound = self.outbound();
+        while outbound.blocks_library() {
+            self.write_pending(&mut outbound)?;
+        }
+        let count = self.stream.try_write_vectored(slices)?;
+        let mut left = count;
+        for slice in slices {
+            let passed = left.min(slice.len());
+            outbound.passed(&slice[..passed]);
+            left -= passed;
+        }
+        self.write_all_pending(&mut outbound);
+        Ok(count)
+    }
+
+    /// Writes some of what waits.
+    fn write_pending(&self, outbound: &mut Outbound) -> io::Result<usize> {
+        let mut slices = slices();
+        let filled = outbound.next(&mut slices);
+        if filled == 0 {
+            return Ok(0);
+        }
+        let count = self.stream.try_write_vectored(&slices[..filled])?;
+        outbound.written(count);
+        Ok(count)
+    }
+
+    /// Writes what waits, as far as there is room. A connection that is broken is noticed by who reads from it.
+    fn write_all_pending(&self, outbound: &mut Outbound) {
+        loop {
+            match self.write_pending(outbound) {
+                Ok(0) => return,
+                Ok(_) => self.note(false),
+                Err(error) => return self.note(error.kind() == io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    /// Writes a frame, or puts it to those that wait. Returns how many do.
+    fn send(&self, namespace: Namespace, frame: &Bytes, at_once: bool) -> usize {
+        let mut outbound = self.outbound();
+        if !at_once || !outbound.may_pass(namespace) {
+            outbound.put(namespace, frame.clone());
+            return outbound.len();
+        }
+        match self.stream.try_write(frame) {
+            Ok(count) if count == frame.len() => {}
+            Ok(count) => outbound.put_rest(frame.slice(count..)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                outbound.put(namespace, frame.clone());
+            }
+            // Who reads from it notices.
+            Err(_) => {}
+        }
+        self.note(outbound.len() > 0);
+        outbound.len()
+    }
+
     /// A write has moved (`false`), or waits for the other side (`true`).
     fn note(&self, blocked: bool) {
         let since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
@@ -149,6 +224,12 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.open.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} frames wait", self.len())
     }
 }
 
@@ -177,6 +258,29 @@ impl Peer {
         if let Some(stream) = self.stream.upgrade() {
             stream.close();
         }
+    }
+
+    /// From now on nothing is told in a namespace before the library has told that it is connected.
+    pub fn expect(&self, namespace: Namespace) {
+        if let Some(stream) = self.stream.upgrade() {
+            stream.outbound().expect(namespace);
+        }
+    }
+
+    /// Writes a frame at once, where nothing waits, or puts it to those that wait. Returns how many do.
+    pub fn send(&self, namespace: Namespace, frame: &Bytes, at_once: bool) -> usize {
+        let stream = self.stream.upgrade();
+        stream.map_or(0, |stream| stream.send(namespace, frame, at_once))
+    }
+
+    /// Writes frames that wait, as far as there is room. Returns how many are left.
+    pub fn flush(&self) -> usize {
+        let Some(stream) = self.stream.upgrade() else {
+            return 0;
+        };
+        let mut outbound = stream.outbound();
+        stream.write_all_pending(&mut outbound);
+        outbound.len()
     }
 
     /// A whole request has come.
@@ -270,20 +374,18 @@ impl Stream {
         Err(io::Error::other("the other side sends too much"))
     }
 
-    /// Writes with `attempt` as soon as the socket takes something.
-    fn poll_write_with(
+    fn poll_write_slices(
         &self,
         context: &mut Context<'_>,
-        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.shared.stream;
         loop {
-            let Poll::Ready(ready) = stream.poll_write_ready(context) else {
+            let Poll::Ready(ready) = self.shared.stream.poll_write_ready(context) else {
                 self.shared.note(true);
                 return Poll::Pending;
             };
             ready?;
-            match attempt(stream) {
+            match self.shared.write_for_library(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.shared.note(false);
@@ -320,15 +422,15 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream| stream.try_write(bytes))
+        self.poll_write_slices(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(context, |stream| stream.try_write_vectored(slices))
+        self.poll_write_slices(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Sockets;
-use super::outlet::{Backlog, Outlets, Packet, encode};
+use super::outlet::Backlog;
+use super::outlets::Outlets;
+use super::packet::{Event, Packets, encode};
 use crate::domain::delivery::{Delivery, DeliveryStream, StatusChange};
 use crate::domain::visibility::View;
 use crate::engine::{Kind, Views};
@@ -20,42 +22,72 @@ use crate::transport::protocol::{
 /// Pause in which connections that are behind write some of what waits for them.
 const CATCH_BREATH: Duration = Duration::from_millis(1);
 
-/// Changes written in a row before connections that fell behind are looked at.
+/// Changes told by one write to each who hears of them, about 4 KiB.
 const CHANGES_MAX: usize = 64;
+
+/// Deliveries that are written together where so many wait, so that a connection gets what is for it in one write.
+const BATCH_MAX: usize = 64;
 
 /// Works off the stream, in order. While a connection is far behind it goes slowly: one that keeps up catches
 /// up, one that does not is soon so far behind that it is closed.
 pub(super) async fn deliver(sockets: Arc<Sockets>, mut deliveries: DeliveryStream) {
     let outlets = &sockets.outlets;
+    let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
-        let delivery = match outlets.flush() {
+        // What is written together must not be too much by itself.
+        let batch_max = BATCH_MAX
+            .min(sockets.limits.get().outbound_queue / 4)
+            .max(1);
+        let count = match outlets.flush() {
             Backlog::None => tokio::select! {
-                delivery = deliveries.recv() => delivery,
+                count = deliveries.recv_many(&mut batch, batch_max) => count,
                 () = outlets.fell_behind() => continue,
             },
-            Backlog::Some => match tokio::time::timeout(CATCH_BREATH, deliveries.recv()).await {
-                Ok(delivery) => delivery,
-                Err(_) => continue,
-            },
+            Backlog::Some => {
+                let next = deliveries.recv_many(&mut batch, batch_max);
+                match tokio::time::timeout(CATCH_BREATH, next).await {
+                    Ok(count) => count,
+                    Err(_) => continue,
+                }
+            }
             Backlog::Pressing => {
                 tokio::time::sleep(CATCH_BREATH).await;
                 match deliveries.try_recv() {
-                    Ok(delivery) => Some(delivery),
+                    Ok(delivery) => batch.push(delivery),
                     Err(TryRecvError::Empty) => continue,
-                    Err(TryRecvError::Disconnected) => None,
+                    Err(TryRecvError::Disconnected) => return,
                 }
+                1
             }
         };
-        match delivery {
-            Some(delivery) => write(outlets, delivery).await,
-            None => return,
+        if count == 0 {
+            return;
         }
+        outlets.batch(count > 1);
+        write_all(outlets, &mut batch).await;
+        outlets.batch(false);
     }
 }
 
-async fn write(outlets: &Outlets, delivery: Delivery) {
+/// Writes deliveries in their order; changes that follow each other together.
+async fn write_all(outlets: &Outlets, batch: &mut Vec<Delivery>) {
+    let mut changes = Vec::new();
+    for delivery in batch.drain(..) {
+        match delivery {
+            Delivery::StatusChanges(more) => changes.extend(more),
+            delivery => {
+                tell_all(outlets, &std::mem::take(&mut changes)).await;
+                write(outlets, delivery);
+            }
+        }
+    }
+    tell_all(outlets, &changes).await;
+}
+
+fn write(outlets: &Outlets, delivery: Delivery) {
     match delivery {
-        Delivery::StatusChanges(changes) => tell_all(outlets, &changes).await,
+        // They are told with those that follow.
+        Delivery::StatusChanges(_) => {}
         Delivery::Update {
             user,
             kind,
@@ -79,7 +111,7 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
             }
         }
         Delivery::Event { event, data, own } => {
-            emit(outlets, &own, Packet::new(event, &data_of(&data)).as_ref());
+            emit(outlets, &own, Packets::new(event, &data_of(&data)).as_ref());
         }
         Delivery::Disconnect { own } => kick(outlets, &own, KickCode::Kicked),
         Delivery::AccountDeleted {
@@ -87,11 +119,11 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
             own,
             watchers,
         } => {
-            let notice = Packet::bare(server_event::ACCOUNT_DELETED);
+            let notice = Packets::bare(server_event::ACCOUNT_DELETED);
             emit(outlets, &own, Some(&notice));
             kick(outlets, &own, KickCode::AccountDeleted);
             let user = UserRequest { user_id: user };
-            let notice = Packet::new(server_event::PROFILE_DELETED, &user);
+            let notice = Packets::new(server_event::PROFILE_DELETED, &user);
             emit(outlets, &watchers.friends, notice.as_ref());
             emit(outlets, &watchers.strangers, notice.as_ref());
         }
@@ -100,12 +132,12 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
                 match_id: id,
                 opponent: data_of(&opponent),
             };
-            let packet = Packet::new(server_event::MATCH_FOUND, &found);
-            emit(outlets, &own, packet.as_ref());
+            let packets = Packets::new(server_event::MATCH_FOUND, &found);
+            emit(outlets, &own, packets.as_ref());
         }
         Delivery::MatchTimeout { own } => {
-            let packet = Packet::bare(server_event::MATCH_TIMEOUT);
-            emit(outlets, &own, Some(&packet));
+            let packets = Packets::bare(server_event::MATCH_TIMEOUT);
+            emit(outlets, &own, Some(&packets));
         }
         Delivery::Turn { to } => answer(outlets, to, None),
         Delivery::OnlineUsers { to, users } => answer(outlets, to, Some(&users)),
@@ -117,46 +149,52 @@ async fn write(outlets: &Outlets, delivery: Delivery) {
 
 async fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
     for changes in changes.chunks(CHANGES_MAX) {
-        for change in changes {
-            tell_status(outlets, change);
-        }
+        tell(outlets, changes);
         if outlets.flush() == Backlog::Pressing {
             tokio::time::sleep(CATCH_BREATH).await;
         }
     }
 }
 
-fn tell_status(outlets: &Outlets, change: &StatusChange) {
-    let payload = UserStatusChange {
-        user_id: change.user,
-        status: Status::of(change.online),
-    };
-    let Some(packet) = Packet::new(server_event::USER_STATUS_CHANGE, &payload) else {
-        return;
-    };
-    match &change.only_to {
-        None => outlets.each(|outlet| outlet.emit_to_all(&packet)),
-        Some(watchers) => {
-            emit(outlets, &watchers.friends, Some(&packet));
-            emit(outlets, &watchers.strangers, Some(&packet));
+/// Who hears of a change, everybody or the user's watchers, is the same for all changes of a hub.
+fn tell(outlets: &Outlets, changes: &[StatusChange]) {
+    let everybody = changes.iter().filter(|change| change.only_to.is_none());
+    let events: Vec<Event> = everybody.filter_map(event_about).collect();
+    if !events.is_empty() {
+        let packets = Packets::of(events);
+        outlets.each(|outlet| outlet.emit_to_all(&packets));
+    }
+    for change in changes {
+        if let Some(watchers) = &change.only_to {
+            let packets = event_about(change).map(|event| Packets::of(vec![event]));
+            emit(outlets, &watchers.friends, packets.as_ref());
+            emit(outlets, &watchers.strangers, packets.as_ref());
         }
     }
 }
 
+fn event_about(change: &StatusChange) -> Option<Event> {
+    let payload = UserStatusChange {
+        user_id: change.user,
+        status: Status::of(change.online),
+    };
+    Event::new(server_event::USER_STATUS_CHANGE, &payload)
+}
+
 /// The event for those with `view`; nothing where they may see nothing of it.
-fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Packet> {
+fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Packets> {
     let content = seen(view, views)?;
     let revision = views.revision;
     let event = event_of(kind)?;
     match kind {
-        Kind::Profile => Packet::new(
+        Kind::Profile => Packets::new(
             event,
             &ProfileUpdate {
                 user: content,
                 revision,
             },
         ),
-        Kind::Stats => Packet::new(
+        Kind::Stats => Packets::new(
             event,
             &GameStatsUpdate {
                 user_id,
@@ -164,7 +202,7 @@ fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Pack
                 revision,
             },
         ),
-        Kind::Friends => Packet::new(
+        Kind::Friends => Packets::new(
             event,
             &FriendListUpdate {
                 user_id,
@@ -172,7 +210,7 @@ fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Pack
                 revision,
             },
         ),
-        Kind::Matches => Packet::new(
+        Kind::Matches => Packets::new(
             event,
             &MatchHistoryUpdate {
                 user_id,
@@ -184,9 +222,9 @@ fn update(view: View, user_id: UserId, kind: Kind, views: &Views) -> Option<Pack
     }
 }
 
-fn emit(outlets: &Outlets, recipients: &[ConnectionId], packet: Option<&Packet>) {
-    if let Some(packet) = packet {
-        outlets.each_of(recipients, |outlet| outlet.emit(packet));
+fn emit(outlets: &Outlets, recipients: &[ConnectionId], packets: Option<&Packets>) {
+    if let Some(packets) = packets {
+        outlets.each_of(recipients, |outlet| outlet.emit(packets));
     }
 }
 

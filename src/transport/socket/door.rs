@@ -60,8 +60,11 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
     }
     let address = client_of(sockets, &peer, request.headers());
     let carrier = Arc::new(Carrier::new(peer, address, now));
-    request.extensions_mut().insert(carrier);
+    request.extensions_mut().insert(carrier.clone());
     let response = next.run(request).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        carrier.upgraded();
+    }
     if matches!(
         response.status(),
         StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS

@@ -15,14 +15,15 @@ use socketioxide::handler::{ConnectHandler, Value};
 use socketioxide::socket::Socket;
 use tokio::sync::Notify;
 
-use super::Sockets;
 use super::carrier::Carrier;
 use super::inbox::Inbox;
 use super::outlet::Outlet;
 use super::session;
+use super::{NAMESPACES, Sockets};
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
+use crate::transport::listener::Namespace;
 use crate::transport::protocol::ConnectErrorCode;
 
 impl Sockets {
@@ -66,7 +67,8 @@ impl Sockets {
         let identity = self.identify(auth.as_deref())?;
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
-        let outlet = self.outlets.open(id, carrier.clone());
+        let link = namespace_of(socket).and_then(|namespace| carrier.link(namespace));
+        let outlet = self.outlets.open(id, carrier.clone(), link.clone());
         let user = identity.map(|identity| identity.user);
         let connection = match self.hub.connect(id, identity).await {
             Ok(connection) => connection,
@@ -77,6 +79,9 @@ impl Sockets {
         };
         tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
 
+        if let Some(link) = link {
+            link.expect();
+        }
         if self.transports.join(&socket.id.to_string(), &carrier) {
             self.openings.joined(carrier.opened);
         }
@@ -115,6 +120,11 @@ impl ConnectHandler<LocalAdapter, Self> for Welcome {
             outlet.welcome(socket);
         }
     }
+}
+
+/// The place of the namespace that a socket joins.
+fn namespace_of(socket: &SocketRef) -> Option<Namespace> {
+    NAMESPACES.iter().position(|name| socket.ns() == *name)
 }
 
 /// The token in the handshake; none for a guest. What is neither a guest's nor a token is refused: a bad

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::outlet::{Outlet, Packet, encode};
+use super::outlet::Outlet;
+use super::packet::{Packets, encode};
 use crate::transport::protocol::{ErrorCode, Exception, Refusal, server_event};
 
 /// An event that waits for its answer.
@@ -41,7 +42,7 @@ impl Question {
             return outlet.answer_now(self.prepared(&Refusal { ok, error, message }));
         }
         let event = self.event;
-        if let Some(packet) = Packet::new(
+        if let Some(packets) = Packets::new(
             server_event::EXCEPTION,
             &Exception {
                 event,
@@ -49,7 +50,7 @@ impl Question {
                 message,
             },
         ) {
-            outlet.emit(&packet);
+            outlet.emit(&packets);
         }
     }
 

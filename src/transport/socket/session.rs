@@ -8,7 +8,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Sockets;
 use super::inbox::Incoming;
-use super::outlet::{Outlet, Packet};
+use super::outlet::Outlet;
+use super::packet::Packets;
 use super::rates::ListPace;
 use super::reply::Question;
 use crate::clock::now_ms;
@@ -25,7 +26,7 @@ use crate::transport::protocol::{
 /// How long before its end a client is told that its token expires.
 const EXPIRY_NOTICE_MS: u64 = 30_000;
 
-/// How long a client that is closed at the transport has to read why.
+/// How long a client that is about to be closed has to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A token that lives longer is looked at again after this long.
@@ -68,22 +69,20 @@ pub(super) async fn run(
     };
     let outlet = session.outlet.clone();
     // What the client still wanted is void: nobody is left to see it.
-    tokio::select! {
+    let is_leaving = tokio::select! {
         biased;
-        () = ended.notified() => {}
-        () = outlet.leaving() => close_soon(&outlet, ended).await,
-        () = session.work(incoming) => {}
+        () = ended.notified() => false,
+        () = outlet.leaving() => true,
+        () = session.work(incoming) => false,
+    };
+    // Whoever is about to be closed is here no longer, however long the client takes to read why.
+    session.connection.close();
+    if is_leaving {
+        let _ = tokio::time::timeout(FAREWELL, ended.notified()).await;
+        outlet.finish_leaving();
     }
     tracing::debug!(connection = %id, "closed a connection");
     session.sockets.outlets.close(id);
-    session.connection.close();
-}
-
-/// Closes the transport once the client had time to read why.
-async fn close_soon(outlet: &Outlet, ended: &Notify) {
-    // It may be gone before.
-    let _ = tokio::time::timeout(FAREWELL, ended.notified()).await;
-    outlet.close_transport();
 }
 
 /// A request, and its question, that waits until then.
@@ -277,10 +276,9 @@ impl Session {
             return self.outlet.kick(KickCode::TokenExpired);
         }
         expiry.announced = true;
-        if let Some(packet) =
-            Packet::new(server_event::TOKEN_EXPIRING, &TokenExpiring { expires_at })
-        {
-            self.outlet.emit(&packet);
+        let expiring = TokenExpiring { expires_at };
+        if let Some(packets) = Packets::new(server_event::TOKEN_EXPIRING, &expiring) {
+            self.outlet.emit(&packets);
         }
     }
 }
