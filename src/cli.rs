@@ -1,7 +1,9 @@
 //! The command line: which command runs, with which settings, and what the exit code says.
 
+mod bench;
 mod check_config;
 mod doctor;
+mod files;
 mod inspect;
 mod migrate;
 mod serve;
@@ -39,6 +41,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Puts a load on running nodes and says what it cost them
+    Bench(bench::BenchArgs),
     /// Runs a node until SIGTERM or SIGINT (also what happens without a command)
     Serve,
     /// Checks the configuration and shows what is in effect, secrets hidden
@@ -94,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
             let overrides = overrides.clone();
             serve::run(settings, Box::new(move || load(&overrides)))
         }),
+        Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Inspect(args) => {

@@ -12,16 +12,13 @@ use vigie::app::{App, Reload};
 use vigie::settings::{EngineKind, Settings, SettingsError};
 use vigie::telemetry;
 
-use super::{EXIT_CONFIG, fail, print};
+use super::{EXIT_CONFIG, fail, files, print};
 
 /// How long blocking work may go on after the node is done; none of it holds anything back.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
-/// Files that a process may open although it was started with fewer, for as many connections.
-const FILES_WANTED: u64 = 1 << 20;
-
 /// Files of a node besides its connections: to Redis and Postgres, listeners, logs.
-const FILES_BESIDES: u64 = 1200;
+const FILES_BESIDES: usize = 1200;
 
 /// Reads the settings once more.
 type Load = Box<dyn Fn() -> Result<Settings, SettingsError> + Send>;
@@ -46,15 +43,14 @@ pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
 
 /// Each connection is an open file; what a process starts with is often 1024.
 fn raise_file_limit(settings: &Settings) {
-    let wanted = settings.limits.connections as u64 + FILES_BESIDES;
-    match rlimit::increase_nofile_limit(FILES_WANTED.max(wanted)) {
-        Ok(limit) if limit < wanted => info!(
+    let wanted = settings.limits.connections.saturating_add(FILES_BESIDES);
+    let limit = files::raise_limit();
+    if limit < wanted {
+        info!(
             limit,
             "connections are limited by how many files this process may open, not by limits.connections: to have \
              that many, raise the former (ulimit -n, or LimitNOFILE in systemd) to {wanted}",
-        ),
-        Ok(_) => {}
-        Err(error) => warn!(%error, "could not raise how many files this process may open"),
+        );
     }
 }
 

@@ -1,0 +1,167 @@
+//! `vigie bench`: puts a load on running nodes and says what it cost them.
+
+mod burst;
+mod churn;
+mod connect;
+mod error;
+mod fanout;
+mod idle;
+mod load;
+mod online;
+mod publish;
+mod report;
+mod run;
+mod selective;
+mod signin;
+mod target;
+mod usage;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use vigie::settings::Settings;
+
+use self::error::BenchError;
+use self::report::Report;
+use self::run::Setup;
+use self::target::Target;
+use self::usage::Processes;
+use super::{EXIT_CONFIG, block_on, fail, print};
+
+/// More connections than one machine makes.
+const CONNECTIONS_MAX: i64 = 100_000;
+/// More updates than anybody waits for.
+const UPDATES_MAX: i64 = 1_000_000;
+/// More in a second than is posted one after the other.
+const RATE_MAX: i64 = 10_000;
+/// Longer than anybody waits.
+const SECONDS_MAX: i64 = 600;
+
+/// What to do, and to whom.
+#[derive(Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    scenario: Scenario,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Opens connections as fast as the nodes take them: what one costs, and how much memory
+    Connect(connect::ConnectArgs),
+    /// Holds connections that do nothing: what that costs
+    Idle(idle::IdleArgs),
+    /// Updates of one user to many watchers: what a delivery costs, and how long it takes
+    Fanout(fanout::FanoutArgs),
+    /// Updates of one user as fast as they are taken: what one costs, and whether any is lost
+    Burst(burst::BurstArgs),
+    /// Updates that matter to the first node alone: what they cost the others
+    Selective(selective::SelectiveArgs),
+    /// Users come and go before observers: what an event costs
+    Churn(churn::ChurnArgs),
+    /// Users sign in at once before each other: what an event costs
+    Signin(signin::SigninArgs),
+    /// Signs users in, then asks who is online: what a call costs
+    Online(online::OnlineArgs),
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "What is measured")]
+struct Options {
+    /// Public listener of a node; once for each node [default: the one of these settings]
+    #[arg(long = "node", value_name = "URL", global = true)]
+    nodes: Vec<String>,
+    /// Internal listener of a node, in the same order; the first one is told of updates
+    #[arg(long, value_name = "URL", global = true)]
+    internal: Vec<String>,
+    /// Key of the internal API, which shows in the process list [default: internal.api_key of these settings]
+    #[arg(long, value_name = "KEY", global = true)]
+    api_key: Option<String>,
+    /// Process of a node, in the same order, to read its processor time and memory
+    #[arg(long = "pid", value_name = "PID", global = true)]
+    pids: Vec<i32>,
+    /// Process of Redis, to read its processor time
+    #[arg(long, value_name = "PID", global = true)]
+    redis_pid: Option<i32>,
+    /// Threads that hold the clients; more are started where one may not hold as many
+    #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+    /// Id of the first user of the run; the others follow it
+    #[arg(long, value_name = "ID", default_value_t = 1_000_000, global = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    first_user: u64,
+    /// Prints one JSON object instead of a table for people
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Runs a scenario and prints its figures.
+pub(super) fn run(settings: Settings, args: &BenchArgs) -> ExitCode {
+    let report = setup(settings, &args.options).and_then(|setup| {
+        let done = block_on(args.scenario.run(&setup), 1);
+        done.unwrap_or_else(|_| Err(BenchError::Own("there is no runtime".to_owned())))
+    });
+    match report {
+        Ok(report) if args.options.json => print(&format!("{}\n", report.json())),
+        Ok(report) => print(&report.table()),
+        Err(error) => fail(EXIT_CONFIG, error),
+    }
+}
+
+impl Scenario {
+    async fn run(&self, setup: &Setup) -> Result<Report, BenchError> {
+        match self {
+            Self::Connect(args) => connect::run(setup, args).await,
+            Self::Idle(args) => idle::run(setup, args).await,
+            Self::Fanout(args) => fanout::run(setup, args).await,
+            Self::Burst(args) => burst::run(setup, args).await,
+            Self::Selective(args) => selective::run(setup, args).await,
+            Self::Churn(args) => churn::run(setup, args).await,
+            Self::Signin(args) => signin::run(setup, args).await,
+            Self::Online(args) => online::run(setup, args).await,
+        }
+    }
+}
+
+fn setup(settings: Settings, options: &Options) -> Result<Setup, BenchError> {
+    let or_own = |urls: &[String], own: SocketAddr| match urls {
+        [] => vec![format!("http://{own}")],
+        urls => urls.to_vec(),
+    };
+    let nodes = or_own(&options.nodes, settings.http.listen);
+    // Without a word about nodes it is the one of these settings; otherwise it may be elsewhere.
+    let internal = match options.nodes.is_empty() {
+        true => or_own(&options.internal, settings.internal.listen),
+        false => options.internal.clone(),
+    };
+    let pids = options.pids.len();
+    if pids != 0 && pids != nodes.len() {
+        return Err(BenchError::Pids {
+            pids,
+            nodes: nodes.len(),
+        });
+    }
+    let own_key = settings.internal.api_key.as_ref();
+    let api_key = options.api_key.clone();
+    let api_key = api_key.or_else(|| own_key.map(|key| key.expose().to_owned()));
+    let processes = Processes {
+        nodes: options.pids.clone(),
+        redis: options.redis_pid,
+    };
+    processes.sample()?;
+    Ok(Setup {
+        target: Target::find(&nodes, &internal, api_key.unwrap_or_default())?,
+        processes,
+        auth: settings.auth,
+        threads: options.threads.into(),
+        first_user: options.first_user,
+    })
+}
+
+/// Says on stderr what is about to happen.
+fn say(what: &str) {
+    // Nobody is left to tell where stderr is closed.
+    let _ = writeln!(io::stderr(), "{what}");
+}

@@ -1,0 +1,68 @@
+//! Updates as fast as the first node takes them: what one costs all nodes, and whether any is lost on the way.
+
+use clap::Args;
+
+use super::error::BenchError;
+use super::load::{Count, Question};
+use super::publish::Updates;
+use super::report::{Report, Unit};
+use super::run::{Run, Setup, Size, Who};
+use super::{CONNECTIONS_MAX, UPDATES_MAX, say};
+
+/// How many.
+#[derive(Args)]
+pub(super) struct BurstArgs {
+    /// Guests that watch, spread over the nodes [default: one for each node]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    connections: Option<u32>,
+    /// Updates posted
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=UPDATES_MAX))]
+    updates: u32,
+}
+
+/// Has guests watch, posts updates at full speed, and counts what arrives.
+pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, BenchError> {
+    let (nodes, user) = (setup.target.nodes.len(), setup.first_user);
+    let connections = args.connections.map_or(nodes, |count| count as usize);
+    let updates = args.updates as usize;
+    say(&format!(
+        "burst: {connections} guests on {nodes} node(s) watch user {user}; {updates} updates are posted to {}, as fast as \
+         it takes them",
+        setup.target.told()
+    ));
+    let warm = (updates / 10).max(2);
+    let size = Size {
+        updates: warm + updates,
+        ..Size::of_clients(connections)
+    };
+    let mut run = Run::prepare(setup, size)?;
+    let watchers = run.open(connections, Who::Guests, nodes).await?;
+    run.ask(&watchers, Question::Watch(user)).await?;
+
+    let mut posted = Updates {
+        user,
+        watchers: connections as u64,
+        timed: false,
+    };
+    posted.back_to_back(&run, 0..warm).await?;
+    posted.timed = true;
+    let before = run.sample()?;
+    posted.at_full_speed(&run, warm..warm + updates).await?;
+    let all = (connections * (warm + updates)) as u64;
+    run.wait_for(Count::Updates, all, "arriving").await?;
+    let used = run.since(&before)?;
+
+    let harvest = run.harvest(&watchers).await;
+    let mut report = run.report("burst", connections);
+    report.count("updates", "updates", updates as u64);
+    report.add(
+        "updates",
+        "updates",
+        Unit::PerSecond,
+        updates as f64 / used.elapsed.as_secs_f64(),
+    );
+    report.cost(&used, (updates as u64, "update"));
+    run.describe_updates(&mut report, &harvest, (&watchers, nodes), size.updates);
+    run.leave(&watchers).await?;
+    Ok(report)
+}

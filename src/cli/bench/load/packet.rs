@@ -1,0 +1,217 @@
+//! Socket.IO packets in the namespace `/`: what a text from a server means here, and what is sent.
+
+use memchr::memmem::Finder;
+
+/// What stands before an update's number in a payload. Names come through to whoever watches.
+pub(in crate::cli::bench) const NUMBER_MARK: &str = "\"username\":\"bench-";
+
+/// What a server says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Packet<'a> {
+    /// Engine.IO is open.
+    Opened,
+    /// Engine.IO asks whether the client is there.
+    Ping,
+    /// The namespace is joined.
+    Joined,
+    /// The namespace is not joined, and why.
+    Refused(&'a [u8]),
+    /// The answer to what was asked.
+    Answer(&'a [u8]),
+    /// An update of the profile that is watched.
+    Update {
+        /// Which one of the run.
+        number: usize,
+        /// Its revision; 0 where it has none.
+        revision: u64,
+    },
+    /// Somebody came or went.
+    Status {
+        /// Who.
+        user: u64,
+        /// Whether it was the former.
+        online: bool,
+    },
+    /// The server ends the connection.
+    Closed,
+    /// Nothing that matters here.
+    Other,
+}
+
+/// Reads packets; one for each thread, prepared once.
+pub(super) struct Reader {
+    number: Finder<'static>,
+    revision: Finder<'static>,
+    user: Finder<'static>,
+    online: Finder<'static>,
+}
+
+impl Reader {
+    /// A reader.
+    pub(super) fn new() -> Self {
+        Self {
+            number: Finder::new(NUMBER_MARK),
+            revision: Finder::new("\"revision\":"),
+            user: Finder::new("\"userId\":"),
+            online: Finder::new("\"online\""),
+        }
+    }
+
+    /// What a text means.
+    pub(super) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
+        match text {
+            [b'4', b'2', event @ ..] => self.event(event),
+            [b'4', b'3', answer @ ..] => Packet::Answer(answer),
+            [b'4', b'0', ..] => Packet::Joined,
+            [b'4', b'1', ..] | [b'1', ..] => Packet::Closed,
+            [b'4', b'4', reason @ ..] => Packet::Refused(reason),
+            [b'2', ..] => Packet::Ping,
+            [b'0', ..] => Packet::Opened,
+            _ => Packet::Other,
+        }
+    }
+
+    fn event<'a>(&self, event: &'a [u8]) -> Packet<'a> {
+        if event.starts_with(b"[\"user-status-change\",") {
+            return match number_after(&self.user, event) {
+                Some(user) => Packet::Status {
+                    user,
+                    online: self.online.find(event).is_some(),
+                },
+                None => Packet::Other,
+            };
+        }
+        if event.starts_with(b"[\"profile-update\",")
+            && let Some(number) = number_after(&self.number, event)
+        {
+            return Packet::Update {
+                number: number as usize,
+                revision: number_after(&self.revision, event).unwrap_or(0),
+            };
+        }
+        Packet::Other
+    }
+}
+
+/// The whole number that follows the first place where `mark` stands.
+fn number_after(mark: &Finder<'_>, text: &[u8]) -> Option<u64> {
+    let digits = &text[mark.find(text)? + mark.needle().len()..];
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+/// What clients ask.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli::bench) enum Question {
+    /// To be told of the updates of this user.
+    Watch(u64),
+    /// Who is online.
+    OnlineUsers,
+}
+
+/// Joins the namespace, as a user or as a guest.
+pub(super) fn join(token: Option<&str>) -> String {
+    match token {
+        Some(token) => format!(r#"40{{"token":"{token}"}}"#),
+        None => r#"40{"token":null}"#.to_owned(),
+    }
+}
+
+/// Asks for an answer.
+pub(super) fn ask(question: Question) -> String {
+    match question {
+        Question::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
+        Question::OnlineUsers => r#"420["get-online-users"]"#.to_owned(),
+    }
+}
+
+/// Leaves the namespace.
+pub(super) const LEAVE: &str = "41";
+
+/// Answers a ping.
+pub(super) const PONG: &str = "3";
+
+/// How many ids an answer to [`Question::OnlineUsers`] holds: `0[[1,2]]`. Nothing where it is no such answer.
+pub(super) fn count_ids(answer: &[u8]) -> Option<u64> {
+    let begin = answer.iter().position(|&byte| byte == b'[')?;
+    let ids = answer[begin..].strip_prefix(b"[[")?.strip_suffix(b"]]")?;
+    let commas = memchr::memchr_iter(b',', ids).count() as u64;
+    Some(if ids.is_empty() { 0 } else { commas + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Packet<'_> {
+        Reader::new().read(text.as_bytes())
+    }
+
+    #[test]
+    fn what_opens_and_closes() {
+        assert_eq!(read(r#"0{"sid":"a"}"#), Packet::Opened);
+        assert_eq!(read(r#"40{"sid":"a"}"#), Packet::Joined);
+        assert_eq!(read("2"), Packet::Ping);
+        assert_eq!(read("41"), Packet::Closed);
+        assert_eq!(
+            read(r#"44{"message":"no"}"#),
+            Packet::Refused(br#"{"message":"no"}"#)
+        );
+        assert_eq!(read(r#"430[[1,2]]"#), Packet::Answer(b"0[[1,2]]"));
+        assert_eq!(read("6"), Packet::Other);
+        assert_eq!(read(""), Packet::Other);
+    }
+
+    #[test]
+    fn updates_are_known_by_their_number_wherever_it_stands() {
+        let update = |number, revision| Packet::Update { number, revision };
+        assert_eq!(
+            read(
+                r#"42["profile-update",{"user":{"userID":1,"username":"bench-17","x":2},"revision":99}]"#
+            ),
+            update(17, 99)
+        );
+        assert_eq!(
+            read(
+                r#"42["profile-update",{"revision":99,"user":{"username":"bench-17","userID":1}}]"#
+            ),
+            update(17, 99)
+        );
+        assert_eq!(
+            read(r#"42["profile-update",{"user":{"username":"bench-000"}}]"#),
+            update(0, 0)
+        );
+        assert_eq!(
+            read(r#"42["profile-update",{"user":{"username":"ada"},"revision":3}]"#),
+            Packet::Other
+        );
+    }
+
+    #[test]
+    fn who_comes_and_goes() {
+        assert_eq!(
+            read(r#"42["user-status-change",{"userId":7,"status":"online"}]"#),
+            Packet::Status {
+                user: 7,
+                online: true
+            }
+        );
+        assert_eq!(
+            read(r#"42["user-status-change",{"status":"offline","userId":12345}]"#),
+            Packet::Status {
+                user: 12345,
+                online: false
+            }
+        );
+        assert_eq!(read(r#"42["user-status-change",{}]"#), Packet::Other);
+        assert_eq!(read(r#"42["something",{"userId":7}]"#), Packet::Other);
+    }
+
+    #[test]
+    fn ids_are_counted() {
+        assert_eq!(count_ids(b"0[[]]"), Some(0));
+        assert_eq!(count_ids(b"0[[4]]"), Some(1));
+        assert_eq!(count_ids(b"0[[4,5,6]]"), Some(3));
+        assert_eq!(count_ids(br#"0[{"ok":true}]"#), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! Posts updates to the first node: one after the other, so many a second, or as fast as it goes.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::error::BenchError;
+use super::load::Count;
+use super::run::{Run, bar};
+
+/// How long an update may be on its way before it counts as lost.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
+
+/// After so many lost updates it is not worth going on one after the other.
+const LOST_MAX: usize = 10;
+
+/// Requests under way at once, at full speed.
+const REQUESTS_MAX: usize = 64;
+
+/// Whose updates are posted, and to how many clients.
+#[derive(Clone, Copy)]
+pub(super) struct Updates {
+    /// The user.
+    pub(super) user: u64,
+    /// How many clients receive each update.
+    pub(super) watchers: u64,
+    /// Whether it is noted when they are sent, so that latencies count.
+    pub(super) timed: bool,
+}
+
+impl Updates {
+    async fn post(self, run: &Run<'_>, number: usize) -> Result<(), BenchError> {
+        if self.timed {
+            run.tally.note_sent(number);
+        }
+        run.target.publish(self.user, number).await
+    }
+
+    /// Posts the next one when every watcher has received the one before.
+    ///
+    /// # Errors
+    /// When the node does not answer, or too many are lost.
+    pub(super) async fn back_to_back(
+        self,
+        run: &Run<'_>,
+        numbers: Range<usize>,
+    ) -> Result<(), BenchError> {
+        let bar = bar("updating", numbers.len() as u64);
+        let mut lost = 0;
+        for number in numbers {
+            let wanted = run.tally.count(Count::Updates) + self.watchers;
+            self.post(run, number).await?;
+            let reached = run
+                .tally
+                .reach(Count::Updates, wanted, ARRIVES_WITHIN, |_| ())
+                .await?;
+            lost += usize::from(reached < wanted);
+            if lost > LOST_MAX {
+                return Err(BenchError::Lost {
+                    updates: number + 1,
+                });
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Posts `rate` of them a second, whatever becomes of them.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub(super) async fn at_rate(
+        self,
+        run: &Run<'_>,
+        numbers: Range<usize>,
+        rate: u32,
+    ) -> Result<(), BenchError> {
+        let bar = bar("updating", numbers.len() as u64);
+        let mut ticks = interval(Duration::from_secs(1) / rate);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for number in numbers {
+            ticks.tick().await;
+            self.post(run, number).await?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Posts them as fast as the node takes them.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub(super) async fn at_full_speed(
+        self,
+        run: &Run<'_>,
+        numbers: Range<usize>,
+    ) -> Result<(), BenchError> {
+        let bar = bar("updating", numbers.len() as u64);
+        stream::iter(numbers)
+            .map(|number| self.post(run, number))
+            .buffer_unordered(REQUESTS_MAX)
+            .try_for_each(|()| {
+                bar.inc(1);
+                std::future::ready(Ok(()))
+            })
+            .await?;
+        bar.finish_and_clear();
+        Ok(())
+    }
+}

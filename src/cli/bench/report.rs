@@ -1,0 +1,246 @@
+//! What a run has found out: figures, as a table for people or as one JSON object for programs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Map, Number, Value};
+
+use super::load::Latencies;
+use super::usage::Used;
+
+/// What a figure counts, and with how many digits it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Things.
+    Count,
+    /// Things per second.
+    PerSecond,
+    /// Microseconds of processor time.
+    Microseconds,
+    /// Time that passed.
+    Milliseconds,
+    /// Of one core.
+    Percent,
+    /// Memory.
+    Kibibytes,
+}
+
+impl Unit {
+    fn digits(self) -> usize {
+        match self {
+            Self::Count | Self::PerSecond => 0,
+            Self::Microseconds | Self::Milliseconds | Self::Percent => 2,
+            Self::Kibibytes => 1,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::PerSecond => "/s",
+            Self::Microseconds => "µs",
+            Self::Milliseconds => "ms",
+            Self::Percent => "%",
+            Self::Kibibytes => "KiB",
+        }
+    }
+
+    /// What the names of such figures end with.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::PerSecond => "_per_second",
+            Self::Microseconds => "_us",
+            Self::Milliseconds => "_ms",
+            Self::Percent => "_percent",
+            Self::Kibibytes => "_kib",
+        }
+    }
+}
+
+struct Figure {
+    name: String,
+    label: String,
+    unit: Unit,
+    value: f64,
+}
+
+/// The figures of one run, in the order in which they are shown.
+pub(super) struct Report {
+    scenario: &'static str,
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    /// No figures yet.
+    pub(super) fn new(scenario: &'static str) -> Self {
+        Self {
+            scenario,
+            figures: Vec::new(),
+        }
+    }
+
+    /// Adds a figure, if there is one. Programs find it as `name` and the unit: `latency_p50_ms`.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        label: &str,
+        unit: Unit,
+        value: impl Into<Option<f64>>,
+    ) {
+        if let Some(value) = value.into() {
+            self.figures.push(Figure {
+                name: format!("{name}{}", unit.suffix()),
+                label: label.to_owned(),
+                unit,
+                value,
+            });
+        }
+    }
+
+    /// Adds a number of things.
+    pub(super) fn count(&mut self, name: &str, label: &str, count: u64) {
+        self.add(name, label, Unit::Count, count as f64);
+    }
+
+    /// Adds what each of `count` things has cost: nodes, Redis, and the load itself.
+    pub(super) fn cost(&mut self, used: &Used, (count, thing): (u64, &str)) {
+        let each = |time: Duration| per(time, count);
+        let unit = Unit::Microseconds;
+        self.add(
+            &format!("cpu_per_{thing}"),
+            &format!("processor time of the nodes per {thing}"),
+            unit,
+            used.all_nodes().map(each),
+        );
+        let system = used.all_nodes().filter(|time| !time.is_zero());
+        self.add(
+            &format!("{thing}_cpu_system"),
+            "of which in the kernel",
+            Unit::Percent,
+            system.map(|time| 100.0 * (used.system.as_secs_f64() / time.as_secs_f64()).min(1.0)),
+        );
+        self.redis(used, (count, thing));
+        self.add(
+            &format!("load_cpu_per_{thing}"),
+            &format!("processor time of this load per {thing}"),
+            unit,
+            each(used.load),
+        );
+    }
+
+    /// Adds what each of `count` things has cost Redis.
+    pub(super) fn redis(&mut self, used: &Used, (count, thing): (u64, &str)) {
+        self.add(
+            &format!("redis_cpu_per_{thing}"),
+            &format!("processor time of Redis per {thing}"),
+            Unit::Microseconds,
+            used.redis.map(|time| per(time, count)),
+        );
+    }
+
+    /// Adds how long something took.
+    pub(super) fn latencies(&mut self, name: &str, label: &str, latencies: &Latencies) {
+        if latencies.len() == 0 {
+            return;
+        }
+        for (quantile, short, long) in [
+            (0.5, "p50", "median"),
+            (0.99, "p99", "99 %"),
+            (1.0, "max", "longest"),
+        ] {
+            self.add(
+                &format!("{name}_{short}"),
+                &format!("{label}, {long}"),
+                Unit::Milliseconds,
+                latencies.quantile_us(quantile) as f64 / 1000.0,
+            );
+        }
+    }
+
+    /// The table.
+    pub(super) fn table(&self) -> String {
+        let texts: Vec<(String, &Figure)> = self
+            .figures
+            .iter()
+            .map(|figure| (format!("{:.*}", figure.unit.digits(), figure.value), figure))
+            .collect();
+        let wide = |width: fn(&(String, &Figure)) -> usize| texts.iter().map(width).max();
+        let labels = wide(|(_, figure)| figure.label.chars().count()).unwrap_or(0);
+        let values = wide(|(value, _)| value.len()).unwrap_or(0);
+        let mut table = format!("{}\n", self.scenario);
+        for (value, figure) in &texts {
+            let line = format!(
+                "  {:<labels$}  {value:>values$} {}",
+                figure.label,
+                figure.unit.name()
+            );
+            // A string to write into never fails.
+            let _ = writeln!(table, "{}", line.trim_end());
+        }
+        table
+    }
+
+    /// The object: `{"scenario": "fanout", "deliveries": 4000, …}`.
+    pub(super) fn json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("scenario".to_owned(), self.scenario.into());
+        for figure in &self.figures {
+            let value = match figure.unit {
+                Unit::Count => Some(Number::from(figure.value as u64)),
+                _ => Number::from_f64(figure.value),
+            };
+            object.insert(
+                figure.name.clone(),
+                value.map_or(Value::Null, Value::Number),
+            );
+        }
+        Value::Object(object)
+    }
+}
+
+/// What each of them took, in µs.
+pub(super) fn per(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / count.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::new("fanout");
+        report.count("deliveries", "deliveries", 4000);
+        let used = Used {
+            nodes: vec![Duration::from_millis(8), Duration::from_millis(12)],
+            system: Duration::from_millis(15),
+            load: Duration::from_millis(4),
+            ..Used::default()
+        };
+        report.cost(&used, (4000, "delivery"));
+        report
+    }
+
+    #[test]
+    fn people_get_a_table() {
+        assert_eq!(
+            report().table(),
+            "fanout\n\
+             \x20 deliveries                                 4000\n\
+             \x20 processor time of the nodes per delivery   5.00 µs\n\
+             \x20 of which in the kernel                    75.00 %\n\
+             \x20 processor time of this load per delivery   1.00 µs\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_an_object() {
+        let object = report().json();
+        assert_eq!(object["scenario"], "fanout");
+        assert_eq!(object["deliveries"], 4000);
+        assert_eq!(object["cpu_per_delivery_us"], 5.0);
+        assert_eq!(object["load_cpu_per_delivery_us"], 1.0);
+        // Where it is not told which process Redis is, there is no figure about it.
+        assert!(object.get("redis_cpu_per_delivery_us").is_none());
+    }
+}
