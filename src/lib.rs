@@ -19,6 +19,7 @@
 //! | under `src/` | owns |
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
+//! | `cli/bench/` | the load generator: scenarios on the steps in `run.rs`, the clients in `load/`, what is Vigie's own in `target.rs` |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
 //! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |

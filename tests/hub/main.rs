@@ -9,6 +9,7 @@
 mod harness;
 
 mod abuse;
+mod bench;
 mod cli;
 mod connections;
 mod doctor;

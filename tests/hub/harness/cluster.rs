@@ -442,6 +442,11 @@ impl Cluster {
         self.nodes[node].ended()
     }
 
+    /// The id of a node's process.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].pid()
+    }
+
     /// A node's resident memory, in bytes.
     pub fn resident_memory(&self, node: usize) -> u64 {
         self.nodes[node].resident_memory()

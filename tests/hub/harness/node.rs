@@ -118,6 +118,11 @@ impl Node {
             .expect("the child can be waited for")
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
     /// Its resident memory, in bytes.
     pub fn resident_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child().id());

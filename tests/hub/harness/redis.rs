@@ -138,6 +138,11 @@ impl Redis {
         assert!(self.answers().await, "redis-server does not start again");
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
     fn child(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -56,7 +56,8 @@ async function leave(userId) {
 io.on("connection", (socket) => {
   const { userId } = socket.data;
   if (userId) {
-    socket.join(`user-${userId}`);
+    // Updates go to one room, so that each connection gets them once, and a sharded adapter needs one channel.
+    socket.join([`user-${userId}`, `watching-user-${userId}`]);
     arrive(userId);
     socket.on("disconnect", () => leave(userId));
   }
@@ -80,7 +81,7 @@ io.on("connection", (socket) => {
 async function update(userId, user) {
   const key = `profile:${userId}`;
   const [revision] = await redis.multi().hIncrBy(key, "revision", 1).hSet(key, "user", JSON.stringify(user)).exec();
-  io.to(`watching-user-${userId}`).to(`user-${userId}`).emit("profile-update", { user, revision });
+  io.to(`watching-user-${userId}`).emit("profile-update", { user, revision });
   return revision;
 }
 
