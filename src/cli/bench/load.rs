@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use mio::{Poll, Waker};
+use nix::errno::Errno;
 use tokio::sync::oneshot;
 
 use self::client::Findings;
@@ -119,6 +120,17 @@ impl Load {
     /// # Errors
     /// When the process may not have what it takes.
     pub(super) fn start(
+        size: (usize, usize, usize),
+        users: Users,
+        tally: &Arc<Tally>,
+    ) -> Result<Self, ClientError> {
+        Self::try_start(size, users, tally).map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::EMFILE as i32 => ClientError::NoFiles,
+            _ => ClientError::Own(error.to_string()),
+        })
+    }
+
+    fn try_start(
         (clients, threads, nodes): (usize, usize, usize),
         users: Users,
         tally: &Arc<Tally>,

@@ -91,8 +91,7 @@ impl<'a> Run<'a> {
             count: size.users,
         };
         let tally = Arc::new(Tally::new(size.updates));
-        let load = Load::start((size.clients, setup.threads, nodes), users, &tally)
-            .map_err(|error| BenchError::Own(error.to_string()))?;
+        let load = Load::start((size.clients, setup.threads, nodes), users, &tally)?;
         Ok(Self {
             target: &setup.target,
             tally,
