@@ -8,10 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::error::BenchError;
 use super::load::Count;
-use super::run::{Run, bar};
-
-/// How long an update may be on its way before it counts as lost.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
+use super::run::{ARRIVES_WITHIN, Run, bar};
 
 /// After so many lost updates it is not worth going on one after the other.
 const LOST_MAX: usize = 10;

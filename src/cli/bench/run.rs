@@ -18,6 +18,9 @@ use super::usage::{Processes, Sample, Used};
 /// How long nothing may happen before it is not waited for any longer. A user's grace is within it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an update may be on its way before it counts as lost.
+pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
+
 /// After so long without another event, none is under way any more.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -207,7 +210,11 @@ impl<'a> Run<'a> {
     ) -> Result<u64, BenchError> {
         let bar = bar(doing, wanted);
         let show = |count: u64| bar.set_position(count);
-        let reached = self.tally.reach(what, wanted, PATIENCE, show).await?;
+        let patience = match what {
+            Count::Updates => ARRIVES_WITHIN,
+            _ => PATIENCE,
+        };
+        let reached = self.tally.reach(what, wanted, patience, show).await?;
         bar.finish_and_clear();
         Ok(reached)
     }

@@ -133,6 +133,7 @@ mod tests {
             prefix: "vigie".to_owned(),
             partitions: 1,
             profile_ttl: Duration::from_secs(1),
+            revocation_ttl: Duration::from_secs(1),
             command_timeout: Duration::from_secs(1),
         }
     }

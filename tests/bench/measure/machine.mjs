@@ -13,6 +13,13 @@ function versionOf(name) {
   return `${name} ${JSON.parse(readFileSync(file)).version}`;
 }
 
+/** The version of a crate, as Cargo.lock says. */
+function crate(name) {
+  const lock = readFileSync(join(root, "Cargo.lock"), "utf8");
+  const [, version] = lock.match(new RegExp(`name = "${name}"\nversion = "([^"]+)"`)) ?? [];
+  return `${name} ${version}`;
+}
+
 /** Machine, versions and date, by name. */
 export function surroundings() {
   const cores = os.cpus();
@@ -25,6 +32,8 @@ export function surroundings() {
       `Node ${process.version.slice(1)}`,
       versionOf("socket.io"),
       versionOf("@socket.io/redis-adapter"),
+      crate("socketioxide"),
+      crate("socketioxide-redis"),
       said("redis-server", "--version").replace(/^Redis server v=(\S+).*$/, "Redis $1"),
     ].join(", "),
   };

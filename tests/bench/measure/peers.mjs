@@ -26,6 +26,14 @@ export const peers = {
   },
   classic: { title: "socket.io, classic adapter", redis: true, start: socketio("classic") },
   sharded: { title: "socket.io, sharded adapter", redis: true, start: socketio("sharded") },
+  socketioxide: {
+    title: "plain socketioxide, its Redis adapter",
+    redis: true,
+    start: ({ place, nodes, redis }) => {
+      const addresses = [nodes[place].public, nodes[place].internal].map((port) => `127.0.0.1:${port}`);
+      return { command: [join(release, "examples/socketioxide"), ...addresses, redis] };
+    },
+  },
   vigie: {
     title: "Vigie",
     redis: true,
