@@ -24,7 +24,8 @@ const PARTITIONS_MAX: u32 = 1024;
 /// More than this is no difference between clocks but a longer life for stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// No token lives longer, and Redis has a limit, too.
+/// Redis keeps nothing for less, and no token lives longer than the most.
+const REVOCATION_TTL_MIN: Duration = Duration::from_millis(1);
 const REVOCATION_TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
@@ -286,9 +287,9 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         format!("must be at most {}", humantime::format_duration(LEEWAY_MAX)),
     )?;
     check(
-        !auth.revocation_ttl.is_zero() && auth.revocation_ttl <= REVOCATION_TTL_MAX,
+        (REVOCATION_TTL_MIN..=REVOCATION_TTL_MAX).contains(&auth.revocation_ttl),
         "auth.revocation_ttl",
-        "must be more than 0 and at most 100years: longer than any token lives",
+        "must be 1ms to 100years, and longer than any token lives",
     )
 }
 
@@ -656,7 +657,7 @@ mod tests {
     #[test]
     fn a_revocation_is_kept_for_a_while() {
         for (bad, good) in [
-            (Duration::ZERO, Duration::from_millis(1)),
+            (Duration::from_micros(999), Duration::from_millis(1)),
             (Duration::MAX, Duration::from_hours(24 * 36525)),
         ] {
             let ttl = |ttl| fault(|settings| settings.auth.revocation_ttl = ttl);
