@@ -1,6 +1,7 @@
 //! What the outside touches: TCP, Socket.IO, HTTP.
 
 pub mod address;
+mod depth;
 pub mod http;
 pub mod limits;
 pub mod listener;

@@ -7,7 +7,6 @@ mod avatars;
 mod bearer;
 mod body;
 mod checks;
-mod depth;
 mod events;
 mod friends;
 mod headers;

@@ -9,9 +9,13 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::depth::{self, DEPTH_MAX};
 use super::problem::Problem;
 use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
+use crate::transport::depth::is_deeper_than;
+
+/// Most levels of arrays and objects in each other: what comes in here is read again by scripts and by browsers, which
+/// give up at depths of their own, with what was stored before.
+const DEPTH_MAX: usize = 64;
 
 /// A body that is a JSON object, whatever its `Content-Type` claims.
 pub(super) struct Json<T>(pub(super) T);
@@ -104,7 +108,7 @@ pub(super) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Probl
 
 /// Reads JSON that is not nested too deep, naming the place of what does not fit.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    match depth::is_too_deep(bytes) {
+    match is_deeper_than(DEPTH_MAX, bytes) {
         true => Err(Problem::bad_request(format!(
             "the body: arrays and objects are more than {DEPTH_MAX} levels deep in each other"
         ))),

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::{ErrorCode, TokenRequest, UserRequest, client_event};
 use crate::ids::UserId;
+use crate::transport::depth::is_deeper_than;
 
 /// How deep arrays and objects of a payload may be nested; those that the events take have one level.
 const DEPTH_MAX: usize = 16;
@@ -73,31 +74,12 @@ fn read<T: DeserializeOwned>(payload: &str) -> Result<T, (ErrorCode, String)> {
     if !payload.starts_with('{') {
         return Err(invalid("the payload is a JSON object"));
     }
-    if is_deeper_than(DEPTH_MAX, payload) {
+    if is_deeper_than(DEPTH_MAX, payload.as_bytes()) {
         let message = format!("the payload is nested deeper than {DEPTH_MAX} levels");
         return Err(invalid(&message));
     }
     // The reason may repeat what the client sent.
     serde_json::from_str(payload).map_err(|error| invalid(&error.to_string()))
-}
-
-/// Whether arrays and objects in valid JSON are nested deeper than so many levels.
-fn is_deeper_than(levels: usize, json: &str) -> bool {
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_text = !in_text,
-            b'[' | b'{' if !in_text => depth += 1,
-            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > levels {
-            return true;
-        }
-    }
-    false
 }
 
 /// The beginning of a text, with `…` where something is left out.

@@ -1,12 +1,8 @@
-//! How deep JSON may be nested: what comes in here is read again by scripts and by browsers, which give up at depths of
-//! their own, with what was stored before.
+//! How deep JSON is nested, told without reading it and without recursion.
 
-/// Most levels of arrays and objects in each other.
-pub(super) const DEPTH_MAX: usize = 64;
-
-/// Whether JSON has more than [`DEPTH_MAX`] levels. Of bytes that are no JSON it says anything: whoever parses them
-/// refuses them.
-pub(super) fn is_too_deep(json: &[u8]) -> bool {
+/// Whether arrays and objects are in each other for more than so many levels. Of bytes that are no JSON it says
+/// anything: whoever parses them refuses them.
+pub(super) fn is_deeper_than(levels: usize, json: &[u8]) -> bool {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in json {
         match byte {
@@ -17,7 +13,7 @@ pub(super) fn is_too_deep(json: &[u8]) -> bool {
             b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > DEPTH_MAX {
+        if depth > levels {
             return true;
         }
     }
@@ -28,14 +24,20 @@ pub(super) fn is_too_deep(json: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const LEVELS: usize = 64;
+
+    fn is_too_deep(json: &[u8]) -> bool {
+        is_deeper_than(LEVELS, json)
+    }
+
     fn nested(levels: usize) -> String {
         format!("{}1{}", "[".repeat(levels), "]".repeat(levels))
     }
 
     #[test]
     fn levels_are_counted_where_they_are_open_at_once() {
-        assert!(!is_too_deep(nested(DEPTH_MAX).as_bytes()));
-        assert!(is_too_deep(nested(DEPTH_MAX + 1).as_bytes()));
+        assert!(!is_too_deep(nested(LEVELS).as_bytes()));
+        assert!(is_too_deep(nested(LEVELS + 1).as_bytes()));
         let objects = format!("{}1{}", r#"{"a":"#.repeat(65), "}".repeat(65));
         assert!(is_too_deep(objects.as_bytes()));
         let side_by_side = format!("[{}1]", "[[]],{},".repeat(1000));
