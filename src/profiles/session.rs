@@ -42,9 +42,10 @@ impl Connector {
         let (url, tls) = tls::take_from(&options.url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let words = super::error::in_words(&error);
-            // Half a password is an unknown option where it has a question mark in it.
-            let problem = match words.contains("unknown option") {
-                true => "it has an unknown option; a `?` that is part of a password is written %3F",
+            // With a password that nobody has escaped, half of it is an unknown option, and not to be repeated.
+            let query = options.url.split_once('?').map_or("", |(_, query)| query);
+            let problem = match query.contains('@') {
+                true => "write the `?` and the `@` of a password as %3F and %40",
                 false => &words,
             };
             ProfilesError::Setup(format!(

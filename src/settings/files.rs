@@ -33,7 +33,7 @@ impl Settings {
         secrets.chain(public).collect()
     }
 
-    fn files_with_secrets(&self) -> [(&'static str, Option<&Path>); 6] {
+    fn files_with_secrets(&self) -> [(&'static str, Option<&Path>); 7] {
         let (internal, auth) = (&self.internal, &self.auth);
         [
             ("a secret is in", self.secrets_in.as_deref()),
@@ -48,15 +48,23 @@ impl Settings {
             ("redis.url_file names", self.redis.url_file.as_deref()),
             ("postgres.url_file names", self.postgres.url_file.as_deref()),
             ("auth.secret_file names", auth.secret_file.as_deref()),
+            (
+                "auth.previous_secret_file names",
+                auth.previous_secret_file.as_deref(),
+            ),
         ]
     }
 
-    fn files_with_public_keys(&self) -> [(&'static str, Option<&Path>); 3] {
+    fn files_with_public_keys(&self) -> [(&'static str, Option<&Path>); 4] {
         let auth = &self.auth;
         [
             (
                 "auth.public_key_file names",
                 auth.public_key_file.as_deref(),
+            ),
+            (
+                "auth.previous_public_key_file names",
+                auth.previous_public_key_file.as_deref(),
             ),
             ("auth.jwks_file names", auth.jwks_file.as_deref()),
             ("redis.ca_file names", self.redis.ca_file.as_deref()),

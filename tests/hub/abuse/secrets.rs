@@ -375,7 +375,7 @@ async fn no_secret_is_in_what_commands_say() {
         ),
         (
             "VIGIE_POSTGRES__URL",
-            format!("postgres://a:{WRONG}@127.0.0.1:1/d?{WRONG}=1"),
+            format!("postgres://a:p@ss?{WRONG}=1@127.0.0.1:1/d"),
         ),
         (
             "VIGIE_POSTGRES__URL",
