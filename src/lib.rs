@@ -30,6 +30,7 @@
 //! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
 //! | `transport/socket/gate.rs` | admits connections |
+//! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
 //! | `transport/socket/inbox.rs` | counts and queues a connection's events |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |
 //! | `transport/socket/delivery.rs`, `outlet.rs` | writes what the domain wants told |

@@ -9,6 +9,7 @@ mod delivery;
 mod door;
 mod frame;
 mod gate;
+mod head;
 mod inbox;
 mod openings;
 mod outlet;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_request};
 use serde_json::value::RawValue;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -144,6 +145,7 @@ impl SocketServer {
         Router::new()
             .route_service("/socket.io", self.service.clone())
             .route_service("/socket.io/", self.service.clone())
+            .layer(map_request(head::lean))
             .layer(guarded)
     }
 
