@@ -34,7 +34,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::from_url(redis)?;
     config.version = RespVersion::RESP3;
     let subscriber = Builder::from_config(config.clone()).build_subscriber_client()?;
-    subscriber.init().await?;
     let adapter = RedisAdapterCtr::new_with_fred(subscriber).await?;
     let (layer, io) = SocketIo::builder()
         .with_adapter::<Adapter>(adapter)
