@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::error::BenchError;
 use super::load::{Count, Question};
-use super::publish::Updates;
+use super::publish::{Updates, describe};
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size, Who};
 use super::{CONNECTIONS_MAX, UPDATES_MAX, say};
@@ -63,7 +63,13 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
         updates as f64 / posting.as_secs_f64(),
     );
     report.cost(&used, (updates as u64, "update"));
-    run.describe_updates(&mut report, &harvest, (&watchers, nodes), size.updates);
+    describe(
+        &run,
+        &mut report,
+        &harvest,
+        (&watchers, nodes),
+        size.updates,
+    );
     run.leave(&watchers).await?;
     Ok(report)
 }

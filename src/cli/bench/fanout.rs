@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::error::BenchError;
 use super::load::{Count, Question};
-use super::publish::Updates;
+use super::publish::{Updates, describe};
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size, Who};
 use super::{CONNECTIONS_MAX, RATE_MAX, SECONDS_MAX, UPDATES_MAX, say};
@@ -98,7 +98,13 @@ pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, Benc
     );
     report.cost(&used, (deliveries, "delivery"));
     report.redis(&used, (updates as u64, "update"));
-    run.describe_updates(&mut report, &harvest, (&watchers, interested), size.updates);
+    describe(
+        &run,
+        &mut report,
+        &harvest,
+        (&watchers, interested),
+        size.updates,
+    );
     run.leave(&watchers).await?;
     Ok(report)
 }

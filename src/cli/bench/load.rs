@@ -5,6 +5,7 @@ mod frame;
 mod packet;
 mod seen;
 mod tally;
+mod told;
 mod worker;
 
 use std::io;
@@ -17,7 +18,7 @@ use mio::{Poll, Waker};
 use nix::errno::Errno;
 use tokio::sync::oneshot;
 
-use self::client::Findings;
+use self::told::Findings;
 use self::worker::{Command, Setup, WAKE};
 
 pub(super) use self::packet::{NUMBER_MARK, Question};

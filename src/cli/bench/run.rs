@@ -257,42 +257,6 @@ impl<'a> Run<'a> {
         report
     }
 
-    /// Adds what became of so many updates on their way to these watchers, who are spread over so many nodes.
-    pub(super) fn describe_updates(
-        &self,
-        report: &mut Report,
-        harvest: &Harvest,
-        (watchers, interested): (&Range<usize>, usize),
-        updates: usize,
-    ) {
-        // The same spreading as of those that were opened.
-        let lost = |node: usize| {
-            let watchers = (0..watchers.len()).filter(|place| place % interested == node);
-            let expected = (watchers.count() * updates) as u64;
-            expected.saturating_sub(harvest.received.updates[node])
-        };
-        let elsewhere: u64 = (1..interested).map(lost).sum();
-        report.count(
-            "lost",
-            "deliveries that did not arrive",
-            lost(0) + elsewhere,
-        );
-        report.count("lost_elsewhere", "of which on the other nodes", elsewhere);
-        report.count("duplicates", "received twice", harvest.duplicates);
-        let label = "received after a newer one";
-        report.count("out_of_order", label, harvest.out_of_order);
-        let dropped = self.tally.count(Count::Dropped);
-        report.count("dropped", "closed by a node", dropped);
-        let (here, others) = harvest.latencies();
-        report.latencies(
-            "latency",
-            "from the request to the receipt on the first node",
-            &here,
-        );
-        let label = "from the request to the receipt on the others";
-        report.latencies("latency_elsewhere", label, &others);
-    }
-
     /// What the processes have used so far.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::error::BenchError;
 use super::load::Question;
-use super::publish::Updates;
+use super::publish::{Updates, describe};
 use super::report::{Report, Unit, per};
 use super::run::{Run, Setup, Size, Who};
 use super::usage::Used;
@@ -75,7 +75,7 @@ pub(super) async fn run(setup: &Setup, args: &SelectiveArgs) -> Result<Report, B
         told.map(|(now, before)| (now - before) as f64),
     );
     report.cost(&used, (updates, "update"));
-    run.describe_updates(&mut report, &harvest, (&watchers, 1), size.updates);
+    describe(&run, &mut report, &harvest, (&watchers, 1), size.updates);
     run.leave(&watchers).await?;
     Ok(report)
 }

@@ -1,16 +1,15 @@
 //! One client: a WebSocket that opens, joins, asks, and counts what it is told.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
 use super::frame::{self, Frame};
-use super::packet::{self, Packet, Question, Reader};
-use super::seen::Seen;
-use super::tally::{COUNTS, Count, Latencies, Tally};
-use super::{ClientError, Opening, Users};
+use super::packet::{self, Packet, Question};
+use super::tally::Count;
+use super::told::{Common, Told};
+use super::{ClientError, Opening};
 
 /// What an HTTP head ends with.
 const HEAD_END: &[u8] = b"\r\n\r\n";
@@ -34,49 +33,6 @@ pub(super) enum Stage {
     Gone,
 }
 
-/// What the clients of a thread share: it is read and written by one of them at a time.
-pub(super) struct Common<'a> {
-    pub(super) tally: &'a Tally,
-    pub(super) users: Users,
-    pub(super) reader: Reader,
-    /// What is to be written; empty between two clients.
-    pub(super) out: Vec<u8>,
-    pub(super) counts: [u64; COUNTS],
-    pub(super) findings: Findings,
-}
-
-/// What a thread has found out since it was last asked.
-pub(super) struct Findings {
-    pub(super) opening: Latencies,
-    pub(super) answering: Latencies,
-    /// From the request to the receipt, by the node that the client is on.
-    pub(super) updates: Vec<Latencies>,
-    pub(super) duplicates: u64,
-    pub(super) out_of_order: u64,
-    /// Of all answers about who is online, how many ids the shortest had.
-    pub(super) ids_min: Option<u64>,
-}
-
-impl Findings {
-    /// Nothing, about so many nodes.
-    pub(super) fn new(nodes: usize) -> Self {
-        Self {
-            opening: Latencies::new(),
-            answering: Latencies::new(),
-            updates: (0..nodes).map(|_| Latencies::new()).collect(),
-            duplicates: 0,
-            out_of_order: 0,
-            ids_min: None,
-        }
-    }
-}
-
-impl Common<'_> {
-    fn count(&mut self, what: Count) {
-        self.counts[what as usize] += 1;
-    }
-}
-
 /// A client.
 pub(super) struct Client {
     /// None once the connection is no more: what was received still counts.
@@ -88,9 +44,7 @@ pub(super) struct Client {
     since: Instant,
     /// The beginning of something whose end has not arrived.
     rest: Vec<u8>,
-    updates: Seen,
-    last_revision: u64,
-    statuses: Seen,
+    told: Told,
 }
 
 impl Client {
@@ -103,9 +57,7 @@ impl Client {
             question: None,
             since: Instant::now(),
             rest: Vec::new(),
-            updates: Seen::default(),
-            last_revision: 0,
-            statuses: Seen::default(),
+            told: Told::default(),
         }
     }
 
@@ -119,14 +71,9 @@ impl Client {
         self.opening.node
     }
 
-    /// How many different updates it has received.
-    pub(super) fn updates(&self) -> u64 {
-        self.updates.len()
-    }
-
-    /// How many different comings and goings it has been told of.
-    pub(super) fn statuses(&self) -> u64 {
-        self.statuses.len()
+    /// What it has been told.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
     }
 
     /// The socket has become writable.
@@ -334,8 +281,14 @@ impl Client {
         common: &mut Common<'_>,
     ) -> Result<(), ClientError> {
         match packet {
-            Packet::Update { number, revision } => self.on_update(number, revision, now, common),
-            Packet::Status { user, online } => self.on_status(user, online, common),
+            Packet::Update { number, revision } => {
+                let update = (number, revision);
+                self.told.update(update, self.opening.node, now, common);
+            }
+            Packet::Status { user, online } => {
+                let guest = self.opening.token.is_none();
+                self.told.status(user, online, guest, common);
+            }
             Packet::Ping => {
                 frame::write_text(&mut common.out, packet::PONG);
                 return self.write(common);
@@ -356,38 +309,6 @@ impl Client {
             Packet::Closed | Packet::Other => {}
         }
         Ok(())
-    }
-
-    fn on_update(&mut self, number: usize, revision: u64, now: Instant, common: &mut Common<'_>) {
-        // Another run's, which was still under way.
-        if !common.tally.expects(number) {
-            return;
-        }
-        common.count(Count::Updates);
-        if let Some(latency) = common.tally.since_sent(number, now)
-            && let Some(latencies) = common.findings.updates.get_mut(self.opening.node)
-        {
-            latencies.record(latency);
-        }
-        if !self.updates.insert(number) {
-            common.findings.duplicates += 1;
-        } else if revision < self.last_revision {
-            common.findings.out_of_order += 1;
-        }
-        self.last_revision = self.last_revision.max(revision);
-    }
-
-    fn on_status(&mut self, user: u64, online: bool, common: &mut Common<'_>) {
-        // Others' coming and going costs the nodes the same, but says nothing about this run.
-        common.count(Count::Statuses);
-        if self.opening.token.is_none() {
-            common.count(Count::Observed);
-        }
-        if let Some(place) = common.users.place(user)
-            && !self.statuses.insert(place * 2 + usize::from(online))
-        {
-            common.findings.duplicates += 1;
-        }
     }
 
     fn on_answer(
@@ -428,24 +349,5 @@ impl Client {
             address: self.opening.address,
             reason: format!("it sent {error}"),
         }
-    }
-}
-
-/// The address that a client connects from. An address has a limited number of ports, and a port rests for a minute when
-/// its connection has ended: on loopback every run takes addresses of its own, and one for so many clients.
-pub(super) fn source_of(place: usize, to: SocketAddr) -> Option<SocketAddr> {
-    const CLIENTS_PER_ADDRESS: usize = 10_000;
-    match to {
-        SocketAddr::V4(to) if to.ip().is_loopback() => {
-            let run = std::process::id().to_be_bytes();
-            let address = [
-                127,
-                run[2] | 1,
-                run[3],
-                1 + (place / CLIENTS_PER_ADDRESS) as u8,
-            ];
-            Some(SocketAddr::from((address, 0)))
-        }
-        _ => None,
     }
 }

@@ -15,9 +15,10 @@ use nix::sched::CloneFlags;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
-use super::client::{Client, Common, Findings, Stage, source_of};
+use super::client::{Client, Stage};
 use super::packet::{Question, Reader};
 use super::tally::{COUNTS, Tally};
+use super::told::{Common, Findings};
 use super::{ClientError, Opening, Users};
 
 /// What wakes a thread when there is a command.
@@ -201,8 +202,8 @@ impl<'a> Worker<'a> {
             statuses: 0,
         };
         self.each(places, |client, _| {
-            received.updates[client.node()] += client.updates();
-            received.statuses += client.statuses();
+            received.updates[client.node()] += client.told().updates();
+            received.statuses += client.told().statuses();
             Ok(())
         })?;
         Ok(received)
@@ -253,6 +254,25 @@ fn connect(place: usize, to: SocketAddr) -> io::Result<std::net::TcpStream> {
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
         _ => Ok(socket.into()),
+    }
+}
+
+/// The address that a client connects from. An address has a limited number of ports, and a port rests for a minute when
+/// its connection has ended: on loopback every run takes addresses of its own, and one for so many clients.
+fn source_of(place: usize, to: SocketAddr) -> Option<SocketAddr> {
+    const CLIENTS_PER_ADDRESS: usize = 10_000;
+    match to {
+        SocketAddr::V4(to) if to.ip().is_loopback() => {
+            let run = std::process::id().to_be_bytes();
+            let address = [
+                127,
+                run[2] | 1,
+                run[3],
+                1 + (place / CLIENTS_PER_ADDRESS) as u8,
+            ];
+            Some(SocketAddr::from((address, 0)))
+        }
+        _ => None,
     }
 }
 
