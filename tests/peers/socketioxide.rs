@@ -119,6 +119,7 @@ impl Site {
         TryData(auth): TryData<Auth>,
     ) -> Result<(), &'static str> {
         let Some(token) = auth.ok().and_then(|auth| auth.token) else {
+            self.handle(&socket);
             return Ok(());
         };
         let key = DecodingKey::from_secret(self.secret.as_bytes());
@@ -126,10 +127,13 @@ impl Site {
         let claims = jsonwebtoken::decode::<Claims>(&token, &key, &rules);
         let user = claims.ok().and_then(|token| token.claims.sub.parse().ok());
         socket.extensions.insert(User(user.ok_or("invalid_token")?));
+        self.handle(&socket);
         Ok(())
     }
 
-    async fn connect(self: Arc<Self>, socket: SocketRef<Adapter>) {
+    /// Here rather than on connection: the library runs that handler after the client was told that it is connected, and
+    /// what the client sends at once would find nobody.
+    fn handle(self: Arc<Self>, socket: &SocketRef<Adapter>) {
         let site = self.clone();
         socket.on("get-online-users", move |ack: AckSender<Adapter>| {
             let site = site.clone();
@@ -143,7 +147,7 @@ impl Site {
                 let _ = ack.send(&ids);
             }
         });
-        let site = self.clone();
+        let site = self;
         socket.on(
             "watch-profile",
             move |socket: SocketRef<Adapter>, Data(watch): Data<Watch>, ack: AckSender<Adapter>| {
@@ -162,6 +166,9 @@ impl Site {
                 }
             },
         );
+    }
+
+    async fn connect(self: Arc<Self>, socket: SocketRef<Adapter>) {
         let Some(User(user)) = socket.extensions.get::<User>() else {
             return;
         };
