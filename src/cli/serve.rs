@@ -31,8 +31,6 @@ pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
     for warning in settings.warnings() {
         warn!("{warning}");
     }
-    // Every connection is a file.
-    files::raise_limit();
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("cannot start the runtime: {error}")),
