@@ -80,6 +80,12 @@ pub enum StartError {
         "neither internal.api_key nor internal.api_keys is set; set one (VIGIE_INTERNAL__API_KEY)"
     )]
     ApiKey,
+    /// Keys that are published would replace those of the node.
+    #[error(
+        "the settings have no keys of their own any more, and the development keys are known to everybody: set \
+         auth.secret (or a public key) and internal.api_key again; is the settings file where it was?"
+    )]
+    DevelopmentKeys,
     /// An allowed origin is none.
     #[error("http.allowed_origins: {0:?} is no origin; write https://example.com, or *")]
     Origin(String),
@@ -165,6 +171,7 @@ impl App {
             tokens,
             keys,
             limits,
+            development: settings.development(),
         };
 
         Ok(Self {

@@ -16,14 +16,21 @@ pub struct Reload {
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) keys: ApiKeyCheck,
     pub(super) limits: CurrentLimits,
+    /// Whether keys that everybody knows were good when the node started.
+    pub(super) development: bool,
 }
 
 impl Reload {
     /// Has the keys and limits of `settings` hold from now on. Who is connected stays connected.
     ///
     /// # Errors
-    /// When a key cannot be used; then nothing has changed.
+    /// When a key cannot be used, or is one that everybody knows although the node began with its own; then nothing
+    /// has changed.
     pub fn take_over(&self, settings: &Settings) -> Result<(), StartError> {
+        // What the node listens on and works with is as it was, whatever the new settings say of it.
+        if settings.development() && !self.development {
+            return Err(StartError::DevelopmentKeys);
+        }
         let keys = api_keys(settings)?;
         self.tokens.reload(&settings.auth)?;
         self.keys.replace(keys);

@@ -77,9 +77,6 @@ struct Options {
     /// Internal listener of a node, in the same order; the first one is told of updates
     #[arg(long, value_name = "URL", global = true)]
     internal: Vec<String>,
-    /// Key of the internal API, which shows in the process list [default: internal.api_key of these settings]
-    #[arg(long, value_name = "KEY", global = true)]
-    api_key: Option<String>,
     /// Process of a node, in the same order, to read its processor time and memory
     #[arg(long = "pid", value_name = "PID", global = true)]
     pids: Vec<i32>,
@@ -143,9 +140,8 @@ fn setup(settings: Settings, options: &Options) -> Result<Setup, BenchError> {
             nodes: nodes.len(),
         });
     }
-    let own_key = settings.internal.api_key.as_ref();
-    let api_key = options.api_key.clone();
-    let api_key = api_key.or_else(|| own_key.map(|key| key.expose().to_owned()));
+    let api_key = settings.internal.keys().next();
+    let api_key = api_key.map(|(_, key)| key.expose().to_owned());
     let processes = Processes {
         nodes: options.pids.clone(),
         redis: options.redis_pid,

@@ -92,6 +92,9 @@ async fn reload_at(hangup: Option<Signal>, reload: Reload, load: Load) {
         match load() {
             Ok(settings) => match reload.take_over(&settings) {
                 Ok(()) => {
+                    for warning in settings.warnings() {
+                        warn!("{warning}");
+                    }
                     info!("took over keys and limits; whatever else changed waits for a restart")
                 }
                 Err(error) => error!(%error, "kept the keys and limits that are in use"),

@@ -59,6 +59,18 @@ impl Hub {
     }
 }
 
+/// A canary on its way, forgotten when whoever asked has an answer, or leaves before.
+struct Flight<'a> {
+    canaries: &'a Canaries,
+    nonce: u64,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.canaries.flying().remove(&self.nonce);
+    }
+}
+
 impl Canaries {
     fn flying(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,6 +89,10 @@ impl Canaries {
         let nonce = self.last.fetch_add(1, Ordering::Relaxed);
         let (sender, landed) = oneshot::channel();
         self.flying().insert(nonce, sender);
+        let _flight = Flight {
+            canaries: self,
+            nonce,
+        };
         let sent = tokio::time::timeout(CANARY_WITHIN, engine.send_canary(nonce)).await;
         let engine_failure = match sent {
             Ok(Ok(())) => None,
@@ -93,7 +109,6 @@ impl Canaries {
                 Err(_) => Some("did not come back within a second".to_owned()),
             },
         };
-        self.flying().remove(&nonce);
         [
             Check {
                 name: engine.name(),

@@ -108,8 +108,7 @@ impl Presence {
     }
 
     /// Counts a connection of whoever a valid token speaks for, unless the user has `limit` of them. Once it is
-    /// registered, this node shows the user as
-    /// online.
+    /// registered, this node shows the user as online.
     pub(crate) async fn register(
         &self,
         identity: &Identity,

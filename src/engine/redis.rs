@@ -764,7 +764,6 @@ impl Redis {
     }
 }
 
-/// Opens one connection, and keeps opening it anew from then on.
 /// Checks what can be checked without connecting.
 ///
 /// # Errors
@@ -773,6 +772,7 @@ pub fn check(options: &Options) -> Result<(), OpenError> {
     tls::config(options).map(|_| ())
 }
 
+/// Opens one connection, and keeps opening it anew from then on.
 async fn connect(options: &Options) -> Result<Client, OpenError> {
     let config = tls::config(options)?;
     let encrypted = config.uses_tls();

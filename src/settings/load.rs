@@ -248,6 +248,10 @@ fn read_secret_files(settings: &mut Settings) -> Result<(), SettingsError> {
         let key = "internal.api_keys_file";
         let keys = api_keys::lines(&read_secret(path, key)?);
         let named = keys.map_err(|problem| SettingsError::Invalid { key, problem })?;
+        if named.is_empty() {
+            let problem = "names a file that has no key in it: write name=key on a line".to_owned();
+            return Err(SettingsError::Invalid { key, problem });
+        }
         settings.internal.api_keys = named;
     }
     if let Some(path) = &settings.redis.url_file {

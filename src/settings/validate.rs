@@ -24,9 +24,12 @@ const PARTITIONS_MAX: u32 = 1024;
 /// More than this is no difference between clocks but a longer life for stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// Redis keeps nothing for less, and no token lives longer than the most.
-const REVOCATION_TTL_MIN: Duration = Duration::from_millis(1);
-const REVOCATION_TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+/// Redis keeps nothing for less; nobody, and no token, lives longer than the most.
+const TTL_MIN: Duration = Duration::from_millis(1);
+const TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+
+/// How a key begins that somebody has put where a shared secret belongs: a public one would let everybody sign.
+const PEM: &str = "-----BEGIN";
 
 /// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
 const POOL_MAX: usize = 1000;
@@ -45,6 +48,9 @@ const WAIT_MAX: Duration = Duration::from_hours(24);
 /// Less than a client needs whose line is slow; more gives away what the limit is for.
 const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+
+/// A write that waits for less waits for the line, not for a client that does not read.
+const STALLED_WRITE_MIN: Duration = Duration::from_millis(100);
 
 /// What a request brings besides a message.
 const INBOUND_BURST_MIN: usize = 64 * 1024;
@@ -167,7 +173,7 @@ fn http(http: &HttpSettings) -> Result<(), SettingsError> {
         bad.is_none(),
         KEY,
         format!(
-            "has {:?}, which is no origin: write \"scheme://host[:port]\", in lower case and without a path or final slash",
+            "has {:?}, which is no origin: write \"scheme://host[:port]\", in lower case, without the usual port, a path or a final slash",
             bad.map_or("", |origin| origin),
         ),
     )
@@ -179,7 +185,10 @@ fn is_origin(text: &str) -> bool {
         .chars()
         .all(|c| c.is_ascii_graphic() && !c.is_ascii_uppercase());
     let host = text.split_once("://").map_or("", |(_, host)| host);
-    visible && !host.is_empty() && !host.contains(['/', '*', '?', '#', '@'])
+    // Browsers leave it out.
+    let usual_port = text.starts_with("https://") && host.ends_with(":443")
+        || text.starts_with("http://") && host.ends_with(":80");
+    visible && !host.is_empty() && !usual_port && !host.contains(['/', '*', '?', '#', '@'])
 }
 
 fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
@@ -205,9 +214,9 @@ fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
         format!("must be 1 to {PARTITIONS_MAX}"),
     )?;
     check(
-        !redis.profile_ttl.is_zero(),
+        (TTL_MIN..=TTL_MAX).contains(&redis.profile_ttl),
         "redis.profile_ttl",
-        "must be more than 0",
+        "must be 1ms to 100years",
     )?;
     check(
         !redis.command_timeout.is_zero(),
@@ -270,6 +279,16 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         auth.secret.as_ref().map(|secret| secret.expose()),
     )?;
     previous_key(auth)?;
+    for (key, secret) in [
+        ("auth.secret", &auth.secret),
+        ("auth.previous_secret", &auth.previous_secret),
+    ] {
+        let is_pem = secret
+            .as_ref()
+            .is_some_and(|secret| secret.expose().contains(PEM));
+        let problem = "is a key in PEM: name its file in auth.public_key_file or auth.previous_public_key_file";
+        check(!is_pem, key, problem)?;
+    }
     not_empty("auth.issuer", auth.issuer.as_deref())?;
     not_empty("auth.audience", auth.audience.as_deref())?;
     let claim = auth.user_id_claim.as_str();
@@ -287,7 +306,7 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
         format!("must be at most {}", humantime::format_duration(LEEWAY_MAX)),
     )?;
     check(
-        (REVOCATION_TTL_MIN..=REVOCATION_TTL_MAX).contains(&auth.revocation_ttl),
+        (TTL_MIN..=TTL_MAX).contains(&auth.revocation_ttl),
         "auth.revocation_ttl",
         "must be 1ms to 100years, and longer than any token lives",
     )
@@ -345,6 +364,7 @@ fn node(node: &NodeSettings) -> Result<(), SettingsError> {
         "node.heartbeat",
         "must be more than 0",
     )?;
+    check(!node.audit.is_zero(), "node.audit", "must be more than 0")?;
     // One renewal may fail without costing the lease.
     check(
         node.heartbeat.saturating_mul(2) <= node.lease,
@@ -401,6 +421,11 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
         limits.inbound_burst >= burst_min,
         "limits.inbound_burst",
         format!("must be at least limits.message and 64KiB more, {burst_min} bytes"),
+    )?;
+    check(
+        limits.stalled_write >= STALLED_WRITE_MIN,
+        "limits.stalled_write",
+        "must be at least 100ms",
     )?;
     check(
         (HANDSHAKE_MIN..=HANDSHAKE_MAX).contains(&limits.handshake),
@@ -491,6 +516,8 @@ mod tests {
             "https://a.example/",
             "https://*.example",
             "HTTPS://a",
+            "https://a.example:443",
+            "http://a.example:80",
             "https://a b",
         ] {
             assert!(origins(&[bad]).is_some(), "{bad}");

@@ -7,7 +7,6 @@ use std::marker::PhantomData;
 use serde::de::value::{Error as ChoiceError, StrDeserializer};
 use serde::de::{self, DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use subtle::ConstantTimeEq;
 
 /// What stands where a secret would be printed.
 const HIDDEN: &str = "***";
@@ -26,11 +25,6 @@ impl Secret {
     /// The secret itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
-    }
-
-    /// Whether `presented` is the secret, in a time that does not tell how much of it is right.
-    pub fn matches(&self, presented: &str) -> bool {
-        self.0.as_bytes().ct_eq(presented.as_bytes()).into()
     }
 }
 
@@ -228,7 +222,7 @@ impl<'de> de::Visitor<'de> for ListVisitor {
 pub(super) mod networks {
     use std::net::IpAddr;
 
-    use ipnet::IpNet;
+    use ipnet::{IpNet, Ipv4Net};
     use serde::{Deserializer, Serializer, de};
 
     /// Shows each as a network.
@@ -247,10 +241,27 @@ pub(super) mod networks {
         texts.iter().map(|text| network::<D>(text)).collect()
     }
 
+    /// IPv4 networks that are written as IPv6 ones, as IPv4 networks: addresses are compared so.
+    fn canonical(network: IpNet) -> IpNet {
+        let IpNet::V6(mapped) = network else {
+            return network;
+        };
+        let address = mapped.addr().to_ipv4_mapped();
+        let prefix = mapped.prefix_len().checked_sub(96);
+        let network = address
+            .zip(prefix)
+            .map(|(address, prefix)| Ipv4Net::new(address, prefix));
+        match network {
+            Some(Ok(network)) => IpNet::V4(network),
+            Some(Err(_)) | None => IpNet::V6(mapped),
+        }
+    }
+
     fn network<'de, D: Deserializer<'de>>(text: &str) -> Result<IpNet, D::Error> {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         address
             .or_else(|_| text.parse())
+            .map(canonical)
             .map_err(|_| de::Error::custom(format!("{text:?} is neither an address nor a network")))
     }
 }
@@ -323,15 +334,6 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
-    }
-
-    #[test]
-    fn a_secret_matches_only_itself() {
-        let secret = Secret::new("hunter2");
-        assert!(secret.matches("hunter2"));
-        for wrong in ["", "hunter", "hunter22", "Hunter2"] {
-            assert!(!secret.matches(wrong), "{wrong}");
-        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl TrustedProxies {
     pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let lists = headers.get_all(FORWARDED_FOR).iter().rev();
-        let mut named = lists.flat_map(|list| list.to_str().unwrap_or("?").rsplit(','));
+        let mut named = lists.flat_map(|list| list.as_bytes().rsplit(|byte| *byte == b','));
         while self.trust(client) {
             match named.next().map(parse) {
                 Some(Some(address)) => client = address,
@@ -45,8 +45,8 @@ impl TrustedProxies {
 }
 
 /// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` and `[2001:db8::1]:80`.
-fn parse(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
+fn parse(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
     let address = text.parse::<IpAddr>().ok();
     let with_port = || text.parse::<SocketAddr>().ok().map(|named| named.ip());
     address
@@ -99,6 +99,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[made_up]), "198.51.100.7");
         let lists = ["1.1.1.1", "198.51.100.7, 10.0.0.9"];
         assert_eq!(client("10.0.0.1", &lists), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["é, 198.51.100.7"]), "198.51.100.7");
     }
 
     #[test]

@@ -25,11 +25,14 @@ mod public;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::get;
+use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,6 +45,9 @@ pub use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
+
+/// How long a request may take, its body included. A poll is answered within the ping interval, which is 25 s.
+const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the routes share.
 #[derive(Clone)]
@@ -118,6 +124,12 @@ pub fn internal(state: Internal) -> Router {
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
     .layer(from_fn_with_state(Audit::default(), audit::note))
     .layer(from_fn_with_state(state.keys.clone(), access::identify))
+    .layer(timeout())
     .layer(map_response(headers::guard))
     .with_state(state)
+}
+
+/// Ends a request that takes too long, its body included.
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_WITHIN)
 }

@@ -1,7 +1,7 @@
 //! Speaks HTTP on what a listener accepts.
 //!
-//! The head of a request is bounded in bytes and in time, a request is bounded in time, and every handler can ask
-//! who is on the other side ([`Peer`]).
+//! The head of a request is bounded in bytes and in time, and every handler can ask who is on the other side
+//! ([`Peer`]).
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -17,7 +17,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
-use tower_http::timeout::TimeoutLayer;
 use tower_service::Service;
 
 use super::listener::{Listener, Peer};
@@ -29,15 +28,8 @@ const HEAD_MAX: usize = 16 * 1024;
 /// that is closed first for a failure.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// How long a request may take, its body included. A poll is answered within the ping interval, which is 25 s.
-const REQUEST_WITHIN: Duration = Duration::from_secs(60);
-
 /// Serves `routes` until `stopping` says so; then open connections end with the request that they are at.
 pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Receiver<bool>) {
-    let routes = routes.layer(TimeoutLayer::with_status_code(
-        StatusCode::REQUEST_TIMEOUT,
-        REQUEST_WITHIN,
-    ));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(IDLE_MAX)

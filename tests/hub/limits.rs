@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADA, BOB, Client, Cluster, Connecting, EVE, NODE_KEY, eventually, now_seconds, scratch, sign,
+    ADA, BOB, Client, Cluster, Connecting, EVE, NODE_KEY, SECRET, eventually, now_seconds, scratch,
+    sign,
 };
 
 /// Goal: who goes on sending after having been refused is told so, closed, and comes back by itself.
@@ -195,4 +196,42 @@ async fn keys_and_limits_are_taken_over() {
         "the old key"
     );
     assert!(tab.connected_since().is_some());
+}
+
+/// Goal: keys that everybody knows never replace those that a node began with.
+/// Method: a node has its keys in its settings file, which is emptied, then gone; they stay in use, and the log says
+/// what is wrong.
+#[tokio::test]
+async fn keys_that_everybody_knows_replace_no_others() {
+    let (_scratch, folder) = scratch();
+    let settings = folder.join("vigie.toml");
+    let text = format!("[auth]\nsecret = \"{SECRET}\"\n[internal]\napi_key = \"{NODE_KEY}\"\n");
+    std::fs::write(&settings, text).expect("writable");
+    let cluster = Cluster::builder()
+        .memory()
+        .without_lookouts()
+        .file(&settings)
+        .env("VIGIE_AUTH__SECRET", "")
+        .env("VIGIE_INTERNAL__API_KEY", "")
+        .start()
+        .await;
+    std::fs::write(&settings, "").expect("writable");
+    let complaints = || cluster.log(0).matches("kept the keys and limits").count();
+    cluster.hang_up(0);
+    eventually("the node keeps its keys", async || {
+        (complaints() == 1).then_some(())
+    })
+    .await;
+    std::fs::remove_file(&settings).expect("it is there");
+    cluster.hang_up(0);
+    eventually("the node keeps its keys again", async || {
+        (complaints() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.get(0, "/api/v1/nodes").await.status, 200);
+    cluster.connect_with(0, Connecting::user(ADA)).await;
+    let claims = json!({ "sub": ADA.to_string(), "exp": now_seconds() + 600 });
+    let known = sign(&claims, "vigie-development-secret-known-to-everybody");
+    let refusal = cluster.refusal(0, Connecting::token(&known)).await;
+    assert_eq!(refusal, "invalid_token");
 }

@@ -82,7 +82,7 @@ pub(super) enum BenchError {
 /// What to do about an answer.
 fn hint(status: u16) -> &'static str {
     match status {
-        401 | 403 => " (set VIGIE_INTERNAL__API_KEY, or --api-key, to the nodes' internal.api_key)",
+        401 | 403 => " (set VIGIE_INTERNAL__API_KEY to a key of the nodes' internal API)",
         404 => " (is --internal the internal listener?)",
         _ => "",
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
+use super::problem::Problem;
 use crate::transport::listener::Peer;
 
 /// Whoever may ask without a key. No name of a key has parentheses.
@@ -47,7 +48,8 @@ pub(super) async fn lasting(mut response: Response) -> Response {
     response
 }
 
-/// Has a request answered, and tells of it.
+/// Has a request answered, and tells of it. Both happen although the caller leaves before: what is begun is done, and
+/// known.
 pub(super) async fn note(
     State(audit): State<Audit>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -57,13 +59,18 @@ pub(super) async fn note(
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let caller = request.extensions().get::<Caller>().cloned();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    match response.status() {
-        StatusCode::UNAUTHORIZED => audit.refused(&method, route, &peer),
-        _ => answered(caller, &method, route, &response),
-    }
-    response
+    let done = tokio::spawn(async move {
+        let response = next.run(request).await;
+        let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+        match response.status() {
+            StatusCode::UNAUTHORIZED => audit.refused(&method, route, &peer),
+            _ => answered(caller, &method, route, &response),
+        }
+        response
+    });
+    let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "see the log of the node");
+    done.await
+        .unwrap_or_else(|error| failed(error).into_response())
 }
 
 fn answered(caller: Option<Caller>, method: &Method, route: &str, response: &Response) {

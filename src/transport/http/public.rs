@@ -59,6 +59,7 @@ pub fn public(state: Public, sockets: Router) -> Router {
         })
         .merge(sockets.layer(own_pages.clone()))
         .merge(api(state).layer(own_pages).layer(map_response(varying)))
+        .layer(super::timeout())
         .layer(cors(origins))
         .layer(map_response(headers::guard))
 }
