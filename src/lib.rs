@@ -22,18 +22,25 @@
 //! | `cli/bench/` | the load generator: scenarios on the steps in `run.rs`, the clients in `load/`, what is Vigie's own in `target.rs` |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
 //! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
+//! | `app/reload.rs` | takes over keys and limits while the node runs |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
-//! | `transport/listener.rs` | TCP accept; closing one connection |
+//! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
+//! | `transport/listener/outbound.rs` | frames of the hub between those of the library, never inside one |
+//! | `transport/server.rs` | HTTP on what a listener accepts |
+//! | `transport/limits.rs`, `rate.rs`, `address.rs` | what the other side may use, how fast, and who that is |
 //! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
+//! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
+//! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
 //! | `transport/socket/gate.rs` | admits connections |
 //! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
-//! | `transport/socket/inbox.rs` | counts and queues a connection's events |
+//! | `transport/socket/inbox.rs`, `rates.rs` | queues a connection's events, as many as it may send |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |
-//! | `transport/socket/delivery.rs`, `outlet.rs` | writes what the domain wants told |
+//! | `transport/socket/delivery.rs`, `outlets.rs`, `outlet.rs` | writes what the domain wants told, and keeps what cannot be written yet |
+//! | `transport/socket/packet.rs`, `frame.rs`, `way.rs` | encoded once for all who get it; as frames of its own, or through the library's queue |
 //! | `transport/http/` | routes, one file for each subject |
 //! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
 //! | `transport/http/headers.rs` | what every answer says to browsers |
@@ -64,7 +71,8 @@
 //!    message, the hub hands it to `domain/topic.rs`.
 //! 5. There it is compared with the last update delivered. A newer one is remembered and put into the stream of
 //!    deliveries, together with who gets which view, under one lock.
-//! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet.
+//! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket gets the
+//!    ready-made frame at once, or with the others of a burst, straight from here.
 //!
 //! # Invariants
 //!
@@ -84,6 +92,8 @@
 //!   has been published, and only if nothing newer has been noted since.
 //! - **Making a match and telling it are two steps.** The queue's hash tag is not the players', so no script sees both the
 //!   queue and who is online. A match is given out to be told until every node has confirmed it, or a player is gone.
+//! - **A connection has one way out.** A session that began as a WebSocket gets frames of the hub's own, and nothing
+//!   of the hub's goes through the library's queue, so nothing overtakes; one that polls, or once did, has that queue alone.
 //! - **Events of a connection are queued where the library calls in order**, and worked off by that connection's task.
 //!
 //! # What is deliberately absent
