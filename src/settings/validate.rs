@@ -49,6 +49,9 @@ const WAIT_MAX: Duration = Duration::from_hours(24);
 const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
+/// Half of it may wait before others do, too.
+const OUTBOUND_QUEUE_MIN: usize = 8;
+
 /// A write that waits for less waits for the line, not for a client that does not read.
 const STALLED_WRITE_MIN: Duration = Duration::from_millis(100);
 
@@ -421,6 +424,11 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
         limits.inbound_burst >= burst_min,
         "limits.inbound_burst",
         format!("must be at least limits.message and 64KiB more, {burst_min} bytes"),
+    )?;
+    check(
+        limits.outbound_queue >= OUTBOUND_QUEUE_MIN,
+        "limits.outbound_queue",
+        format!("must be at least {OUTBOUND_QUEUE_MIN}"),
     )?;
     check(
         limits.stalled_write >= STALLED_WRITE_MIN,

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-pub use self::outbound::Namespace;
+pub use self::outbound::{NAMESPACES_LEN, Namespace};
+pub use self::stream::{Link, Peer, Stream};
 use self::stream::{Meter, OpenStreams};
-pub use self::stream::{Peer, Stream};
 use super::address::TrustedProxies;
 use super::limits::CurrentLimits;
 use crate::telemetry::{ClosedBecause, Metrics};

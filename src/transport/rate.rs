@@ -21,9 +21,10 @@ impl Bucket {
         }
     }
 
-    /// Goes on with another rate and burst; what was taken stays taken.
+    /// Goes on with another rate and burst. What was taken of a smaller burst stays taken; with a smaller one there is
+    /// no more than that.
     pub(super) fn adjust(&mut self, per_second: f64, burst: f64) {
-        self.tokens += burst - self.burst;
+        self.tokens = (self.tokens + (burst - self.burst).max(0.0)).min(burst);
         (self.per_second, self.burst) = (per_second, burst);
     }
 
@@ -88,10 +89,10 @@ mod tests {
     fn another_burst_keeps_what_was_taken() {
         let begin = Instant::now();
         let mut bucket = Bucket::new(1.0, 10.0, begin);
-        assert!(bucket.take(8.0, begin));
+        assert!(bucket.take(4.0, begin));
         bucket.adjust(1.0, 5.0);
-        assert!(!bucket.take(1.0, begin), "three more than there are now");
+        assert!(bucket.take(5.0, begin) && !bucket.take(1.0, begin));
         bucket.adjust(1.0, 20.0);
-        assert!(bucket.take(12.0, begin));
+        assert!(bucket.take(15.0, begin) && !bucket.take(1.0, begin));
     }
 }

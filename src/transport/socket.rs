@@ -44,10 +44,11 @@ use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
 use crate::transport::limits::CurrentLimits;
+use crate::transport::listener::NAMESPACES_LEN;
 
 /// Both behave the same. Existing front ends call `io("http://host/socket.io/")`, which the official client
 /// reads as the namespace `/socket.io/`.
-pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
+pub const NAMESPACES: [&str; NAMESPACES_LEN] = ["/", "/socket.io/"];
 
 /// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
 /// connection's outlet, where it is shared.
@@ -173,7 +174,8 @@ impl SocketServer {
 impl Sockets {
     /// Whether as many connections are there, or about to be, as the node takes.
     fn is_full(&self, now: Instant) -> bool {
-        self.outlets.len() + self.openings.waiting(now) >= self.limits.get().connections
+        let open = self.outlets.len() + self.openings.waiting(now) + self.transports.idle_len();
+        open >= self.limits.get().connections
     }
 
     fn next_id(&self) -> ConnectionId {

@@ -22,8 +22,14 @@ const OPENING_LEN: usize = 16;
 /// A namespace, by its place among those that there are.
 pub type Namespace = usize;
 
+/// How many namespaces there are.
+pub const NAMESPACES_LEN: usize = 2;
+
 /// What is told after `CONNECT` for each namespace: the root has no name in packets.
-const NAMES: [&[u8]; 2] = [b"{", b"/socket.io/,"];
+const NAMES: [&[u8]; NAMESPACES_LEN] = [b"{", b"/socket.io/,"];
+
+/// Tells one life of a namespace from those before, where it is left and joined again.
+pub(super) type Life = u32;
 
 /// The frames of one connection.
 #[derive(Default)]
@@ -31,24 +37,37 @@ pub(super) struct Outbound {
     library: Frames,
     /// Namespaces that the library has told to be connected.
     connected: [bool; NAMES.len()],
+    lives: [Life; NAMES.len()],
     /// For namespaces that are not, yet.
     held: VecDeque<(Namespace, Bytes)>,
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<(Namespace, Bytes)>,
     /// Some of the first pending frame is written.
     is_begun: bool,
 }
 
 impl Outbound {
-    /// From now on a namespace has to be told to be connected, before anything is told in it.
-    pub(super) fn expect(&mut self, namespace: Namespace) {
+    /// From now on a namespace has to be told to be connected, before anything is told in it. What waits from its
+    /// life before is forgotten, but for the rest of a frame.
+    pub(super) fn expect(&mut self, namespace: Namespace) -> Life {
         self.connected[namespace] = false;
         self.held.retain(|(held_for, _)| *held_for != namespace);
+        let begun = self.is_begun.then(|| self.pending.pop_front()).flatten();
+        self.pending.retain(|(of, _)| *of != namespace);
+        self.pending.extend(begun);
+        self.pending.rotate_right(usize::from(self.is_begun));
+        self.lives[namespace] = self.lives[namespace].wrapping_add(1);
+        self.lives[namespace]
+    }
+
+    /// Whether this is the life that a namespace has now.
+    pub(super) fn is_alive(&self, namespace: Namespace, life: Life) -> bool {
+        self.lives[namespace] == life
     }
 
     /// Puts a frame at the end of those that wait.
     pub(super) fn put(&mut self, namespace: Namespace, frame: Bytes) {
         match self.connected[namespace] {
-            true => self.pending.push_back(frame),
+            true => self.pending.push_back((namespace, frame)),
             false => self.held.push_back((namespace, frame)),
         }
     }
@@ -59,8 +78,8 @@ impl Outbound {
     }
 
     /// The rest of a frame that went out in part.
-    pub(super) fn put_rest(&mut self, rest: Bytes) {
-        self.pending.push_front(rest);
+    pub(super) fn put_rest(&mut self, namespace: Namespace, rest: Bytes) {
+        self.pending.push_front((namespace, rest));
         self.is_begun = true;
     }
 
@@ -74,13 +93,14 @@ impl Outbound {
         self.is_begun
     }
 
-    /// What is to be written now, in slices; nothing where the library is in the middle of a frame.
-    pub(super) fn next<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    /// What is to be written now, in as many slices as there is room for; nothing where the library is in the middle of
+    /// a frame.
+    pub(super) fn next<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         if !self.library.is_between() {
             return 0;
         }
         let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.pending) {
+        for (slice, (_, frame)) in slices.iter_mut().zip(&self.pending) {
             *slice = IoSlice::new(frame);
             count += 1;
         }
@@ -89,7 +109,7 @@ impl Outbound {
 
     /// So many bytes of it are written.
     pub(super) fn written(&mut self, mut count: usize) {
-        while let Some(first) = self.pending.front_mut() {
+        while let Some((_, first)) = self.pending.front_mut() {
             if count < first.len() {
                 first.advance(count);
                 self.is_begun |= count > 0;
@@ -115,12 +135,11 @@ impl Outbound {
                 return;
             };
             connected[namespace] = true;
-            let (free, rest) = std::mem::take(held)
+            let (free, rest): (VecDeque<_>, _) = std::mem::take(held)
                 .into_iter()
                 .partition(|(held_for, _)| *held_for == namespace);
             *held = rest;
-            let free: VecDeque<(Namespace, Bytes)> = free;
-            pending.extend(free.into_iter().map(|(_, frame)| frame));
+            pending.extend(free);
         });
     }
 }
@@ -276,9 +295,10 @@ mod tests {
         assert!(outbound.may_pass(0) && !outbound.may_pass(1));
         outbound.passed(&frame(br#"40/socket.io/,{"sid":"y"}"#));
         assert_eq!(waiting(&outbound), b"second");
-        outbound.expect(1);
+        let life = outbound.expect(1);
+        assert!(outbound.is_alive(1, life) && !outbound.is_alive(1, life - 1));
         outbound.put(1, Bytes::from_static(b"third"));
-        assert_eq!(waiting(&outbound), b"second");
+        assert_eq!(waiting(&outbound), b"", "the second was of another life");
     }
 
     #[test]
@@ -286,7 +306,7 @@ mod tests {
         let mut outbound = Outbound::default();
         outbound.passed(HEAD);
         outbound.passed(&frame(b"40{}"));
-        outbound.put_rest(Bytes::from_static(b"rest"));
+        outbound.put_rest(0, Bytes::from_static(b"rest"));
         outbound.put(0, Bytes::from_static(b"next"));
         assert!(outbound.blocks_library());
         outbound.written(2);
@@ -296,6 +316,9 @@ mod tests {
         assert!(!outbound.blocks_library(), "the next has not begun");
         outbound.written(1);
         assert!(outbound.blocks_library());
+        outbound.put(0, Bytes::from_static(b"more"));
+        outbound.expect(0);
+        assert_eq!(waiting(&outbound), b"ext", "what is begun goes on");
         outbound.written(3);
         assert!(!outbound.blocks_library() && outbound.len() == 0);
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::outbound::{Namespace, Outbound, slices};
+use super::outbound::{Life, Namespace, Outbound, slices};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
 use crate::transport::rate::Bucket;
@@ -155,7 +155,7 @@ impl Shared {
         }
         let mut outbound = self.outbound();
         while outbound.blocks_library() {
-            self.write_pending(&mut outbound)?;
+            self.write_pending(&mut outbound, 1)?;
         }
         let count = self.stream.try_write_vectored(slices)?;
         let mut left = count;
@@ -168,39 +168,44 @@ impl Shared {
         Ok(count)
     }
 
-    /// Writes some of what waits.
-    fn write_pending(&self, outbound: &mut Outbound) -> io::Result<usize> {
+    /// Writes some of what waits, of so many frames.
+    fn write_pending(&self, outbound: &mut Outbound, frames_max: usize) -> io::Result<usize> {
         let mut slices = slices();
-        let filled = outbound.next(&mut slices);
+        let most = slices.len().min(frames_max);
+        let filled = outbound.next(&mut slices[..most]);
         if filled == 0 {
             return Ok(0);
         }
         let count = self.stream.try_write_vectored(&slices[..filled])?;
         outbound.written(count);
+        self.note(false);
         Ok(count)
     }
 
     /// Writes what waits, as far as there is room. A connection that is broken is noticed by who reads from it.
     fn write_all_pending(&self, outbound: &mut Outbound) {
         loop {
-            match self.write_pending(outbound) {
+            match self.write_pending(outbound, usize::MAX) {
                 Ok(0) => return,
-                Ok(_) => self.note(false),
+                Ok(_) => {}
                 Err(error) => return self.note(error.kind() == io::ErrorKind::WouldBlock),
             }
         }
     }
 
     /// Writes a frame, or puts it to those that wait. Returns how many do.
-    fn send(&self, namespace: Namespace, frame: &Bytes, at_once: bool) -> usize {
+    fn send(&self, namespace: Namespace, life: Life, frame: &Bytes, at_once: bool) -> usize {
         let mut outbound = self.outbound();
+        if !outbound.is_alive(namespace, life) {
+            return 0;
+        }
         if !at_once || !outbound.may_pass(namespace) {
             outbound.put(namespace, frame.clone());
             return outbound.len();
         }
         match self.stream.try_write(frame) {
             Ok(count) if count == frame.len() => {}
-            Ok(count) => outbound.put_rest(frame.slice(count..)),
+            Ok(count) => outbound.put_rest(namespace, frame.slice(count..)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 outbound.put(namespace, frame.clone());
             }
@@ -260,27 +265,15 @@ impl Peer {
         }
     }
 
-    /// From now on nothing is told in a namespace before the library has told that it is connected.
-    pub fn expect(&self, namespace: Namespace) {
-        if let Some(stream) = self.stream.upgrade() {
-            stream.outbound().expect(namespace);
-        }
-    }
-
-    /// Writes a frame at once, where nothing waits, or puts it to those that wait. Returns how many do.
-    pub fn send(&self, namespace: Namespace, frame: &Bytes, at_once: bool) -> usize {
+    /// The way to write frames to a namespace that is about to be joined: nothing is written before the library has
+    /// told that it is connected. Ways that were made before for the same namespace lead nowhere from now on.
+    pub fn link(&self, namespace: Namespace) -> Link {
         let stream = self.stream.upgrade();
-        stream.map_or(0, |stream| stream.send(namespace, frame, at_once))
-    }
-
-    /// Writes frames that wait, as far as there is room. Returns how many are left.
-    pub fn flush(&self) -> usize {
-        let Some(stream) = self.stream.upgrade() else {
-            return 0;
-        };
-        let mut outbound = stream.outbound();
-        stream.write_all_pending(&mut outbound);
-        outbound.len()
+        Link {
+            stream: self.stream.clone(),
+            namespace,
+            life: stream.map_or(0, |stream| stream.outbound().expect(namespace)),
+        }
     }
 
     /// A whole request has come.
@@ -297,6 +290,38 @@ impl Peer {
         if let Some(stream) = self.stream.upgrade() {
             stream.stage.store(stage, Ordering::Relaxed);
         }
+    }
+}
+
+/// The way to write frames to one namespace over a TCP connection.
+#[derive(Clone, Debug)]
+pub struct Link {
+    stream: Weak<Shared>,
+    /// Which one.
+    pub namespace: Namespace,
+    life: Life,
+}
+
+impl Link {
+    /// Writes a frame at once, where nothing waits, or puts it to those that wait. Returns how many do.
+    pub fn send(&self, frame: &Bytes, at_once: bool) -> usize {
+        let stream = self.stream.upgrade();
+        stream.map_or(0, |stream| {
+            stream.send(self.namespace, self.life, frame, at_once)
+        })
+    }
+
+    /// Writes frames that wait, as far as there is room. Returns how many are left.
+    pub fn flush(&self) -> usize {
+        let Some(stream) = self.stream.upgrade() else {
+            return 0;
+        };
+        let mut outbound = stream.outbound();
+        if !outbound.is_alive(self.namespace, self.life) {
+            return 0;
+        }
+        stream.write_all_pending(&mut outbound);
+        outbound.len()
     }
 }
 

@@ -3,14 +3,15 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
 
-use crate::transport::listener::{Namespace, Peer};
+use super::rates::{ListPace, Rates};
+use crate::transport::limits::Limits;
+use crate::transport::listener::{Link, NAMESPACES_LEN, Namespace, Peer};
 use crate::transport::rate::Bucket;
 
 /// How often a session may ask to join a namespace at once, and per second in the long run: there are two
@@ -31,10 +32,24 @@ pub(super) struct Carrier {
     has_joined: AtomicBool,
     connections: AtomicUsize,
     joins: Mutex<Bucket>,
+    /// What may be sent in each namespace, however often it is left and joined again.
+    allowances: [Mutex<Allowance>; NAMESPACES_LEN],
+}
+
+/// What one connection may still send, and ask for.
+pub(super) struct Allowance {
+    pub(super) events: Rates,
+    pub(super) lists: ListPace,
 }
 
 impl Carrier {
-    pub(super) fn new(opened_by: Peer, address: IpAddr, now: Instant) -> Self {
+    pub(super) fn new(opened_by: Peer, address: IpAddr, limits: &Limits, now: Instant) -> Self {
+        let allowance = |_| {
+            Mutex::new(Allowance {
+                events: Rates::new(limits, now),
+                lists: ListPace::new(now),
+            })
+        };
         Self {
             opened_by,
             address,
@@ -43,6 +58,7 @@ impl Carrier {
             has_joined: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             joins: Mutex::new(Bucket::new(JOINS_PER_SECOND, JOINS_BURST, now)),
+            allowances: std::array::from_fn(allowance),
         }
     }
 
@@ -56,13 +72,21 @@ impl Carrier {
         self.is_websocket.store(true, Ordering::Release);
     }
 
-    /// Where frames of its own can be written to, if anywhere. One that began with polling may have packets in the
-    /// library's queue which they would overtake.
+    /// Where frames of its own can be written to, if anywhere, for a namespace that is about to be joined. One that began
+    /// with polling may have packets in the library's queue which they would overtake.
     pub(super) fn link(&self, namespace: Namespace) -> Option<Link> {
-        self.is_websocket.load(Ordering::Acquire).then(|| Link {
-            peer: self.opened_by.clone(),
-            namespace,
-        })
+        self.is_websocket().then(|| self.opened_by.link(namespace))
+    }
+
+    /// Whether `opened_by` carries it, as a WebSocket, from its beginning to its end.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.is_websocket.load(Ordering::Acquire)
+    }
+
+    /// What may be sent in a namespace.
+    pub(super) fn allowance(&self, namespace: Namespace) -> MutexGuard<'_, Allowance> {
+        let allowance = &self.allowances[namespace];
+        allowance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may ask to join a namespace once more at `now`.
@@ -88,26 +112,16 @@ impl Carrier {
     }
 }
 
-/// The way to write frames to one namespace of a session.
+/// One namespace of a session: where a connection lives.
 #[derive(Clone)]
-pub(super) struct Link {
-    peer: Peer,
+pub(super) struct Place {
+    pub(super) carrier: Arc<Carrier>,
     pub(super) namespace: Namespace,
 }
 
-impl Link {
-    /// The namespace is about to be connected: nothing is written before that was told.
-    pub(super) fn expect(&self) {
-        self.peer.expect(self.namespace);
-    }
-
-    /// Writes a frame, at once or with others. Returns how many wait.
-    pub(super) fn send(&self, frame: &Bytes, at_once: bool) -> usize {
-        self.peer.send(self.namespace, frame, at_once)
-    }
-
-    /// Writes what waits, as far as there is room. Returns how many wait still.
-    pub(super) fn flush(&self) -> usize {
-        self.peer.flush()
+impl Place {
+    /// What may be sent here.
+    pub(super) fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.carrier.allowance(self.namespace)
     }
 }

@@ -59,7 +59,7 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         return turned_away("the node is full; try again, on another node if there is one");
     }
     let address = client_of(sockets, &peer, request.headers());
-    let carrier = Arc::new(Carrier::new(peer, address, now));
+    let carrier = Arc::new(Carrier::new(peer, address, &sockets.limits.get(), now));
     request.extensions_mut().insert(carrier.clone());
     let response = next.run(request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

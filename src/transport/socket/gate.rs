@@ -15,7 +15,7 @@ use socketioxide::handler::{ConnectHandler, Value};
 use socketioxide::socket::Socket;
 use tokio::sync::Notify;
 
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Place};
 use super::inbox::Inbox;
 use super::outlet::Outlet;
 use super::session;
@@ -67,8 +67,9 @@ impl Sockets {
         let identity = self.identify(auth.as_deref())?;
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
-        let link = namespace_of(socket).and_then(|namespace| carrier.link(namespace));
-        let outlet = self.outlets.open(id, carrier.clone(), link.clone());
+        let namespace = namespace_of(socket).ok_or(ConnectErrorCode::Unavailable)?;
+        let link = carrier.link(namespace);
+        let outlet = self.outlets.open(id, carrier.clone(), link);
         let user = identity.map(|identity| identity.user);
         let connection = match self.hub.connect(id, identity).await {
             Ok(connection) => connection,
@@ -79,19 +80,18 @@ impl Sockets {
         };
         tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
 
-        if let Some(link) = link {
-            link.expect();
-        }
         if self.transports.join(&socket.id.to_string(), &carrier) {
             self.openings.joined(carrier.opened);
         }
         let ended = Arc::new(Notify::new());
-        let (inbox, incoming) = Inbox::new(self.clone(), outlet.clone(), carrier, ended.clone());
+        let place = Place { carrier, namespace };
+        let (inbox, incoming) =
+            Inbox::new(self.clone(), outlet.clone(), place.clone(), ended.clone());
         socket.on_fallback(inbox.clone());
         socket.on_disconnect(inbox);
         socket.extensions.insert(outlet.clone());
         tokio::spawn(async move {
-            session::run(self, connection, identity, outlet, incoming, &ended).await;
+            session::run(self, connection, identity, outlet, place, incoming, &ended).await;
             drop(counted);
         });
         Ok(())

@@ -4,7 +4,7 @@
 //! it does in order is calling the handler: that is where events are queued. What is refused is refused at
 //! once; it has no effect that would need an order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use socketioxide::adapter::LocalAdapter;
@@ -14,9 +14,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use super::Sockets;
-use super::carrier::Carrier;
+use super::carrier::Place;
 use super::outlet::Outlet;
-use super::rates::{Kind, Rates, Verdict};
+use super::rates::{Kind, Verdict};
 use super::reply::Question;
 use crate::transport::protocol::{ErrorCode, KickCode, Request};
 
@@ -35,8 +35,7 @@ struct Inner {
     ended: Arc<Notify>,
     sockets: Arc<Sockets>,
     outlet: Arc<Outlet>,
-    carrier: Arc<Carrier>,
-    rates: Mutex<Rates>,
+    place: Place,
 }
 
 impl Inbox {
@@ -45,19 +44,17 @@ impl Inbox {
     pub(super) fn new(
         sockets: Arc<Sockets>,
         outlet: Arc<Outlet>,
-        carrier: Arc<Carrier>,
+        place: Place,
         ended: Arc<Notify>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let limits = sockets.limits.get();
         let (queue, incoming) = mpsc::channel(limits.events_burst as usize + QUEUE_SLACK);
-        let rates = Mutex::new(Rates::new(&limits, Instant::now()));
         let inner = Inner {
             queue,
             ended,
             sockets,
             outlet,
-            carrier,
-            rates,
+            place,
         };
         (Self(Arc::new(inner)), incoming)
     }
@@ -90,8 +87,8 @@ impl Inner {
 
     fn judge(&self, kind: Kind) -> Verdict {
         let limits = self.sockets.limits.get();
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.judge(kind, &limits, Instant::now())
+        let events = &mut self.place.allowance().events;
+        events.judge(kind, &limits, Instant::now())
     }
 
     fn queue(&self, request: Request, question: Question) {
@@ -150,7 +147,7 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
         inner
             .sockets
             .transports
-            .leave(&socket, &inner.carrier, stays);
+            .leave(&socket, &inner.place.carrier, stays);
         inner.ended.notify_one();
         defer(socket);
     }

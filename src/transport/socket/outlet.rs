@@ -6,18 +6,20 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::value::RawValue;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
 use tokio::sync::Notify;
 
-use super::carrier::{Carrier, Link};
+use super::carrier::Carrier;
 use super::outlets::Shared;
 use super::packet::Packets;
 use super::reply::Question;
 use super::way::{Parcel, Way, Written};
 use crate::ids::ConnectionId;
+use crate::transport::listener::Link;
 use crate::transport::protocol::{KickCode, Kicked, server_event};
 
 /// The way out to one connection.
@@ -37,6 +39,8 @@ struct State {
     begun: usize,
     /// Whether somebody knows that something waits.
     is_behind: bool,
+    /// Since when so much waits that everybody else has to wait, too.
+    pressing_since: Option<Instant>,
     /// Questions whose answers come through the stream of deliveries, oldest first.
     questions: VecDeque<Question>,
 }
@@ -45,18 +49,9 @@ enum Stage {
     /// The client was not told yet that it is connected.
     Opening,
     Open(Way),
-    /// The client was told why it is about to be closed, and is told nothing more.
-    Leaving(Way, Farewell),
+    /// The client was told why it is about to be closed at the transport, and is told nothing more.
+    Leaving(Way),
     Closed,
-}
-
-/// How a connection is closed whose client was told why.
-#[derive(Clone, Copy)]
-enum Farewell {
-    /// At the transport: its client comes back by itself.
-    Transport,
-    /// Its client was told not to come back, and may have other connections over the same transport.
-    Namespace,
 }
 
 /// Whether anything waits.
@@ -85,6 +80,7 @@ impl Outlet {
                 waiting: VecDeque::new(),
                 begun: 0,
                 is_behind: false,
+                pressing_since: None,
                 questions: VecDeque::new(),
             }),
             leaving: Notify::new(),
@@ -106,7 +102,7 @@ impl Outlet {
                 }
             }
             // It was to be closed before it was open.
-            Stage::Open(_) | Stage::Leaving(..) | Stage::Closed => {
+            Stage::Open(_) | Stage::Leaving(_) | Stage::Closed => {
                 self.shared.transports.close(&socket, &self.carrier)
             }
         }
@@ -140,45 +136,28 @@ impl Outlet {
         if let Some(packets) = Packets::new(server_event::KICKED, &kicked) {
             self.send(&mut state, Parcel::Packets(packets));
         }
-        if kicked.reconnect {
-            return self.begin_to_leave(&mut state, Farewell::Transport);
-        }
-        self.send(&mut state, Parcel::Goodbye);
-        // Said by a frame of ours, the library does not know of it.
-        if matches!(&state.stage, Stage::Open(way) if way.is_direct()) {
-            self.begin_to_leave(&mut state, Farewell::Namespace);
+        match kicked.reconnect {
+            true => self.begin_to_leave(&mut state),
+            false => self.send(&mut state, Parcel::Goodbye),
         }
     }
 
-    fn begin_to_leave(&self, state: &mut State, farewell: Farewell) {
+    fn begin_to_leave(&self, state: &mut State) {
         if let Stage::Open(way) = &state.stage {
-            state.stage = Stage::Leaving(way.clone(), farewell);
+            state.stage = Stage::Leaving(way.clone());
             self.leaving.notify_one();
         }
     }
 
-    /// Resolves when the client was told that it is about to be closed. Whoever runs the session closes it once the
-    /// client had time to read that.
+    /// Resolves when the client was told that it is about to be closed at the transport. Whoever runs the session
+    /// closes it once the client had time to read that.
     pub(super) async fn leaving(&self) {
         self.leaving.notified().await;
     }
 
     /// Whether it is: then nothing that it sends counts.
     pub(super) fn is_leaving(&self) -> bool {
-        matches!(self.state().stage, Stage::Leaving(..) | Stage::Closed)
-    }
-
-    /// Closes a connection that was told why.
-    pub(super) fn finish_leaving(&self) {
-        let mut state = self.state();
-        match &state.stage {
-            Stage::Leaving(way, Farewell::Namespace) => {
-                // Nobody is left where this fails.
-                let _ = way.socket.clone().disconnect();
-            }
-            Stage::Leaving(_, Farewell::Transport) => self.end(&mut state),
-            Stage::Opening | Stage::Open(_) | Stage::Closed => {}
-        }
+        matches!(self.state().stage, Stage::Leaving(_) | Stage::Closed)
     }
 
     /// Remembers a question until it is its turn to be answered.
@@ -224,7 +203,7 @@ impl Outlet {
     fn send(&self, state: &mut State, parcel: Parcel) {
         let mut on_the_way = 0;
         match &state.stage {
-            Stage::Leaving(..) | Stage::Closed => return,
+            Stage::Leaving(_) | Stage::Closed => return,
             Stage::Open(way) if state.waiting.is_empty() => {
                 match way.write(&parcel, 0, !self.shared.is_batching()) {
                     Written::Taken(0) => return,
@@ -239,9 +218,7 @@ impl Outlet {
             Stage::Open(_) | Stage::Opening => state.waiting.push_back(parcel),
         }
         if state.waiting.len() + on_the_way > self.shared.waiting_max() {
-            self.shared.metrics.overflows.inc();
-            tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
-            self.end(state);
+            self.give_up(state);
         }
     }
 
@@ -257,16 +234,30 @@ impl Outlet {
         let mut state = self.state();
         let left = self.flush_state(&mut state);
         state.is_behind = left > 0;
-        match left {
-            0 => Backlog::None,
-            left if left > self.shared.waiting_max() / 2 => Backlog::Pressing,
-            _ => Backlog::Some,
+        if left <= self.shared.waiting_max() / 2 {
+            state.pressing_since = None;
+            return match left {
+                0 => Backlog::None,
+                _ => Backlog::Some,
+            };
         }
+        let since = *state.pressing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.shared.pressing_max() {
+            self.give_up(&mut state);
+        }
+        Backlog::Pressing
+    }
+
+    /// It does not keep up, and holds up others.
+    fn give_up(&self, state: &mut State) {
+        self.shared.metrics.overflows.inc();
+        tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
+        self.end(state);
     }
 
     /// Returns how many parcels are left.
     fn flush_state(&self, state: &mut State) -> usize {
-        let (Stage::Open(way) | Stage::Leaving(way, _)) = &state.stage else {
+        let (Stage::Open(way) | Stage::Leaving(way)) = &state.stage else {
             return 0;
         };
         while let Some(parcel) = state.waiting.front() {
@@ -287,7 +278,7 @@ impl Outlet {
     fn end(&self, state: &mut State) {
         state.waiting.clear();
         let stage = std::mem::replace(&mut state.stage, Stage::Closed);
-        if let Stage::Open(way) | Stage::Leaving(way, _) = stage {
+        if let Stage::Open(way) | Stage::Leaving(way) = stage {
             self.shared.transports.close(&way.socket, &self.carrier);
         }
     }

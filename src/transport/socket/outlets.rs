@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::carrier::{Carrier, Link};
+use super::carrier::Carrier;
 use super::outlet::{Backlog, Outlet};
 use super::transports::Transports;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
+use crate::transport::listener::Link;
 
 /// How often connections are looked at that had not ended when they were told to.
 const CLOSE_AGAIN: Duration = Duration::from_millis(500);
@@ -32,6 +33,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn waiting_max(&self) -> usize {
         self.limits.get().outbound_queue
+    }
+
+    /// How long a connection may hold up others.
+    pub(super) fn pressing_max(&self) -> Duration {
+        self.limits.get().stalled_write
     }
 
     pub(super) fn is_batching(&self) -> bool {
@@ -118,17 +124,18 @@ impl Outlets {
 
     /// Hands those of `ids` that are still open to `each`.
     pub(super) fn each_of(&self, ids: &[ConnectionId], each: impl Fn(&Outlet)) {
-        let open = self.read();
-        for outlet in ids.iter().filter_map(|id| open.get(id)) {
-            each(outlet);
-        }
+        // Whoever opens or closes one meanwhile does not wait until thousands are written to.
+        let outlets: Vec<Arc<Outlet>> = {
+            let open = self.read();
+            ids.iter().filter_map(|id| open.get(id).cloned()).collect()
+        };
+        outlets.iter().for_each(|outlet| each(outlet));
     }
 
     /// Hands all that are open to `each`.
     pub(super) fn each(&self, each: impl Fn(&Outlet)) {
-        for outlet in self.read().values() {
-            each(outlet);
-        }
+        let outlets: Vec<Arc<Outlet>> = self.read().values().cloned().collect();
+        outlets.iter().for_each(|outlet| each(outlet));
     }
 
     /// From now on what goes to one connection is kept together until the next flush, or is written at once again.

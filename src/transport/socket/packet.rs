@@ -14,7 +14,6 @@ use crate::transport::listener::Namespace;
 /// Engine.IO message and Socket.IO packet type, as both stand at the beginning of a text.
 const EVENT: &[u8] = b"42";
 const ACKNOWLEDGEMENT: &[u8] = b"43";
-const DISCONNECT: &[u8] = b"41";
 
 /// How packets name each of the namespaces: the root not at all.
 const NAMES: [&[u8]; NAMESPACES.len()] = [b"", b"/socket.io/,"];
@@ -121,11 +120,6 @@ pub(super) fn acknowledgement(namespace: Namespace, id: i64, answer: &RawValue) 
     ])
 }
 
-/// The frame that says that the connection has ended.
-pub(super) fn disconnect(namespace: Namespace) -> Bytes {
-    frame::text(&[DISCONNECT, NAMES[namespace]])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,8 +140,6 @@ mod tests {
             payload(&acknowledgement(1, 7, &answer)),
             "43/socket.io/,7[true]"
         );
-        assert_eq!(payload(&disconnect(0)), "41");
-        assert_eq!(payload(&disconnect(1)), "41/socket.io/,");
     }
 
     #[test]

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 use crate::transport::limits::Limits;
 use crate::transport::rate::Bucket;
 
-/// What part of all events may be about the queue of opponents: each is a script in Redis and wakes other nodes.
-const MATCHMAKING_SHARE: f64 = 0.1;
-
-/// What part of all events may bring a token: each is a signature to check.
-const TOKEN_SHARE: f64 = 0.02;
+/// What part of all events may be about the queue of opponents, each of which is a script in Redis and wakes other
+/// nodes; and what part may bring a token, each of which is a signature to check.
+const SHARE: f64 = 0.1;
 
 /// A connection may be refused so often, as a multiple of the burst and within these bounds, before it is closed.
 const PATIENCE: f64 = 10.0;
@@ -108,12 +106,12 @@ impl Rates {
 fn measures(limits: &Limits) -> [Measure; 4] {
     let per_second = f64::from(limits.events_per_second);
     let burst = f64::from(limits.events_burst);
-    let share = |share: f64| (per_second * share, (burst * share).max(1.0));
+    let share = (per_second * SHARE, (burst * SHARE).max(1.0));
     let patience = (burst * PATIENCE).clamp(PATIENCE_MIN, PATIENCE_MAX);
     [
         (per_second, burst),
-        share(MATCHMAKING_SHARE),
-        share(TOKEN_SHARE),
+        share,
+        share,
         (per_second * PATIENCE_SHARE, patience),
     ]
 }
@@ -171,7 +169,7 @@ mod tests {
     #[test]
     fn dear_events_have_rates_of_their_own() {
         assert_eq!(sent(Kind::Matchmaking, 200, &limits()), [100, 100, 0]);
-        assert_eq!(sent(Kind::Token, 200, &limits()), [20, 180, 0]);
+        assert_eq!(sent(Kind::Token, 200, &limits()), [100, 100, 0]);
         let frugal = Limits {
             events_per_second: 1,
             events_burst: 1,

@@ -7,10 +7,10 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use super::Sockets;
+use super::carrier::Place;
 use super::inbox::Incoming;
 use super::outlet::Outlet;
 use super::packet::Packets;
-use super::rates::ListPace;
 use super::reply::Question;
 use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
@@ -40,7 +40,7 @@ struct Session {
     connection: Connection,
     outlet: Arc<Outlet>,
     expiry: Option<Expiry>,
-    lists: ListPace,
+    place: Place,
 }
 
 /// What is left to say about a token.
@@ -56,6 +56,7 @@ pub(super) async fn run(
     connection: Connection,
     identity: Option<Identity>,
     outlet: Arc<Outlet>,
+    place: Place,
     incoming: mpsc::Receiver<Incoming>,
     ended: &Notify,
 ) {
@@ -65,7 +66,7 @@ pub(super) async fn run(
         sockets,
         connection,
         outlet,
-        lists: ListPace::new(Instant::now()),
+        place,
     };
     let outlet = session.outlet.clone();
     // What the client still wanted is void: nobody is left to see it.
@@ -79,7 +80,7 @@ pub(super) async fn run(
     session.connection.close();
     if is_leaving {
         let _ = tokio::time::timeout(FAREWELL, ended.notified()).await;
-        outlet.finish_leaving();
+        outlet.close_transport();
     }
     tracing::debug!(connection = %id, "closed a connection");
     session.sockets.outlets.close(id);
@@ -129,7 +130,8 @@ impl Session {
             return None;
         };
         let now = Instant::now();
-        let wait = self.lists.wait(self.sockets.hub.online_count(), now);
+        let online = self.sockets.hub.online_count();
+        let wait = self.place.allowance().lists.wait(online, now);
         (!wait.is_zero()).then(|| now + wait)
     }
 

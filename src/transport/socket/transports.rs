@@ -45,7 +45,7 @@ pub(super) struct Transports {
 
 #[derive(Default)]
 struct Upgrades {
-    peers: HashMap<String, Peer>,
+    peers: HashMap<String, Vec<Peer>>,
     sweep_at: usize,
 }
 
@@ -72,14 +72,24 @@ impl Transports {
     }
 
     /// Notes that the session `sid` moves to the TCP connection of `peer`. A TCP connection is upgraded once,
-    /// so there are never more notes than TCP connections, but for those not swept yet.
+    /// so there are never more notes than TCP connections, but for those not swept yet. Whoever asks for several has
+    /// several noted: the library takes one, and nobody is told which.
     pub(super) fn upgrade(&self, sid: &str, peer: Peer) {
         let mut upgrades = self.upgrades();
-        upgrades.peers.insert(sid.to_owned(), peer);
+        let peers = upgrades.peers.entry(sid.to_owned()).or_default();
+        peers.retain(Peer::is_open);
+        peers.push(peer);
         if upgrades.peers.len() > upgrades.sweep_at + NOTES_BEFORE_SWEEP {
-            upgrades.peers.retain(|_, peer| peer.is_open());
+            upgrades
+                .peers
+                .retain(|_, peers| peers.iter().any(Peer::is_open));
             upgrades.sweep_at = upgrades.peers.len() * 2;
         }
+    }
+
+    /// How many sessions carry nothing any more, and are open still.
+    pub(super) fn idle_len(&self) -> usize {
+        self.idle().len()
     }
 
     /// A connection begins over the session of `carrier`.
@@ -110,9 +120,11 @@ impl Transports {
         loop {
             tokio::time::sleep(IDLE_CHECK).await;
             for (sid, idle) in self.take_idle(Instant::now(), limit()) {
+                if idle.is_polling || idle.carrier.opened_by.is_open() {
+                    metrics.count_closed(ClosedBecause::Idle);
+                }
                 self.close_session(&sid, &idle.carrier, idle.is_polling);
                 self.upgrades().peers.remove(&sid);
-                metrics.count_closed(ClosedBecause::Idle);
             }
         }
     }
@@ -134,10 +146,9 @@ impl Transports {
     /// One that polls may be about to move to a WebSocket, or have moved since; then both are closed.
     fn close_session(&self, sid: &str, carrier: &Carrier, is_polling: bool) {
         let upgraded = self.upgrades().peers.get(sid).cloned();
-        match upgraded {
-            Some(peer) => peer.close(),
-            None if !is_polling => carrier.opened_by.close(),
-            None => {}
+        upgraded.iter().flatten().for_each(Peer::close);
+        if carrier.is_websocket() {
+            carrier.opened_by.close();
         }
         if is_polling {
             self.close_polling(sid);

@@ -10,8 +10,8 @@ use socketioxide::handler::{FromMessageParts, Value};
 use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError};
 
-use super::carrier::Link;
 use super::packet::{self, Event, Packets};
+use crate::transport::listener::Link;
 
 /// One thing to write.
 pub(super) enum Parcel {
@@ -44,37 +44,32 @@ impl Way {
         Self { socket, link }
     }
 
-    /// Whether the library is not asked to write.
-    pub(super) fn is_direct(&self) -> bool {
-        self.link.is_some()
-    }
-
     /// Writes a parcel but its first `skip` events, which are written; at once, or with others at the next flush.
     pub(super) fn write(&self, parcel: &Parcel, skip: usize, at_once: bool) -> Written {
-        match &self.link {
-            Some(link) => Written::Taken(write_frame(link, parcel, at_once)),
-            None => write_through(&self.socket, parcel, skip),
+        match (&self.link, parcel) {
+            (Some(link), Parcel::Packets(packets)) => {
+                Written::Taken(link.send(packets.frames(link.namespace), at_once))
+            }
+            // What is for it alone is not encoded before nothing waits: until then it is shared.
+            (Some(link), _) if link.flush() > 0 => Written::Full(skip),
+            (
+                Some(link),
+                Parcel::Answer {
+                    acknowledgement,
+                    answer,
+                },
+            ) => {
+                let frame = packet::acknowledgement(link.namespace, *acknowledgement, answer);
+                Written::Taken(link.send(&frame, true))
+            }
+            // The library has to know that the connection has ended.
+            (Some(_), Parcel::Goodbye) | (None, _) => write_through(&self.socket, parcel, skip),
         }
     }
 
     /// Writes what waits on the way. Returns how many wait still.
     pub(super) fn flush(&self) -> usize {
         self.link.as_ref().map_or(0, Link::flush)
-    }
-}
-
-fn write_frame(link: &Link, parcel: &Parcel, at_once: bool) -> usize {
-    let namespace = link.namespace;
-    match parcel {
-        Parcel::Packets(packets) => link.send(packets.frames(namespace), at_once),
-        Parcel::Answer {
-            acknowledgement,
-            answer,
-        } => {
-            let frame = packet::acknowledgement(namespace, *acknowledgement, answer);
-            link.send(&frame, at_once)
-        }
-        Parcel::Goodbye => link.send(&packet::disconnect(namespace), at_once),
     }
 }
 

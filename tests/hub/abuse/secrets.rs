@@ -156,6 +156,10 @@ impl Site {
         ];
         if has_setting("previous_secret") {
             env.push(("VIGIE_AUTH__PREVIOUS_SECRET", PREVIOUS_SECRET.to_owned()));
+            env.push((
+                "VIGIE_AUTH__PREVIOUS_UNTIL",
+                "2100-01-01T00:00:00Z".to_owned(),
+            ));
         }
         let env = env
             .into_iter()

@@ -87,7 +87,8 @@ impl Target {
         let mut builder = Cluster::builder()
             .memory()
             .on_postgres(&postgres)
-            .env("VIGIE_LOG__LEVEL", "trace");
+            .env("VIGIE_LOG__LEVEL", "trace")
+            .env("VIGIE_LIMITS__EVENTS_BURST", "100000");
         for (name, value) in settings(&folder) {
             builder = builder.env("VIGIE_AUTH__SECRET", "").env(name, &value);
         }
