@@ -19,6 +19,7 @@ mod redis;
 mod samples;
 mod servers;
 mod waiting;
+mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ pub use process::{project_root, run, scratch, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;
+pub use wire::{Heard, WEBSOCKET, Wire, announcing, frame};
 
 /// Users that tests are about.
 pub const ADA: u64 = 42;

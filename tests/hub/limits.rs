@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADA, BOB, Client, Cluster, Connecting, EVE, NODE_KEY, SECRET, eventually, now_seconds, scratch,
-    sign,
+    ADA, BOB, Client, Cluster, Connecting, EVE, NODE_KEY, SECRET, WEBSOCKET, eventually,
+    now_seconds, scratch, sign,
 };
 
 /// Goal: who goes on sending after having been refused is told so, closed, and comes back by itself.
@@ -234,4 +234,28 @@ async fn keys_that_everybody_knows_replace_no_others() {
     let known = sign(&claims, "vigie-development-secret-known-to-everybody");
     let refusal = cluster.refusal(0, Connecting::token(&known)).await;
     assert_eq!(refusal, "invalid_token");
+}
+
+/// Goal: a session is closed whatever other requests have named it.
+/// Method: a second request says that it takes the session over, which it cannot; then its client sends too much.
+#[tokio::test]
+async fn a_session_is_closed_although_others_name_it() {
+    let cluster = Cluster::builder()
+        .env("VIGIE_LIMITS__EVENTS_PER_SECOND", "1")
+        .env("VIGIE_LIMITS__EVENTS_BURST", "2")
+        .start()
+        .await;
+    let mut session = cluster.websocket(0).await;
+    session.say("40{}").await;
+    let told = session.hear_until("40{\"sid\":\"").await.expect("it joins");
+    let sid = told.split('"').next().expect("a session").to_owned();
+    for _ in 0..3 {
+        let mut other = cluster.wire(0).await;
+        other.upgrade(&format!("{WEBSOCKET}&sid={sid}")).await;
+        other.ended().await;
+    }
+    for _ in 0..300 {
+        session.say(r#"42["unwatch-profile",{"userId":1}]"#).await;
+    }
+    session.ended().await;
 }
