@@ -16,8 +16,8 @@ use crate::transport::rate::Bucket;
 
 /// How often a session may ask to join a namespace at once, and per second in the long run: there are two
 /// namespaces, and whoever signs in joins anew. Each time a token may have to be checked, and Redis asked.
-const JOINS_BURST: f64 = 30.0;
-const JOINS_PER_SECOND: f64 = 2.0;
+const JOINS_BURST: f64 = 100.0;
+const JOINS_PER_SECOND: f64 = 10.0;
 
 /// One Engine.IO session.
 pub(super) struct Carrier {
