@@ -203,7 +203,7 @@ impl Shared {
             outbound.put(namespace, frame.clone());
             return outbound.len();
         }
-        match self.stream.try_write(frame) {
+        match self.try_send(frame) {
             Ok(count) if count == frame.len() => {}
             Ok(count) => outbound.put_rest(namespace, frame.slice(count..)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -214,6 +214,12 @@ impl Shared {
         }
         self.note(outbound.len() > 0);
         outbound.len()
+    }
+
+    /// Writes without a look at what the runtime knows of the stream, which costs more than it saves: most often there is
+    /// room. Where there is none, the next flush finds that out by the runtime's own means.
+    fn try_send(&self, frame: &[u8]) -> io::Result<usize> {
+        socket2::SockRef::from(&self.stream).send(frame)
     }
 
     /// A write has moved (`false`), or waits for the other side (`true`).
@@ -303,6 +309,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether the TCP connection is still there.
+    pub fn is_open(&self) -> bool {
+        self.stream.strong_count() > 0
+    }
+
     /// Writes a frame at once, where nothing waits, or puts it to those that wait. Returns how many do.
     pub fn send(&self, frame: &Bytes, at_once: bool) -> usize {
         let stream = self.stream.upgrade();

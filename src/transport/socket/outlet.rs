@@ -91,6 +91,11 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether anything can still be written, as far as can be told at a glance.
+    pub(super) fn is_there(&self) -> bool {
+        self.link.as_ref().is_none_or(Link::is_open)
+    }
+
     /// The client was told that it is connected, or is about to be.
     pub(super) fn welcome(&self, socket: Arc<Socket<LocalAdapter>>) {
         let mut state = self.state();

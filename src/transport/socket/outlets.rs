@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use super::carrier::Carrier;
@@ -14,6 +15,9 @@ use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
 use crate::transport::listener::Link;
+
+/// Connections that are written to before others may be opened or closed.
+const TOGETHER: usize = 64;
 
 /// How often connections are looked at that had not ended when they were told to.
 const CLOSE_AGAIN: Duration = Duration::from_millis(500);
@@ -57,7 +61,7 @@ impl Shared {
 
 /// Every connection's way out.
 pub(super) struct Outlets {
-    open: RwLock<HashMap<ConnectionId, Arc<Outlet>>>,
+    open: RwLock<HashMap<ConnectionId, Arc<Outlet>, RandomState>>,
     shared: Arc<Shared>,
     emptied: Notify,
 }
@@ -83,11 +87,11 @@ impl Outlets {
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<ConnectionId, Arc<Outlet>>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ConnectionId, Arc<Outlet>, RandomState>> {
         self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ConnectionId, Arc<Outlet>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ConnectionId, Arc<Outlet>, RandomState>> {
         self.open.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,20 +126,22 @@ impl Outlets {
         }
     }
 
-    /// Hands those of `ids` that are still open to `each`.
+    /// Hands those of `ids` that are still open to `each`, which opens and closes none.
     pub(super) fn each_of(&self, ids: &[ConnectionId], each: impl Fn(&Outlet)) {
         // Whoever opens or closes one meanwhile does not wait until thousands are written to.
-        let outlets: Vec<Arc<Outlet>> = {
+        for ids in ids.chunks(TOGETHER) {
             let open = self.read();
-            ids.iter().filter_map(|id| open.get(id).cloned()).collect()
-        };
-        outlets.iter().for_each(|outlet| each(outlet));
+            let outlets = ids.iter().filter_map(|id| open.get(id));
+            // Looked at together first: what is not in the processor's cache is fetched for many at the same time.
+            let outlets: Vec<&Arc<Outlet>> = outlets.filter(|outlet| outlet.is_there()).collect();
+            outlets.into_iter().for_each(|outlet| each(outlet));
+        }
     }
 
     /// Hands all that are open to `each`.
     pub(super) fn each(&self, each: impl Fn(&Outlet)) {
-        let outlets: Vec<Arc<Outlet>> = self.read().values().cloned().collect();
-        outlets.iter().for_each(|outlet| each(outlet));
+        let ids: Vec<ConnectionId> = self.read().keys().copied().collect();
+        self.each_of(&ids, each);
     }
 
     /// From now on what goes to one connection is kept together until the next flush, or is written at once again.
