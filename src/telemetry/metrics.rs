@@ -113,6 +113,8 @@ pub struct Metrics {
     pub canary_lag_seconds: Gauge<f64, AtomicU64>,
     /// Events written to connections of this node.
     pub deliveries: Counter,
+    /// Updates that were skipped for a newer one, where writing fell behind.
+    pub conflated: Counter,
     /// Users put in the queue by this node.
     pub matchmaking_joins: Counter,
     /// Matches made by this node.
@@ -179,6 +181,10 @@ impl Metrics {
             "Connections of dead nodes released by this one",
         );
         let deliveries = counter("deliveries", "Events written to connections of this node");
+        let conflated = counter(
+            "conflated",
+            "Updates that were out of date before they were told here",
+        );
         let matchmaking_joins = counter(
             "matchmaking_joins",
             "Users put in the queue of matchmaking by this node",
@@ -249,6 +255,7 @@ impl Metrics {
             reaped_connections,
             canary_lag_seconds,
             deliveries,
+            conflated,
             matchmaking_joins,
             matches_made,
             matchmaking_requeued,

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod carrier;
+mod conflation;
 mod delivery;
 mod door;
 mod frame;
@@ -53,6 +54,10 @@ pub const NAMESPACES: [&str; NAMESPACES_LEN] = ["/", "/socket.io/"];
 /// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
 /// connection's outlet, where it is shared.
 const LIBRARY_QUEUE_LEN: usize = 32;
+
+/// Bytes that are read of a WebSocket at once, kept for each connection. Most of what clients send is shorter; for what is
+/// longer the library takes more for as long as it needs it.
+const READ_BUFFER_LEN: usize = 512;
 
 /// Binary parts of one event, and how long they may take. No event of ours has any: what comes is dropped, and little
 /// of it is kept until it is whole.
@@ -108,6 +113,7 @@ impl SocketServer {
             .ws_max_message_size(options.message)
             .ws_max_frame_size(options.message)
             .max_buffer_size(LIBRARY_QUEUE_LEN)
+            .ws_read_buffer_size(READ_BUFFER_LEN)
             .with_parser(
                 ParserConfig::common()
                     .max_incoming_binary_buf_size(options.message)

@@ -46,11 +46,13 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
     };
     posted.back_to_back(&run, 0..warm).await?;
     posted.timed = true;
+    let skipped_before = skipped(&run).await;
     let before = run.sample()?;
     posted.at_full_speed(&run, warm..warm + updates).await?;
     let posting = run.since(&before)?.elapsed;
     let all = (connections * (warm + updates)) as u64;
     run.wait_for(Count::Updates, all, "arriving").await?;
+    let skipped = skipped(&run).await - skipped_before;
     let used = run.since(&before)?;
 
     let harvest = run.harvest(&watchers).await;
@@ -70,6 +72,16 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
         (&watchers, nodes),
         size.updates,
     );
+    let label = "updates that nodes skipped for a newer one; they count as not arrived";
+    report.count("skipped", label, skipped);
     run.leave(&watchers).await?;
     Ok(report)
+}
+
+async fn skipped(run: &Run<'_>) -> u64 {
+    let mut sum = 0;
+    for node in 0..run.nodes() {
+        sum += run.target.conflated(node).await.unwrap_or_default();
+    }
+    sum
 }

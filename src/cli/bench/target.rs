@@ -17,6 +17,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Counts the messages on users' topics that a node has received.
 const TOPIC_MESSAGES: &str = "vigie_topic_messages_total";
 
+/// Counts the updates that a node has skipped for newer ones.
+const CONFLATED: &str = "vigie_conflated_total";
+
 /// The nodes under load.
 pub(super) struct Target {
     /// The public listeners.
@@ -90,10 +93,19 @@ impl Target {
 
     /// How many messages about users a node has received from the others so far, if it tells.
     pub(super) async fn topic_messages(&self, node: usize) -> Option<u64> {
+        self.metric(node, TOPIC_MESSAGES).await
+    }
+
+    /// How many updates a node has skipped so far, because it told a newer one instead, if it tells.
+    pub(super) async fn conflated(&self, node: usize) -> Option<u64> {
+        self.metric(node, CONFLATED).await
+    }
+
+    async fn metric(&self, node: usize, name: &str) -> Option<u64> {
         let request = self.request(node, |http, url| http.get(url), "/metrics");
         let page = request.ok()?.send().await.ok()?.text().await.ok()?;
         let mut lines = page.lines();
-        let value = lines.find_map(|line| line.strip_prefix(TOPIC_MESSAGES)?.strip_prefix(' '));
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value?.trim().parse().ok()
     }
 

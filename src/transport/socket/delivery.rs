@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Sockets;
+use super::conflation::Conflated;
 use super::outlet::Backlog;
 use super::outlets::Outlets;
 use super::packet::{Event, Packets, encode};
@@ -30,8 +31,9 @@ const BATCH_MAX: usize = 64;
 
 /// Works off the stream, in order. While a connection is far behind it goes slowly: one that keeps up catches
 /// up, one that does not is soon so far behind that it is closed.
-pub(super) async fn deliver(sockets: Arc<Sockets>, mut deliveries: DeliveryStream) {
+pub(super) async fn deliver(sockets: Arc<Sockets>, deliveries: DeliveryStream) {
     let outlets = &sockets.outlets;
+    let mut deliveries = Conflated::new(deliveries, sockets.metrics.conflated.clone());
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
         // What is written together must not be too much by itself.
