@@ -23,8 +23,8 @@ use crate::transport::protocol::{ErrorCode, KickCode, Request};
 /// Room in the queue beyond a full burst.
 const QUEUE_SLACK: usize = 32;
 
-/// A request, and where its answer goes.
-pub(super) type Incoming = (Request, Question);
+/// A request, and where its answer goes. The queue has room for some from the start, so each is small there.
+pub(super) type Incoming = Box<(Request, Question)>;
 
 /// The handler that the library calls for every event, and for the end of the connection.
 #[derive(Clone)]
@@ -92,20 +92,18 @@ impl Inner {
     }
 
     fn queue(&self, request: Request, question: Question) {
-        match self.queue.try_send((request, question)) {
-            Err(TrySendError::Full((Request::OnlineUsers, _))) => {
-                // There is no refusal that it could be answered with: its client comes back and asks anew.
-                self.outlet.close_transport();
-            }
-            Err(TrySendError::Full((_, question))) => {
-                self.refuse(
-                    question,
-                    ErrorCode::RateLimited,
-                    "earlier events still wait; wait a little",
-                );
-            }
+        let full = match self.queue.try_send(Box::new((request, question))) {
+            Err(TrySendError::Full(incoming)) => *incoming,
             // Closed: the session has ended, and nobody waits for an answer.
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Ok(()) | Err(TrySendError::Closed(_)) => return,
+        };
+        match full {
+            // There is no refusal that it could be answered with: its client comes back and asks anew.
+            (Request::OnlineUsers, _) => self.outlet.close_transport(),
+            (_, question) => {
+                let message = "earlier events still wait; wait a little";
+                self.refuse(question, ErrorCode::RateLimited, message);
+            }
         }
     }
 

@@ -86,16 +86,16 @@ pub(super) async fn run(
     session.sockets.outlets.close(id);
 }
 
-/// A request, and its question, that waits until then.
-type Held = (Instant, Request, Question);
+/// A request that waits until then.
+type Held = (Instant, Incoming);
 
 /// Resolves when what is held is due. Nothing is lost where this is dropped before.
 async fn due(held: &mut Option<Held>) -> Incoming {
-    if let Some((until, ..)) = held {
+    if let Some((until, _)) = held {
         tokio::time::sleep_until((*until).into()).await;
     }
     match held.take() {
-        Some((_, request, question)) => (request, question),
+        Some((_, incoming)) => incoming,
         None => std::future::pending().await,
     }
 }
@@ -110,15 +110,13 @@ impl Session {
                 .map_or(LONGEST_SLEEP, |expiry| expiry.next_in(now_ms()));
             tokio::select! {
                 request = incoming.recv(), if held.is_none() => match request {
-                    Some((request, question)) => match self.hold(&request) {
-                        Some(until) => held = Some((until, request, question)),
-                        None => self.handle(request, question).await,
+                    Some(request) => match self.hold(&request.0) {
+                        Some(until) => held = Some((until, request)),
+                        None => self.handle(request).await,
                     }
                     None => return,
                 },
-                (request, question) = due(&mut held), if held.is_some() => {
-                    self.handle(request, question).await;
-                }
+                request = due(&mut held), if held.is_some() => self.handle(request).await,
                 () = tokio::time::sleep(wait) => self.look_at_token(now_ms()),
             }
         }
@@ -136,7 +134,14 @@ impl Session {
     }
 
     /// Answers go out in the order of the events, and never before what was delivered earlier.
-    async fn handle(&mut self, request: Request, question: Question) {
+    ///
+    /// What this takes is taken from the heap for each request, and not kept by every connection at all times.
+    async fn handle(&mut self, incoming: Incoming) {
+        Box::pin(self.answer_to(incoming)).await;
+    }
+
+    async fn answer_to(&mut self, incoming: Incoming) {
+        let (request, question) = *incoming;
         match request {
             Request::OnlineUsers => {
                 self.outlet.ask(question);
