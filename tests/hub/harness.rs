@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time. A wait is a condition with a deadline ([`eventually`]),
 //! and silence is proved by order: something sent afterwards arrives first.
 
+mod balancer;
 mod bridge;
 mod certificates;
 mod client;
@@ -23,6 +24,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use balancer::{Balancer, Program};
 pub use certificates::Authority;
 pub use client::{Client, Record, Status::Offline, Status::Online};
 pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};

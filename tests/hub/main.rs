@@ -9,6 +9,7 @@
 mod harness;
 
 mod abuse;
+mod balancers;
 mod bench;
 mod cli;
 mod connections;
