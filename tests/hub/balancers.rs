@@ -242,6 +242,57 @@ async fn a_dead_node_is_left_alone_by_haproxy() {
     a_dead_node_is_left_alone(Program::Haproxy).await;
 }
 
+/// Goal: a Redis that is away for a while is no reason to open sessions anew, although no node is ready meanwhile.
+/// Method: Redis stands still until every node, and the balancer that asks them, has noticed; clients of each way go on
+/// asking, which takes those that poll further requests, and are where they were.
+async fn a_pause_of_redis_disturbs_nobody(program: Program) {
+    let cluster = two_nodes().start().await;
+    let balancer = Balancer::start(program, &cluster).await;
+    let clients = connect_everybody(&cluster, &balancer).await;
+    cluster.redis().pause();
+    for node in [0, 1] {
+        eventually("the node is not ready", async || {
+            (cluster.try_get_public(node, "/readyz").await == Some(503)).then_some(())
+        })
+        .await;
+    }
+    if program == Program::Haproxy {
+        let opening = format!(
+            "http://{}/socket.io/?EIO=4&transport=polling",
+            balancer.address()
+        );
+        eventually("newcomers are turned away", async || {
+            let answer = cluster.send(reqwest::Client::new().get(&opening)).await;
+            (answer.status == 503).then_some(())
+        })
+        .await;
+    }
+    for (_, client) in &clients {
+        for _ in 0..5 {
+            assert_eq!(client.online().await.len(), clients.len());
+        }
+    }
+    cluster.redis().resume();
+    eventually("nodes are ready again", async || {
+        (cluster.try_get_public(0, "/readyz").await == Some(200)).then_some(())
+    })
+    .await;
+    for (user, client) in &clients {
+        client.watch(ADA).await;
+        assert_undisturbed(*user, client);
+    }
+}
+
+#[tokio::test]
+async fn a_pause_of_redis_disturbs_nobody_behind_nginx() {
+    a_pause_of_redis_disturbs_nobody(Program::Nginx).await;
+}
+
+#[tokio::test]
+async fn a_pause_of_redis_disturbs_nobody_behind_haproxy() {
+    a_pause_of_redis_disturbs_nobody(Program::Haproxy).await;
+}
+
 /// Goal: nodes know clients by their own addresses, and not by what they say themselves.
 /// Method: one connection for each address on each of two nodes; four clients of four addresses get in, and of three
 /// from one address, which claim others, one does not.

@@ -13,6 +13,7 @@ mod balancers;
 mod bench;
 mod cli;
 mod connections;
+mod deployment;
 mod doctor;
 mod engines;
 mod faults;
