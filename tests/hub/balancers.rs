@@ -364,6 +364,42 @@ async fn only_what_is_for_everybody_passes() {
     }
 }
 
+/// Goal: no balancer gives up a session that a node has not given up: a poll, or a WebSocket, that is silent for as long as
+/// the node allows.
+/// Method: what a node tells clients about its pings, against the times in the files.
+#[tokio::test]
+async fn times_fit_the_ping_interval() {
+    let cluster = Cluster::start_memory().await;
+    let opening = "/socket.io/?EIO=4&transport=polling";
+    let opened = cluster.get_public(0, opening).await.text;
+    let told: Value = serde_json::from_str(&opened[1..]).expect("the opening packet");
+    let ms = |name: &str| told[name].as_u64().expect("a number");
+    let silent_s = (ms("pingInterval") + ms("pingTimeout")) / 1000;
+    for (program, times) in [
+        (
+            Program::Nginx,
+            &["proxy_read_timeout", "proxy_send_timeout"][..],
+        ),
+        (
+            Program::Haproxy,
+            &[
+                "timeout client",
+                "timeout server",
+                "timeout tunnel",
+                "expire",
+            ],
+        ),
+    ] {
+        let text = program.text();
+        for name in times {
+            let (_, rest) = text.split_once(&format!(" {name} ")).expect(name);
+            let (seconds, _) = rest.split_once('s').expect(name);
+            let seconds: u64 = seconds.parse().expect(name);
+            assert!(seconds > silent_s, "{program:?}: {name} {seconds}s");
+        }
+    }
+}
+
 /// Goal: the files are right as they stand, not only as the other tests change them.
 /// Method: each program's own check; of nginx's file only the paths differ, which need not be writable here.
 #[tokio::test]

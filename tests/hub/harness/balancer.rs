@@ -51,7 +51,8 @@ impl Balancer {
     ) -> Option<Self> {
         let (directory, path) = process::scratch();
         let file = path.join("balancer.conf");
-        std::fs::write(&file, program.text(address, nodes, &path)).expect("the directory is ours");
+        std::fs::write(&file, program.text_for(address, nodes, &path))
+            .expect("the directory is ours");
         let mut child = program
             .command(&file, &path)
             .stdin(Stdio::null())
@@ -124,6 +125,12 @@ impl Program {
         }
     }
 
+    /// What is in it.
+    pub fn text(self) -> String {
+        let text = std::fs::read_to_string(process::project_root().join(self.file()));
+        text.expect("the project has the file")
+    }
+
     /// Runs its own check of a file.
     pub fn check(self, file: &Path, scratch: &Path) -> Command {
         let mut command = self.command(file, scratch);
@@ -136,8 +143,7 @@ impl Program {
 
     /// The project's file with paths under `scratch` instead of the system's.
     pub fn text_with_paths(self, scratch: &Path) -> String {
-        let text = std::fs::read_to_string(process::project_root().join(self.file()));
-        let text = text.expect("the project has the file");
+        let text = self.text();
         let scratch = scratch.to_str().expect("a plain path");
         match self {
             Self::Nginx => {
@@ -151,7 +157,7 @@ impl Program {
         }
     }
 
-    fn text(self, address: SocketAddr, nodes: [SocketAddr; 2], scratch: &Path) -> String {
+    fn text_for(self, address: SocketAddr, nodes: [SocketAddr; 2], scratch: &Path) -> String {
         let text = self.text_with_paths(scratch);
         // Node 0's port may be the one that is looked for next, so both are replaced in one go.
         let text = replace(&text, "127.0.0.1:8181", 2, "FIRST");
