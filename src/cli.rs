@@ -4,6 +4,7 @@ mod bench;
 mod check_config;
 mod doctor;
 mod files;
+mod healthcheck;
 mod inspect;
 mod migrate;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     CheckConfig,
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
+    /// Asks the node of these settings how it is; exit code 0 means well, 1 anything else
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Shows what is in Redis
     Inspect(inspect::InspectArgs),
     /// Creates the tables in Postgres, or brings them up to date
@@ -101,6 +104,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
+        Command::Healthcheck(args) => {
+            with_settings_or(healthcheck::EXIT_UNHEALTHY, overrides, |settings| {
+                healthcheck::run(&settings, &args)
+            })
+        }
         Command::Inspect(args) => {
             with_settings(overrides, |settings| inspect::run(&settings, &args))
         }
@@ -111,12 +119,21 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn with_settings(overrides: &Overrides, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    with_settings_or(EXIT_CONFIG, overrides, command)
+}
+
+/// The same, with `code` where the settings are at fault.
+fn with_settings_or(
+    code: u8,
+    overrides: &Overrides,
+    command: impl FnOnce(Settings) -> ExitCode,
+) -> ExitCode {
     if overrides.show_a_secret() {
-        return fail(EXIT_CONFIG, SECRET_SHOWN);
+        return fail(code, SECRET_SHOWN);
     }
     match load(overrides) {
         Ok(settings) => command(settings),
-        Err(error) => fail(EXIT_CONFIG, error),
+        Err(error) => fail(code, error),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What no compiler checks: that documentation names what exists, that Lua headers are true, that
-//! imports go down only. Reads files, starts nothing.
+//! imports go down only, that the files under `config/` fit the code. Reads files, starts nothing.
 
 // The root of a test program looks for its modules beside it; these are in a folder of their own.
+#[path = "tidy/deployment.rs"]
+mod deployment;
 #[path = "tidy/documentation.rs"]
 mod documentation;
 #[path = "tidy/lua.rs"]

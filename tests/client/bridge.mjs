@@ -4,6 +4,7 @@
 // one JSON object a line, in the order in which the client saw it. Ends when stdin ends.
 // `tests/hub/harness/bridge.rs` is the other end.
 
+import http from "node:http";
 import readline from "node:readline";
 import { io } from "socket.io-client";
 import WebSocket from "ws";
@@ -32,8 +33,10 @@ function revive(value) {
   return revived;
 }
 
-function open({ socket: number, url, auth, options, steady }) {
+function open({ socket: number, url, auth, options, steady, from }) {
   const socket = io(url, {
+    // With an address of its own, for what tells clients apart by it.
+    ...(from && { agent: new http.Agent({ localAddress: from, keepAlive: true }) }),
     forceNew: true,
     reconnectionDelay: 20,
     reconnectionDelayMax: 200,

@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time. A wait is a condition with a deadline ([`eventually`]),
 //! and silence is proved by order: something sent afterwards arrives first.
 
+mod balancer;
 mod bridge;
 mod certificates;
 mod client;
@@ -23,6 +24,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use balancer::{Balancer, Program};
 pub use certificates::Authority;
 pub use client::{Client, Record, Status::Offline, Status::Online};
 pub use cluster::{Builder, Cluster, NODE_KEY, SECRET};
@@ -31,7 +33,7 @@ pub use http::Answer;
 pub use keys::{EC_PRIVATE, EC_PUBLIC, ED_PRIVATE, ED_PUBLIC, FOREIGN_PRIVATE, FOREIGN_X};
 pub use keys::{Signer, base64url, file};
 pub use postgres::{Postgres, profiles};
-pub use process::{project_root, run, scratch, vigie};
+pub use process::{project_root, run, scratch, tethered, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;

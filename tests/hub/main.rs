@@ -9,9 +9,11 @@
 mod harness;
 
 mod abuse;
+mod balancers;
 mod bench;
 mod cli;
 mod connections;
+mod deployment;
 mod doctor;
 mod engines;
 mod faults;

@@ -387,9 +387,19 @@ impl Cluster {
 
     /// Opens a socket through a proxy and waits for the hub's consent.
     pub async fn connect_through(&self, proxy: &Proxy, connecting: Connecting) -> Client {
-        let mut client = self.open_at(&format!("http://{}", proxy.address()), connecting);
+        self.connect_to(proxy.address(), connecting).await
+    }
+
+    /// The same through whatever listens on this address.
+    pub async fn connect_to(&self, address: SocketAddr, connecting: Connecting) -> Client {
+        let mut client = self.open_to(address, connecting);
         assert_eq!(client.next_verdict().await, Ok(()));
         client
+    }
+
+    /// The same without waiting for anything.
+    pub fn open_to(&self, address: SocketAddr, connecting: Connecting) -> Client {
+        self.open_at(&format!("http://{address}"), connecting)
     }
 
     fn open_at(&self, base: &str, connecting: Connecting) -> Client {
@@ -398,6 +408,7 @@ impl Cluster {
             "url": url,
             "options": connecting.options,
             "steady": connecting.steady,
+            "from": connecting.from,
         });
         if let Some(auth) = connecting.auth {
             open["auth"] = auth;

@@ -13,6 +13,7 @@ pub struct Connecting {
     pub(super) namespace: &'static str,
     pub(super) options: Value,
     pub(super) steady: bool,
+    pub(super) from: Option<String>,
 }
 
 impl Connecting {
@@ -24,6 +25,7 @@ impl Connecting {
             namespace: "/socket.io/",
             options,
             steady: false,
+            from: None,
         }
     }
 
@@ -76,6 +78,12 @@ impl Connecting {
     /// With a header on every request.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.options["extraHeaders"][name] = json!(value);
+        self
+    }
+
+    /// From an address of its own: on loopback every machine has all of 127.0.0.0/8.
+    pub fn from(mut self, address: &str) -> Self {
+        self.from = Some(address.to_owned());
         self
     }
 

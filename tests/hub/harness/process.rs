@@ -55,16 +55,21 @@ impl Transcript {
     /// Keeps what `source` says, line by line, from a thread of its own.
     pub fn of(source: impl Read + Send + 'static) -> (Self, std::thread::JoinHandle<()>) {
         let transcript = Self::default();
-        let kept = transcript.clone();
-        let reader = std::thread::spawn(move || {
+        let reader = transcript.and(source);
+        (transcript, reader)
+    }
+
+    /// Keeps what another source says, too.
+    pub fn and(&self, source: impl Read + Send + 'static) -> std::thread::JoinHandle<()> {
+        let kept = self.clone();
+        std::thread::spawn(move || {
             let mut source = BufReader::new(source);
             let mut line = Vec::new();
             while source.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
                 kept.lock().push_str(&String::from_utf8_lossy(&line));
                 line.clear();
             }
-        });
-        (transcript, reader)
+        })
     }
 
     /// All of it.

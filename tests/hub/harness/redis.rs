@@ -252,7 +252,7 @@ fn spawn(port: u16, directory: &Path, options: &[String]) -> Child {
         .expect("setpriv (util-linux) is installed")
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("loopback has a free port")
