@@ -2,11 +2,14 @@
 
 mod bench;
 mod check_config;
+mod completions;
 mod doctor;
 mod files;
 mod inspect;
+mod man;
 mod migrate;
 mod serve;
+mod table;
 mod token;
 mod types;
 
@@ -17,7 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
 use vigie::settings::{RedisUrl, Settings, SettingsError};
 
@@ -47,10 +51,14 @@ enum Command {
     Serve,
     /// Checks the configuration and shows what is in effect, secrets hidden
     CheckConfig,
+    /// Prints completions of this command line for a shell
+    Completions(completions::CompletionsArgs),
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
-    /// Shows what is in Redis
+    /// Shows what is in Redis: nodes, who is online, one user, the queue
     Inspect(inspect::InspectArgs),
+    /// Prints the manual: vigie man | man -l -
+    Man(man::ManArgs),
     /// Creates the tables in Postgres, or brings them up to date
     Migrate,
     /// Prints a token of a user, signed with auth.secret
@@ -100,10 +108,12 @@ pub(crate) fn run() -> ExitCode {
         }),
         Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
+        Command::Completions(args) => completions::run(Cli::command(), &args),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Inspect(args) => {
             with_settings(overrides, |settings| inspect::run(&settings, &args))
         }
+        Command::Man(args) => man::run(Cli::command(), &args),
         Command::Migrate => with_settings(overrides, |settings| migrate::run(&settings)),
         Command::Token(args) => with_settings(overrides, |settings| token::run(&settings, &args)),
         Command::Types => types::run(),
@@ -207,10 +217,16 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+/// Prints a text with colours, and without them where stdout is no terminal or `NO_COLOR` is set.
+fn print_styled(text: &str) -> ExitCode {
+    match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => print(&anstream::adapter::strip_str(text).to_string()),
+        _ => print(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Cli {

@@ -29,5 +29,6 @@ mod revocation;
 mod scripts;
 mod tls;
 mod tokens;
+mod types;
 mod visibility;
 mod watch;

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use vigie::telemetry::Metrics;
 
-use crate::rust::{block_after, code_of, identifier};
+use crate::rust::{block_after, identifier};
 use crate::{differences, files, markdown, read, report};
 
 const README: &str = "README.md";
 const RULE: &str = "Documentation names exactly what exists.";
-const PROTOCOL: &str = "src/transport/protocol.rs";
+const EVENTS: &str = "src/transport/protocol/events.rs";
+const CODES: &str = "src/transport/protocol/codes.rs";
 
 /// Every table that a test below reads.
 const TABLES: [&str; 10] = [
@@ -45,54 +46,40 @@ fn every_table_is_read() {
     );
 }
 
-/// Goal: README names every event. Method: the constants in `protocol.rs`, each direction.
+/// Goal: README names every event. Method: the declarations in `events.rs`, each direction.
 #[test]
 fn events() {
-    let mut findings = Vec::new();
-    for (table, module) in [
-        ("client events", "client_event"),
-        ("server events", "server_event"),
-    ] {
-        let (place, documented) = documented(table);
-        let source = read(PROTOCOL);
-        let constants = block_after(&source, &format!("pub mod {module} "));
-        let texts = constants
-            .lines()
-            .filter(|line| line.trim().starts_with("pub const "));
-        let existing: BTreeSet<String> = texts
-            .map(|line| {
-                let text = line.split('"').nth(1);
-                text.unwrap_or_else(|| panic!("{PROTOCOL}: no text in {line}"))
-                    .to_owned()
-            })
-            .collect();
-        findings.extend(differences(
-            (&place, &documented),
-            (&format!("{PROTOCOL}, {module}"), &existing),
-        ));
-    }
-    report(RULE, &findings);
+    let tables = [
+        ("client events", "pub mod client_event "),
+        ("server events", "pub mod server_event "),
+    ];
+    compare_declared(EVENTS, &tables);
 }
 
-/// Goal: README names every code that a client may get. Method: the variants of the enums.
+/// Goal: README names every code that a client may get. Method: the declarations in `codes.rs`.
 #[test]
 fn codes() {
+    let tables = [
+        ("error codes", "pub enum ErrorCode "),
+        ("connect errors", "pub enum ConnectErrorCode "),
+        ("kick codes", "pub enum KickCode "),
+    ];
+    compare_declared(CODES, &tables);
+}
+
+/// Compares tables with the texts in blocks of `NAME = "text"`.
+fn compare_declared(file: &str, tables: &[(&str, &str)]) {
+    let source = read(file);
     let mut findings = Vec::new();
-    for (table, name) in [
-        ("error codes", "ErrorCode"),
-        ("connect errors", "ConnectErrorCode"),
-        ("kick codes", "KickCode"),
-    ] {
+    for (table, head) in tables {
         let (place, documented) = documented(table);
-        let code = code_of(&read(PROTOCOL));
-        let variants = block_after(&code, &format!("pub enum {name} "));
-        let names = variants
-            .lines()
-            .filter_map(|line| line.trim().strip_suffix(','));
-        let existing: BTreeSet<String> = names.map(snake_case).collect();
+        let lines = block_after(&source, head).lines();
+        let declared =
+            lines.filter_map(|line| Some(line.split_once(" = \"")?.1.split_once('"')?.0));
+        let existing: BTreeSet<String> = declared.map(str::to_owned).collect();
         findings.extend(differences(
             (&place, &documented),
-            (&format!("{PROTOCOL}, {name}"), &existing),
+            (&format!("{file}, {head}"), &existing),
         ));
     }
     report(RULE, &findings);
@@ -263,16 +250,4 @@ fn added_routes(source: &str) -> BTreeSet<String> {
         format!("{} {path}", method.to_uppercase())
     });
     routes.collect()
-}
-
-/// `TooManyWatches` → `too_many_watches`.
-fn snake_case(name: &str) -> String {
-    let mut snake = String::new();
-    for c in name.chars() {
-        if c.is_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
 }
