@@ -3,12 +3,15 @@
 mod bench;
 mod check_config;
 mod completions;
+mod demo;
 mod doctor;
 mod files;
 mod inspect;
 mod man;
 mod migrate;
+mod remote;
 mod serve;
+mod socket_io;
 mod table;
 mod token;
 mod types;
@@ -53,6 +56,8 @@ enum Command {
     CheckConfig,
     /// Prints completions of this command line for a shell
     Completions(completions::CompletionsArgs),
+    /// Has synthetic users come, go, watch and change on running nodes, so that there is something to see
+    Demo(demo::DemoArgs),
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
     /// Shows what is in Redis: nodes, who is online, one user, the queue
@@ -109,6 +114,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Completions(args) => completions::run(Cli::command(), &args),
+        Command::Demo(args) => with_settings(overrides, |settings| demo::run(settings, &args)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Inspect(args) => {
             with_settings(overrides, |settings| inspect::run(&settings, &args))
@@ -196,6 +202,11 @@ fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
     // Nobody is left to tell where stderr is closed.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::from(code)
+}
+
+/// Says on stderr what happens, or is about to.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Says on stderr what works but should not stay so.

@@ -3,9 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use fred::interfaces::{
-    KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface,
-};
+use fred::interfaces::{KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Doctor, Name};
