@@ -62,7 +62,7 @@ enum What {
 /// Which page.
 #[derive(Args)]
 struct PageArgs {
-    /// How many users to show, or a few more
+    /// How many users to show
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
     limit: u32,
     /// Where to go on: what the page before ended with
@@ -109,7 +109,7 @@ async fn look(inspector: &Inspector, what: Option<&What>) -> Result<Shown, Engin
 
 impl PageArgs {
     async fn read(&self, inspector: &Inspector) -> Result<inspect::OnlinePage, EngineError> {
-        inspector.online(self.cursor.clone(), self.limit).await
+        inspector.online(self.cursor, self.limit).await
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn run(mut command: Command, args: &ManArgs) -> ExitCode {
     }
     // Named as it is typed, with a hyphen between the words: vigie-bench-fanout(1).
     let mut text = Vec::new();
-    match Man::new(page).render(&mut text) {
+    let version = format!("vigie {}", env!("CARGO_PKG_VERSION"));
+    match Man::new(page).source(version).render(&mut text) {
         Ok(()) => print(&String::from_utf8_lossy(&text)),
         Err(error) => fail(1, format_args!("the page cannot be written: {error}")),
     }

@@ -62,7 +62,7 @@ pub struct Nodes {
 pub struct OnlinePage {
     /// How many there are in all.
     pub online: u64,
-    /// Those on this page, ascending.
+    /// Those on this page.
     pub users: Vec<OnlineUser>,
     /// Where the next page begins; none at the end.
     pub next: Option<Cursor>,
@@ -79,16 +79,19 @@ pub struct OnlineUser {
     pub listeners: u64,
 }
 
-/// Where a page of online users begins, `<partition>-<cursor of SSCAN>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a page of online users begins, `<partition>-<step>-<seen>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     partition: u32,
-    at: String,
+    /// The cursor of `SSCAN`.
+    step: u64,
+    /// The last id of this step that was on a page.
+    seen: u64,
 }
 
 /// A text that is no [`Cursor`].
 #[derive(Debug, thiserror::Error)]
-#[error("a cursor is what the page before ended with, like 0-1024")]
+#[error("a cursor is what the page before ended with, like 0-1024-0")]
 pub struct InvalidCursor;
 
 /// All that Redis has about a user.
@@ -200,7 +203,7 @@ impl Inspector {
         Ok(Nodes { nodes, now_ms })
     }
 
-    /// About `limit` of the online users, from `cursor` on.
+    /// At most `limit` of the online users, from `cursor` on.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -209,21 +212,26 @@ impl Inspector {
         cursor: Option<Cursor>,
         limit: u32,
     ) -> Result<OnlinePage, EngineError> {
-        let (mut ids, mut next) = (BTreeSet::new(), Some(cursor.unwrap_or_default()));
-        while let Some(at) = next {
+        let (mut ids, mut next) = (Vec::new(), Some(cursor.unwrap_or_default()));
+        while let Some(at) = next
+            && ids.len() < limit as usize
+        {
+            let room = limit as usize - ids.len();
             let key = self.redis.keys.online(at.partition);
-            let count = limit.min(SCAN_COUNT);
-            let page: Page<u64> = self.redis.page("SSCAN", &key, &at.at, count).await?;
-            ids.extend(page.items);
-            next = at.after(page.next, self.redis.partitions());
-            if ids.len() >= limit as usize {
-                break;
-            }
+            let (step, count) = (at.step.to_string(), limit.min(SCAN_COUNT));
+            let page: Page<u64> = self.redis.page("SSCAN", &key, &step, count).await?;
+            // A small set is told in one step, whatever was asked for.
+            let unseen: BTreeSet<u64> = page.items.into_iter().filter(|id| *id > at.seen).collect();
+            let taken = unseen.iter().copied().take(room);
+            ids.extend(taken.filter_map(|id| UserId::try_from(id).ok()));
+            next = match unseen.iter().nth(room - 1).filter(|_| unseen.len() > room) {
+                Some(&seen) => Some(Cursor { seen, ..at }),
+                None => {
+                    let step = page.next.and_then(|step| step.parse().ok());
+                    at.after(step, self.redis.partitions())
+                }
+            };
         }
-        let ids: Vec<UserId> = ids
-            .into_iter()
-            .filter_map(|id| id.try_into().ok())
-            .collect();
         let mut users = Vec::with_capacity(ids.len());
         for ids in ids.chunks(TOGETHER) {
             users.extend(try_join_all(ids.iter().map(|user| self.online_user(*user))).await?);
@@ -354,24 +362,21 @@ fn at_field(kind: Kind) -> String {
     format!("{}.at", kind.as_str())
 }
 
-impl Default for Cursor {
-    fn default() -> Self {
-        Self {
-            partition: 0,
-            at: BEGINNING.to_owned(),
-        }
-    }
-}
-
 impl Cursor {
     /// Where to go on: in the same partition while there is more of it, else in the next.
-    fn after(self, next: Option<String>, partitions: u32) -> Option<Self> {
-        let partition = match next {
-            Some(_) => self.partition,
-            None => self.partition + 1,
+    fn after(self, next: Option<u64>, partitions: u32) -> Option<Self> {
+        let next = match next {
+            Some(step) => Self {
+                step,
+                seen: 0,
+                ..self
+            },
+            None => Self {
+                partition: self.partition + 1,
+                ..Self::default()
+            },
         };
-        let at = next.unwrap_or_else(|| BEGINNING.to_owned());
-        (partition < partitions).then_some(Self { partition, at })
+        (next.partition < partitions).then_some(next)
     }
 }
 
@@ -379,18 +384,26 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let (partition, at) = text.split_once('-').ok_or(InvalidCursor)?;
-        let at: u64 = at.parse().map_err(|_| InvalidCursor)?;
-        Ok(Self {
-            partition: partition.parse().map_err(|_| InvalidCursor)?,
-            at: at.to_string(),
-        })
+        let mut numbers = text.split('-').map(str::parse::<u64>);
+        let mut next = || numbers.next()?.ok();
+        let (partition, step, seen) = (next(), next(), next());
+        let cursor = Self {
+            partition: partition
+                .and_then(|number| number.try_into().ok())
+                .ok_or(InvalidCursor)?,
+            step: step.ok_or(InvalidCursor)?,
+            seen: seen.ok_or(InvalidCursor)?,
+        };
+        match numbers.next() {
+            None => Ok(cursor),
+            Some(_) => Err(InvalidCursor),
+        }
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}-{}", self.partition, self.at)
+        write!(formatter, "{}-{}-{}", self.partition, self.step, self.seen)
     }
 }
 
@@ -401,10 +414,10 @@ mod tests {
     #[test]
     fn pages_go_through_all_partitions() {
         let first = Cursor::default();
-        let second = first.after(Some("96".to_owned()), 2).expect("more");
-        assert_eq!(second.to_string(), "0-96");
+        let second = first.after(Some(96), 2).expect("more");
+        assert_eq!(second.to_string(), "0-96-0");
         let third = second.after(None, 2).expect("another partition");
-        assert_eq!(third.to_string(), "1-0");
+        assert_eq!(third.to_string(), "1-0-0");
         assert_eq!(third.after(None, 2), None);
     }
 
@@ -412,10 +425,20 @@ mod tests {
     fn only_a_cursor_is_one() {
         let read = |text: &str| text.parse::<Cursor>().ok();
         assert_eq!(
-            read("3-96").map(|cursor| cursor.to_string()),
-            Some("3-96".to_owned())
+            read("3-96-7").map(|cursor| cursor.to_string()),
+            Some("3-96-7".to_owned())
         );
-        for none in ["", "3", "-1", "3-", "a-1", "1-a", "1-2-3", "-1-2"] {
+        for none in [
+            "",
+            "3",
+            "3-96",
+            "-1-2",
+            "3-96-",
+            "a-1-2",
+            "1-a-2",
+            "1-2-3-4",
+            "1-2-18446744073709551616",
+        ] {
             assert_eq!(read(none), None, "{none}");
         }
     }
