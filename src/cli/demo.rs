@@ -135,6 +135,7 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
         () = after(args.seconds) => {}
         () = &mut end => {}
     }
+    say("demo: everybody leaves");
     scene.stop();
     // Whoever has not left by then is dropped, and the node notices.
     let _ = timeout(LEAVING_WITHIN, async {
@@ -185,7 +186,7 @@ async fn after(seconds: Option<u32>) {
     }
 }
 
-/// Shows what happens, for ever: in one line on a terminal, with a line now and then elsewhere.
+/// Shows what happens until it is dropped: in one line on a terminal, with a line now and then elsewhere.
 async fn show(scene: &Scene) {
     let bar = ProgressBar::new_spinner();
     let bar = match ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {

@@ -86,7 +86,7 @@ fn keys((secret, key): (&str, &str)) -> Vec<(String, String)> {
 /// Method: a guest who watches one of them sees the updates and hears of coming and going; then SIGINT.
 #[tokio::test]
 async fn users_come_change_and_leave() {
-    let cluster = Cluster::start(2).await;
+    let cluster = Cluster::builder().nodes(2).grace("2s").start().await;
     let mut observer = cluster.connect_guest(0).await;
     observer.watch(FIRST).await;
     let mut demo = Demo::start(&cluster, "--users 6 --rate 50");
@@ -120,6 +120,11 @@ async fn users_come_change_and_leave() {
         !summary.starts_with("0 visits") && summary.contains("updates posted"),
         "{summary}"
     );
+    let online = cluster.online_in_redis().await;
+    assert!(
+        online.is_empty(),
+        "it ends before they are offline: {online:?}"
+    );
     cluster.wait_until_nobody_is_left().await;
     assert_eq!(cluster.cli(&["ZCARD", "vigie:{mm}:queue"]).await, "0");
     assert_eq!(cluster.cli(&["ZCARD", "vigie:{mm}:pending"]).await, "0");
@@ -144,6 +149,11 @@ async fn it_ends_by_itself() {
     .await;
     cluster.stop(1).await;
     demo.ended().await;
+    let said = demo.said.text();
+    assert!(
+        said.contains(" connections, "),
+        "it says what happens without a terminal, too: {said}"
+    );
     cluster.wait_until_nobody_is_left().await;
 }
 

@@ -73,19 +73,26 @@ impl Counter {
 }
 
 impl Tally {
-    /// Who is there, and what has happened.
+    /// Who is there, and what has happened; what matters most fits into a narrow terminal.
     pub(super) fn line(&self) -> String {
         format!(
-            "{} users and {} guests online over {} connections, {} waiting for an opponent; {}",
+            "{} users, {} guests, {} connections, {} waiting; {} posted, {} received, {} matched, {} reloads, {} drops, \
+             {} closed, {} failed",
             self.users.get(),
             self.guests.get(),
             self.connections.get(),
             self.waiting.get(),
-            self.summary()
+            self.posted.get(),
+            self.received.get(),
+            self.matched.get(),
+            self.reloads.get(),
+            self.drops.get(),
+            self.closed.get(),
+            self.failed.get()
         )
     }
 
-    /// What has happened.
+    /// What has happened in the end.
     pub(super) fn summary(&self) -> String {
         format!(
             "{} visits, {} updates posted, {} received, {} matched, {} reloads, {} drops, {} closed by the hub, {} failures",
@@ -112,7 +119,7 @@ mod tests {
         drop(ada);
         tally.visits.add();
         assert!(
-            tally.line().starts_with("1 users and 0 guests"),
+            tally.line().starts_with("1 users, 0 guests"),
             "{}",
             tally.line()
         );
