@@ -1,10 +1,11 @@
 //! `vigie inspect`: operators see what is there, programs read it, and Redis notices nothing.
 
+use std::collections::BTreeMap;
 use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::harness::{ADA, BOB, Cluster, eventually, run, tethered, vigie};
+use crate::harness::{ADA, BOB, Cluster, Servers, eventually, run, tethered, vigie};
 
 /// A user who has just left.
 const GONE: u64 = 9;
@@ -236,6 +237,33 @@ async fn nothing_is_written() {
         assert!(!used, "{command}:\n{asked}");
     }
     assert_eq!((keys().await, changes().await), before);
+}
+
+/// Goal: on a Redis Cluster everything is found, on whichever server it is. Method: four partitions on three masters; who
+/// listens to a topic is known to one of them alone.
+#[tokio::test]
+async fn a_redis_cluster_is_inspected_whole() {
+    let builder = Cluster::builder().nodes(2).partitions(4);
+    let cluster = builder.on_servers(Servers::cluster(3).await).start().await;
+    let users: Vec<u64> = (1..=4).collect();
+    let mut clients = Vec::new();
+    for user in &users {
+        clients.push(cluster.connect(0, *user).await);
+    }
+    let watcher = cluster.connect_guest(1).await;
+    watcher.watch(3).await;
+    let topics = json_of(&cluster, "topics").await;
+    let listeners = topics["users"].as_array().expect("a list").iter();
+    let listeners: BTreeMap<_, _> = listeners
+        .map(|user| (user["userId"].as_u64(), user["nodes"].as_u64()))
+        .collect();
+    let expected = [(1, 1), (2, 1), (3, 2), (4, 1)].map(|(user, nodes)| (Some(user), Some(nodes)));
+    assert_eq!(listeners, expected.into());
+    assert_eq!(json_of(&cluster, "").await["online"], 4);
+    for user in users {
+        let user = json_of(&cluster, &format!("user {user}")).await;
+        assert_eq!(user["connections"][0]["node"], "n0", "{user}");
+    }
 }
 
 /// Goal: colours are there on a terminal that shows them, and nowhere else.
