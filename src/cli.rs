@@ -2,12 +2,18 @@
 
 mod bench;
 mod check_config;
+mod completions;
+mod demo;
 mod doctor;
 mod files;
 mod healthcheck;
 mod inspect;
+mod man;
 mod migrate;
+mod remote;
 mod serve;
+mod socket_io;
+mod table;
 mod token;
 mod types;
 
@@ -18,7 +24,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
 use vigie::settings::{RedisUrl, Settings, SettingsError};
 
@@ -48,12 +55,18 @@ enum Command {
     Serve,
     /// Checks the configuration and shows what is in effect, secrets hidden
     CheckConfig,
+    /// Prints completions of this command line for a shell
+    Completions(completions::CompletionsArgs),
+    /// Has synthetic users come, go, watch and change on running nodes, so that there is something to see
+    Demo(demo::DemoArgs),
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
     /// Asks the node of these settings how it is; exit code 0 means well, 1 anything else
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Shows what is in Redis
+    /// Shows what is in Redis: nodes, who is online, one user, the queue
     Inspect(inspect::InspectArgs),
+    /// Prints the manual: vigie man | man -l -
+    Man(man::ManArgs),
     /// Creates the tables in Postgres, or brings them up to date
     Migrate,
     /// Prints a token of a user, signed with auth.secret
@@ -103,6 +116,8 @@ pub(crate) fn run() -> ExitCode {
         }),
         Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
+        Command::Completions(args) => completions::run(Cli::command(), &args),
+        Command::Demo(args) => with_settings(overrides, |settings| demo::run(settings, &args)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Healthcheck(args) => {
             with_settings_or(healthcheck::EXIT_UNHEALTHY, overrides, |settings| {
@@ -112,6 +127,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Inspect(args) => {
             with_settings(overrides, |settings| inspect::run(&settings, &args))
         }
+        Command::Man(args) => man::run(Cli::command(), &args),
         Command::Migrate => with_settings(overrides, |settings| migrate::run(&settings)),
         Command::Token(args) => with_settings(overrides, |settings| token::run(&settings, &args)),
         Command::Types => types::run(),
@@ -205,6 +221,11 @@ fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Says on stderr what happens, or is about to.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
 /// Says on stderr what works but should not stay so.
 fn warn(warning: &str) {
     let _ = writeln!(io::stderr(), "warning: {warning}");
@@ -224,10 +245,16 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+/// Prints a text with colours, and without them where stdout is no terminal or `NO_COLOR` is set.
+fn print_styled(text: &str) -> ExitCode {
+    match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => print(&anstream::adapter::strip_str(text).to_string()),
+        _ => print(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Cli {

@@ -20,6 +20,9 @@
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
 //! | `cli/bench/` | the load generator: scenarios on the steps in `run.rs`, the clients in `load/`, what is Vigie's own in `target.rs` |
+//! | `cli/demo/` | synthetic users, one task each |
+//! | `cli/inspect/`, `cli/table.rs` | what is in Redis, one file for each view; tables |
+//! | `cli/remote.rs`, `cli/socket_io.rs`, `socket_io/` | running nodes, as commands meet them that are clients: HTTP, frames and packets |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
 //! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
 //! | `app/reload.rs` | takes over keys and limits while the node runs |
@@ -31,7 +34,8 @@
 //! | `transport/listener/outbound.rs` | frames of the hub between those of the library, never inside one |
 //! | `transport/server.rs` | HTTP on what a listener accepts |
 //! | `transport/limits.rs`, `rate.rs`, `address.rs` | what the other side may use, how fast, and who that is |
-//! | `transport/protocol.rs` | the client contract; what `vigie types` prints |
+//! | `transport/protocol.rs` | the client contract |
+//! | `transport/protocol/events.rs`, `codes.rs`, `typescript.rs` | every event and code, declared once; what `vigie types` prints of all |
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
 //! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
 //! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
@@ -59,6 +63,7 @@
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
 //! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |
 //!

@@ -2,13 +2,17 @@
 
 mod metrics;
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::fmt::format::{Format, Json, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::TryInitError;
 
 pub use self::metrics::{ClosedBecause, ConnectionKind, Metrics};
@@ -33,8 +37,11 @@ pub enum LogSetupError {
     Again(#[from] TryInitError),
 }
 
-/// Sends the logs of this process to stderr, as `settings` wants them.
-pub fn init_logs(settings: &LogSettings) -> Result<(), LogSetupError> {
+/// Sends the logs of this process to stderr, as `settings` wants them; in JSON every line names `node`.
+///
+/// # Errors
+/// When the level cannot be read, or logs are set up already.
+pub fn init_logs(settings: &LogSettings, node: &str) -> Result<(), LogSetupError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let harmless = filter_fn(is_harmless);
@@ -47,11 +54,39 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), LogSetupError> {
             logs.with(harmless).try_init()?;
         }
         LogFormat::Json => {
-            let logs = logs.json().flatten_event(true).finish();
-            logs.with(harmless).try_init()?;
+            let node = serde_json::Value::from(node).to_string();
+            let logs = logs.json().flatten_event(true);
+            let logs = logs.map_event_format(|json| JsonOfNode { json, node });
+            logs.finish().with(harmless).try_init()?;
         }
     }
     Ok(())
+}
+
+/// Lines of JSON that begin with the node, so that those of several can be told apart wherever they are gathered.
+struct JsonOfNode {
+    json: Format<Json>,
+    /// The node's name, as JSON.
+    node: String,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonOfNode
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.json
+            .format_event(context, Writer::new(&mut line), event)?;
+        let rest = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, "{{\"node\":{},{rest}", self.node)
+    }
 }
 
 /// Whether something of this level and target may be told, whatever level is asked for: at `trace` the library for

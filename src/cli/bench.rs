@@ -16,8 +16,6 @@ mod signin;
 mod target;
 mod usage;
 
-use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -26,9 +24,9 @@ use vigie::settings::Settings;
 use self::error::BenchError;
 use self::report::Report;
 use self::run::Setup;
-use self::target::Target;
 use self::usage::Processes;
-use super::{EXIT_CONFIG, block_on, fail, print};
+use super::remote::Remote;
+use super::{EXIT_CONFIG, block_on, fail, print, say};
 
 /// More connections than one machine makes.
 const CONNECTIONS_MAX: i64 = 100_000;
@@ -123,41 +121,22 @@ impl Scenario {
 }
 
 fn setup(settings: Settings, options: &Options) -> Result<Setup, BenchError> {
-    let or_own = |urls: &[String], own: SocketAddr| match urls {
-        [] => vec![format!("http://{own}")],
-        urls => urls.to_vec(),
-    };
-    let nodes = or_own(&options.nodes, settings.http.listen);
-    // Without a word about nodes it is the one of these settings; otherwise it may be elsewhere.
-    let internal = match options.nodes.is_empty() {
-        true => or_own(&options.internal, settings.internal.listen),
-        false => options.internal.clone(),
-    };
+    let target = Remote::find(&settings, &options.nodes, &options.internal)?;
     let pids = options.pids.len();
-    if pids != 0 && pids != nodes.len() {
-        return Err(BenchError::Pids {
-            pids,
-            nodes: nodes.len(),
-        });
+    let nodes = target.nodes.len();
+    if pids != 0 && pids != nodes {
+        return Err(BenchError::Pids { pids, nodes });
     }
-    let api_key = settings.internal.keys().next();
-    let api_key = api_key.map(|(_, key)| key.expose().to_owned());
     let processes = Processes {
         nodes: options.pids.clone(),
         redis: options.redis_pid,
     };
     processes.sample()?;
     Ok(Setup {
-        target: Target::find(&nodes, &internal, api_key.unwrap_or_default())?,
+        target,
         processes,
         auth: settings.auth,
         threads: options.threads.into(),
         first_user: options.first_user,
     })
-}
-
-/// Says on stderr what is about to happen.
-fn say(what: &str) {
-    // Nobody is left to tell where stderr is closed.
-    let _ = writeln!(io::stderr(), "{what}");
 }

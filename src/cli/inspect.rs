@@ -1,32 +1,56 @@
-//! `vigie inspect`: shows what is in Redis.
+//! `vigie inspect`: shows what is in Redis, for people and for programs.
 
-use std::fmt::Write;
+mod nodes;
+mod online;
+mod overview;
+mod queue;
+mod topics;
+mod user;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use vigie::app::inspect::{self, Queue, Ticket};
+use serde_json::Value;
+use vigie::app::StartError;
+use vigie::app::inspect::{self, Cursor, Inspector};
 use vigie::clock::now_ms;
+use vigie::engine::EngineError;
+use vigie::ids::UserId;
 use vigie::settings::Settings;
 
-use super::{EXIT_CONFIG, block_on, fail, print};
+use super::{EXIT_CONFIG, block_on, fail, print, print_styled};
 
-/// More than this nobody reads.
+/// More than this nobody reads at once.
 const LIMIT_MAX: i64 = 10_000;
+
+/// Where to look when there is nothing outside the process.
+const MEMORY: &str = "the memory engine keeps everything in its process; ask the node on its internal listener: GET \
+                      /api/v1/nodes, /api/v1/presence, /api/v1/matchmaking, /metrics";
 
 /// What to show, and how.
 #[derive(Args)]
 pub(super) struct InspectArgs {
     #[command(subcommand)]
-    what: What,
-    /// Prints one JSON object instead of a table for people
+    what: Option<What>,
+    /// Prints one JSON object instead of tables for people
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand)]
 enum What {
+    /// The nodes that are alive: what is left of their leases, connections, users
+    Nodes,
+    /// Who is online, a page at a time
+    Online(PageArgs),
+    /// How many topics each node listens to, and how many nodes to each online user's
+    Topics(PageArgs),
+    /// All that is known about one user: connections, last updates, what is refused
+    User {
+        /// The user's id
+        id: UserId,
+    },
     /// Those who wait for an opponent
     Queue {
         /// How many of them to show, the first first
@@ -35,108 +59,80 @@ enum What {
     },
 }
 
+/// Which page.
+#[derive(Args)]
+struct PageArgs {
+    /// How many users to show
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
+    limit: u32,
+    /// Where to go on: what the page before ended with
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<Cursor>,
+}
+
+/// What is shown, both ways.
+struct Shown {
+    text: String,
+    json: Value,
+}
+
 /// Shows it.
 pub(super) fn run(settings: &Settings, args: &InspectArgs) -> ExitCode {
-    let What::Queue { limit } = args.what;
-    match block_on(inspect::queue(settings, limit), EXIT_CONFIG) {
-        Ok(Ok(Some(queue))) if args.json => print(&format!("{}\n", as_json(&queue))),
-        Ok(Ok(Some(queue))) => print(&as_table(&queue, now_ms())),
-        Ok(Ok(None)) => fail(
-            EXIT_CONFIG,
-            "the memory engine keeps everything in its process; ask it with GET /api/v1/matchmaking",
-        ),
+    match block_on(show(settings, args.what.as_ref()), EXIT_CONFIG) {
+        Ok(Ok(Some(shown))) if args.json => print(&format!("{}\n", shown.json)),
+        Ok(Ok(Some(shown))) => print_styled(&shown.text),
+        Ok(Ok(None)) => fail(EXIT_CONFIG, MEMORY),
         Ok(Err(error)) => fail(EXIT_CONFIG, error),
         Err(code) => code,
     }
 }
 
-fn as_table(queue: &Queue, now_ms: u64) -> String {
-    let status = &queue.status;
-    let mut text = format!(
-        "{} waiting, the first for {}; {} matches in the last minute, {} not shown everywhere yet\n",
-        status.queue_len,
-        seconds(status.oldest_wait_ms),
-        status.matches_per_minute,
-        status.pending
-    );
-    if !queue.first.is_empty() {
-        // A string to write into never fails.
-        let _ = writeln!(text, "\n{:>16}  {:>8}  {:>10}", "user", "rating", "waiting");
-    }
-    for ticket in &queue.first {
-        let waiting = seconds(now_ms.saturating_sub(ticket.joined_at_ms));
-        let (user, rating) = (ticket.user, ticket.rating);
-        let _ = writeln!(text, "{user:>16}  {rating:>8}  {waiting:>10}");
-    }
-    let more = status.queue_len.saturating_sub(queue.first.len() as u64);
-    if more > 0 {
-        let _ = writeln!(text, "and {more} more");
-    }
-    text
+async fn show(settings: &Settings, what: Option<&What>) -> Result<Option<Shown>, StartError> {
+    let Some(inspector) = inspect::open(settings).await? else {
+        return Ok(None);
+    };
+    Ok(Some(look(&inspector, what).await?))
 }
 
-fn seconds(ms: u64) -> String {
-    humantime::format_duration(Duration::from_secs(ms / 1000)).to_string()
-}
-
-fn as_json(queue: &Queue) -> Value {
-    let status = &queue.status;
-    let first = queue.first.iter().map(ticket_as_json);
-    json!({
-        "queueLength": status.queue_len,
-        "oldestWaitMs": status.oldest_wait_ms,
-        "matchesPerMinute": status.matches_per_minute,
-        "pendingMatches": status.pending,
-        "first": first.collect::<Vec<_>>(),
+async fn look(inspector: &Inspector, what: Option<&What>) -> Result<Shown, EngineError> {
+    Ok(match what {
+        None => overview::show(&inspector.overview().await?),
+        Some(What::Nodes) => nodes::show(&inspector.nodes().await?),
+        Some(What::Online(page)) => online::show(&page.read(inspector).await?),
+        Some(What::Topics(page)) => {
+            topics::show(&inspector.nodes().await?, &page.read(inspector).await?)
+        }
+        Some(What::User { id }) => user::show(&inspector.user(*id).await?),
+        Some(What::Queue { limit }) => queue::show(&inspector.queue(*limit).await?, now_ms()),
     })
 }
 
-fn ticket_as_json(ticket: &Ticket) -> Value {
-    json!({ "userId": ticket.user, "rating": ticket.rating, "joinedAt": ticket.joined_at_ms })
+impl PageArgs {
+    async fn read(&self, inspector: &Inspector) -> Result<inspect::OnlinePage, EngineError> {
+        inspector.online(self.cursor, self.limit).await
+    }
+}
+
+/// A time span in its two largest units, `3h 12m`; below a minute in seconds.
+fn span(ms: u64) -> String {
+    let whole = humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
+    let units: Vec<&str> = whole.split(' ').take(2).collect();
+    units.join(" ")
+}
+
+/// `1 user`, `2 users`.
+fn several(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
 mod tests {
-    use vigie::UserId;
-    use vigie::app::inspect::QueueStatus;
-
     use super::*;
 
-    fn queue(queue_len: u64) -> Queue {
-        let ticket = Ticket {
-            user: UserId::try_from(42).expect("a valid id"),
-            rating: 1036,
-            joined_at_ms: 1_000_000,
-            version: 7,
-        };
-        let status = QueueStatus {
-            queue_len,
-            oldest_wait_ms: 61_000,
-            pending: 1,
-            matches_per_minute: 30,
-        };
-        let first = vec![ticket; queue_len.min(1) as usize];
-        Queue { status, first }
-    }
-
     #[test]
-    fn people_read_a_table() {
-        let text = as_table(&queue(3), 1_061_000);
-        assert!(
-            text.starts_with("3 waiting, the first for 1m 1s; 30 matches"),
-            "{text}"
-        );
-        assert!(
-            text.contains("              42      1036       1m 1s\nand 2 more\n"),
-            "{text}"
-        );
-        assert!(!as_table(&queue(0), 0).contains("rating"));
-    }
-
-    #[test]
-    fn programs_read_an_object() {
-        let first = json!([{ "userId": 42, "rating": 1036, "joinedAt": 1_000_000 }]);
-        assert_eq!(as_json(&queue(1))["first"], first);
-        assert_eq!(as_json(&queue(1))["queueLength"], 1);
+    fn spans_are_short() {
+        assert_eq!(span(61_999), "1m 1s");
+        assert_eq!(span(3_723_000), "1h 2m");
+        assert_eq!(span(900), "0s");
     }
 }

@@ -25,7 +25,10 @@ type Load = Box<dyn Fn() -> Result<Settings, SettingsError> + Send>;
 
 /// Runs a node until a signal ends it. SIGHUP has it take over keys and limits as `load` reads them then.
 pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
-    if let Err(error) = telemetry::init_logs(&settings.log) {
+    if let Err(error) = telemetry::init_logs(
+        &settings.log,
+        settings.node.id.as_deref().unwrap_or_default(),
+    ) {
         return fail(EXIT_CONFIG, error);
     }
     for warning in settings.warnings() {

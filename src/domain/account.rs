@@ -221,7 +221,7 @@ impl Hub {
             Ok(changes) => self.tell(changes).await,
             Err(ProfilesError::NoSuchUser(_)) => {}
             Err(error) => {
-                tracing::warn!(%user, %error, "could not mark a deleted account in Postgres");
+                tracing::warn!(user = user.get(), %error, "could not mark a deleted account in Postgres");
             }
         }
     }

@@ -170,7 +170,10 @@ impl Presence {
         if let Some(shown) = shown
             && tokio::time::timeout(SHOWN_WITHIN, shown).await.is_err()
         {
-            tracing::debug!(%user, "not shown as online in time; transitions are late");
+            tracing::debug!(
+                user = user.get(),
+                "not shown as online in time; transitions are late"
+            );
         }
     }
 

@@ -355,7 +355,7 @@ impl Topics {
                             .await
                     }
                     Err(error) => {
-                        tracing::warn!(%user, %error, "could not read what was missed; trying again");
+                        tracing::warn!(user = user.get(), %error, "could not read what was missed; trying again");
                         self.try_again(*user);
                         failed = true;
                     }
@@ -393,10 +393,14 @@ impl Topics {
         if lost.is_empty() {
             return;
         }
-        tracing::warn!(%user, count = lost.len(), "updates that were told are no longer stored; storing them again");
+        tracing::warn!(
+            user = user.get(),
+            count = lost.len(),
+            "updates that were told are no longer stored; storing them again"
+        );
         for outcome in self.engine.publish(lost).await {
             if let Err(error) = outcome {
-                tracing::warn!(%user, %error, "could not store an update again; trying again");
+                tracing::warn!(user = user.get(), %error, "could not store an update again; trying again");
                 self.try_again(user);
             }
         }
@@ -440,7 +444,7 @@ impl Topics {
                 Ok(known) if known.certain => break known,
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::debug!(%user, %error, "could not review who sees what; trying again");
+                    tracing::debug!(user = user.get(), %error, "could not review who sees what; trying again");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }

@@ -5,8 +5,10 @@
 mod answer;
 mod bus;
 pub mod doctor;
+pub mod inspect;
 mod keys;
 mod matchmaking;
+mod page;
 mod scripts;
 mod tls;
 
@@ -26,6 +28,7 @@ use serde_json::value::RawValue;
 
 use self::bus::Bus;
 use self::keys::Keys;
+use self::page::{BEGINNING, Page};
 use self::scripts::{Script, Scripts, unavailable};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
@@ -190,6 +193,17 @@ impl Redis {
         self.keys.partitions()
     }
 
+    /// What Redis's clock shows, in ms since 1970.
+    async fn now_ms(&self) -> Result<u64, EngineError> {
+        let command = CustomCommand::new_static("TIME", ClusterHash::Random, false);
+        let (seconds, microseconds): (u64, u64) = self
+            .commands
+            .custom(command, Vec::<String>::new())
+            .await
+            .map_err(unavailable)?;
+        Ok(seconds * 1000 + microseconds / 1000)
+    }
+
     fn partition_of(&self, user: UserId) -> u32 {
         (user.get() % self.partitions) as u32
     }
@@ -333,26 +347,13 @@ impl Redis {
         Vec<T>: FromValue,
     {
         let mut members = Vec::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
-            let words = vec![
-                key.clone(),
-                cursor,
-                "COUNT".to_owned(),
-                SCAN_COUNT.to_string(),
-            ];
-            let (next, page): (String, Vec<T>) = self
-                .commands
-                .custom(command, words)
-                .await
-                .map_err(unavailable)?;
-            members.extend(page);
-            if next == "0" {
-                return Ok(members);
-            }
-            cursor = next;
+        let mut cursor = Some(BEGINNING.to_owned());
+        while let Some(at) = cursor {
+            let page: Page<T> = self.page("SSCAN", &key, &at, SCAN_COUNT).await?;
+            members.extend(page.items);
+            cursor = page.next;
         }
+        Ok(members)
     }
 
     pub(super) async fn connections_of(

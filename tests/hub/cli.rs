@@ -1,11 +1,13 @@
-//! The commands, and the settings with which the hub refuses to start.
+//! The commands, completions and the manual, and the settings with which the hub refuses to start.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use serde_json::Value;
 
-use crate::harness::{ADA, Cluster, Connecting, NODE_KEY, Redis, SECRET, run, vigie};
+use crate::harness::{
+    ADA, Cluster, Connecting, NODE_KEY, Redis, SECRET, run, scratch, tethered, vigie,
+};
 
 /// Runs `vigie` to its end.
 async fn run_vigie(arguments: &[&str], env: &[(&str, &str)]) -> (Output, String) {
@@ -401,4 +403,78 @@ async fn starting_with_nothing_configured_explains_itself() {
     let tab = cluster.connect_with(0, Connecting::token(&token)).await;
     let answer: Value = tab.emit_args_ack("get-online-users", vec![]).await;
     assert!(answer.is_array(), "{answer}");
+}
+
+/// Goal: shells take the completions, and complete commands, their words and their flags with them.
+/// Method: bash reads its script and is asked as the Tab key asks; the others print something of their own.
+#[tokio::test]
+async fn shells_complete_the_command_line() {
+    for (shell, mark) in [
+        ("zsh", "#compdef vigie"),
+        ("fish", "complete -c vigie"),
+        ("elvish", "'vigie;inspect'"),
+    ] {
+        let (output, said) = run_vigie(&["completions", shell], &[]).await;
+        assert!(
+            output.status.success() && said.contains(mark),
+            "{shell}: {said}"
+        );
+    }
+    let (output, _) = run_vigie(&["completions", "bash"], &[]).await;
+    let (_folder, folder) = scratch();
+    let script = folder.join("vigie.bash");
+    std::fs::write(&script, &output.stdout).expect("the folder is writable");
+    let complete = async |words: &[&str]| {
+        let ask = r#". "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vigie "$1" "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[*]}""#;
+        let mut bash = tethered("bash");
+        bash.args(["--norc", "-u", "-c", ask])
+            .arg(&script)
+            .args(words);
+        let output = run(bash).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(complete(&["vigie", "ins"]).await, "inspect");
+    assert_eq!(complete(&["vigie", "inspect", "to"]).await, "topics");
+    assert_eq!(complete(&["vigie", "demo", "--sec"]).await, "--seconds");
+    assert_eq!(complete(&["vigie", "--engine", "r"]).await, "redis");
+}
+
+/// Goal: there is a page of the manual for the program and for every command. Method: each command that a page names has a
+/// page, with a name, a synopsis and a description.
+#[tokio::test]
+async fn every_command_has_a_page_of_the_manual() {
+    let mut pages = vec![vec!["man".to_owned()]];
+    let mut read = 0;
+    while let Some(words) = pages.pop() {
+        let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (output, page) = run_vigie(&arguments, &[]).await;
+        assert!(output.status.success(), "{words:?}: {page}");
+        let name = [&["vigie"], &arguments[1..]].concat().join("-");
+        for part in [
+            format!(".TH {name} 1"),
+            ".SH SYNOPSIS".to_owned(),
+            ".SH DESCRIPTION".to_owned(),
+        ] {
+            assert!(
+                page.contains(&part),
+                "{part} is not in the page of {words:?}:\n{page}"
+            );
+        }
+        let begin = format!("{}\\-", name.replace('-', "\\-"));
+        let named = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(&begin)?.strip_suffix("(1)"));
+        for command in named.filter(|command| !command.starts_with("help")) {
+            pages.push([&words[..], &[command.replace("\\-", "-")]].concat());
+        }
+        read += 1;
+    }
+    assert!(read >= 25, "{read} pages");
+    let (output, said) = run_vigie(&["man", "dance"], &[]).await;
+    assert!(
+        output.status.code() == Some(2) && said.contains("dance"),
+        "{said}"
+    );
 }

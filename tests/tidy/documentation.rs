@@ -4,20 +4,23 @@ use std::collections::BTreeSet;
 
 use vigie::telemetry::Metrics;
 
-use crate::rust::{block_after, code_of, identifier};
+use crate::rust::{block_after, code_of, identifier, without_tests, words};
 use crate::{differences, files, markdown, read, report};
 
 const README: &str = "README.md";
 const RULE: &str = "Documentation names exactly what exists.";
-const PROTOCOL: &str = "src/transport/protocol.rs";
+const EVENTS: &str = "src/transport/protocol/events.rs";
+const CODES: &str = "src/transport/protocol/codes.rs";
 
 /// Every table that a test below reads.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 12] = [
     "client events",
+    "commands",
     "connect errors",
     "error codes",
     "keys",
     "kick codes",
+    "log fields",
     "metrics",
     "public routes",
     "routes",
@@ -45,54 +48,40 @@ fn every_table_is_read() {
     );
 }
 
-/// Goal: README names every event. Method: the constants in `protocol.rs`, each direction.
+/// Goal: README names every event. Method: the declarations in `events.rs`, each direction.
 #[test]
 fn events() {
-    let mut findings = Vec::new();
-    for (table, module) in [
-        ("client events", "client_event"),
-        ("server events", "server_event"),
-    ] {
-        let (place, documented) = documented(table);
-        let source = read(PROTOCOL);
-        let constants = block_after(&source, &format!("pub mod {module} "));
-        let texts = constants
-            .lines()
-            .filter(|line| line.trim().starts_with("pub const "));
-        let existing: BTreeSet<String> = texts
-            .map(|line| {
-                let text = line.split('"').nth(1);
-                text.unwrap_or_else(|| panic!("{PROTOCOL}: no text in {line}"))
-                    .to_owned()
-            })
-            .collect();
-        findings.extend(differences(
-            (&place, &documented),
-            (&format!("{PROTOCOL}, {module}"), &existing),
-        ));
-    }
-    report(RULE, &findings);
+    let tables = [
+        ("client events", "pub mod client_event "),
+        ("server events", "pub mod server_event "),
+    ];
+    compare_declared(EVENTS, &tables);
 }
 
-/// Goal: README names every code that a client may get. Method: the variants of the enums.
+/// Goal: README names every code that a client may get. Method: the declarations in `codes.rs`.
 #[test]
 fn codes() {
+    let tables = [
+        ("error codes", "pub enum ErrorCode "),
+        ("connect errors", "pub enum ConnectErrorCode "),
+        ("kick codes", "pub enum KickCode "),
+    ];
+    compare_declared(CODES, &tables);
+}
+
+/// Compares tables with the texts in blocks of `NAME = "text"`.
+fn compare_declared(file: &str, tables: &[(&str, &str)]) {
+    let source = read(file);
     let mut findings = Vec::new();
-    for (table, name) in [
-        ("error codes", "ErrorCode"),
-        ("connect errors", "ConnectErrorCode"),
-        ("kick codes", "KickCode"),
-    ] {
+    for (table, head) in tables {
         let (place, documented) = documented(table);
-        let code = code_of(&read(PROTOCOL));
-        let variants = block_after(&code, &format!("pub enum {name} "));
-        let names = variants
-            .lines()
-            .filter_map(|line| line.trim().strip_suffix(','));
-        let existing: BTreeSet<String> = names.map(snake_case).collect();
+        let lines = block_after(&source, head).lines();
+        let declared =
+            lines.filter_map(|line| Some(line.split_once(" = \"")?.1.split_once('"')?.0));
+        let existing: BTreeSet<String> = declared.map(str::to_owned).collect();
         findings.extend(differences(
             (&place, &documented),
-            (&format!("{PROTOCOL}, {name}"), &existing),
+            (&format!("{file}, {head}"), &existing),
         ));
     }
     report(RULE, &findings);
@@ -128,6 +117,34 @@ fn routes() {
         ));
     }
     report(RULE, &findings);
+}
+
+/// Goal: README names every command. Method: the variants of the enum that the command line is read into.
+#[test]
+fn commands() {
+    let file = "src/cli.rs";
+    let code = code_of(&read(file));
+    let variants = block_after(&code, "enum Command ").lines().skip(1);
+    let names = variants.map(|line| identifier(line.trim()));
+    let existing: BTreeSet<String> = names
+        .filter(|name| !name.is_empty())
+        .map(|name| format!("vigie {}", kebab_case(name)))
+        .collect();
+    let (place, documented) = documented("commands");
+    let findings = differences((&place, &documented), (file, &existing));
+    report(RULE, &findings);
+}
+
+/// `CheckConfig` → `check-config`.
+fn kebab_case(name: &str) -> String {
+    let mut kebab = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !kebab.is_empty() {
+            kebab.push('-');
+        }
+        kebab.extend(c.to_lowercase());
+    }
+    kebab
 }
 
 /// Goal: README names every setting. Method: the keys of `config/vigie.toml`, which another test holds
@@ -170,6 +187,48 @@ fn metrics() {
     let shown = "what src/telemetry/metrics.rs shows (a family with at least one set of labels)";
     let findings = differences((&place, &documented), (shown, &existing));
     report(RULE, &findings);
+}
+
+/// Goal: README names every field that a line of the log may have. Method: the arguments of the macros that log, up to
+/// the message, and what the format adds.
+#[test]
+fn log_fields() {
+    let (place, documented) = documented("log fields");
+    let added = ["timestamp", "level", "node", "target", "message"];
+    let mut existing: BTreeSet<String> = added.map(str::to_owned).into();
+    for file in files("src", "rs") {
+        let code = without_tests(&code_of(&read(&file)));
+        for macro_name in ["error", "warn", "info", "debug", "trace"] {
+            let calls = words(&code, macro_name).filter_map(|(_, after)| after.strip_prefix("!("));
+            existing.extend(calls.flat_map(logged_fields));
+        }
+    }
+    let findings = differences(
+        (&place, &documented),
+        ("the macros that log in src", &existing),
+    );
+    report(RULE, &findings);
+}
+
+/// The names of the fields in `name = value, %name, ?name, name, "message", …)`, where texts are blank.
+fn logged_fields(call: &str) -> Vec<String> {
+    let (mut depth, mut fields, mut begin) = (0_usize, Vec::new(), 0);
+    for (at, c) in call.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => depth -= 1,
+            ',' | ')' if depth == 0 => {
+                let field = identifier(call[begin..at].trim().trim_start_matches(['%', '?']));
+                if field.is_empty() {
+                    break;
+                }
+                fields.push(field.to_owned());
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    fields
 }
 
 /// Goal: README and `lua/README.md` name every key, and the latter every channel, too.
@@ -263,16 +322,4 @@ fn added_routes(source: &str) -> BTreeSet<String> {
         format!("{} {path}", method.to_uppercase())
     });
     routes.collect()
-}
-
-/// `TooManyWatches` → `too_many_watches`.
-fn snake_case(name: &str) -> String {
-    let mut snake = String::new();
-    for c in name.chars() {
-        if c.is_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
 }

@@ -2,38 +2,14 @@
 
 use super::load::ClientError;
 use super::usage::NoProcess;
+use crate::cli::remote::RemoteError;
 
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
-    /// What was given as a URL is none that can be used.
-    #[error("{0:?} is no URL of a node; write http://HOST:PORT (TLS is not spoken here)")]
-    Url(String),
-    /// Nobody answers.
-    #[error("cannot reach {url} ({cause}); is the node running, and {flag} its address?")]
-    Unreachable {
-        /// Who.
-        url: String,
-        /// What said so on the command line.
-        flag: &'static str,
-        /// What happened.
-        cause: String,
-    },
-    /// It answered, but not as it should.
-    #[error("{url} answered an update with {status}{}: {body}", hint(*status))]
-    Answered {
-        /// Who.
-        url: String,
-        /// The status of HTTP.
-        status: u16,
-        /// In its words.
-        body: String,
-    },
-    /// The scenario posts updates.
-    #[error(
-        "this scenario posts updates: say with --internal where the nodes' internal listeners are"
-    )]
-    NoInternal,
+    /// The nodes cannot be spoken to.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The scenario compares nodes.
     #[error("this scenario compares nodes: give --node, --internal and --pid for two of them")]
     OneNode,
@@ -77,13 +53,4 @@ pub(super) enum BenchError {
     /// Nothing that a node is to blame for.
     #[error("the load cannot go on: {0}")]
     Own(String),
-}
-
-/// What to do about an answer.
-fn hint(status: u16) -> &'static str {
-    match status {
-        401 | 403 => " (set VIGIE_INTERNAL__API_KEY to a key of the nodes' internal API)",
-        404 => " (is --internal the internal listener?)",
-        _ => "",
-    }
 }

@@ -1,8 +1,6 @@
 //! The clients of a run: thousands of WebSockets, spread over few threads, that read and count and do nothing else.
 
 mod client;
-mod frame;
-mod packet;
 mod seen;
 mod tally;
 mod told;
@@ -21,9 +19,10 @@ use tokio::sync::oneshot;
 use self::told::Findings;
 use self::worker::{Command, Setup, WAKE};
 
-pub(super) use self::packet::{NUMBER_MARK, Question};
 pub(super) use self::tally::{Count, Latencies, Tally};
 pub(super) use self::worker::Received;
+use crate::cli::socket_io::hint;
+pub(super) use crate::cli::socket_io::packet::Question;
 
 /// Connections that are opening at once, over all threads: nodes' backlogs take them.
 const OPENING_MAX: usize = 200;
@@ -61,19 +60,6 @@ pub(super) enum ClientError {
     /// Nothing that a node is to blame for.
     #[error("the load cannot go on: {0}")]
     Own(String),
-}
-
-/// What to do about a refusal.
-fn hint(reason: &str) -> &'static str {
-    match reason {
-        _ if reason.contains("invalid_token") => {
-            "; tokens are signed with auth.secret of these settings: set VIGIE_AUTH__SECRET to the nodes'"
-        }
-        _ if reason.contains("too_many_connections") => {
-            "; raise limits.connections_per_address on the nodes, or set it to 0"
-        }
-        _ => "",
-    }
 }
 
 /// How a client is to be opened.

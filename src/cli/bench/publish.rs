@@ -33,7 +33,7 @@ impl Updates {
         if self.timed {
             run.tally.note_sent(number);
         }
-        run.target.publish(self.user, number).await
+        Ok(run.target.publish(self.user, number).await?)
     }
 
     /// Posts the next one when every watcher has received the one before.

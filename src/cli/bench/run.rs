@@ -12,8 +12,8 @@ use vigie::settings::AuthSettings;
 use super::error::BenchError;
 use super::load::{Count, Harvest, Load, Opening, Question, Tally, Users};
 use super::report::Report;
-use super::target::Target;
 use super::usage::{Processes, Sample, Used};
+use crate::cli::remote::Remote;
 
 /// How long nothing may happen before it is not waited for any longer. A user's grace is within it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const TOKEN_TTL: Duration = Duration::from_hours(2);
 /// What every scenario is given.
 pub(super) struct Setup {
     /// The nodes.
-    pub(super) target: Target,
+    pub(super) target: Remote,
     /// The processes whose use is read.
     pub(super) processes: Processes,
     /// With what tokens are signed.
@@ -74,7 +74,7 @@ pub(super) enum Who {
 /// A run under way. Its clients are gone when it is.
 pub(super) struct Run<'a> {
     /// The nodes.
-    pub(super) target: &'a Target,
+    pub(super) target: &'a Remote,
     /// What has happened so far.
     pub(super) tally: Arc<Tally>,
     setup: &'a Setup,

@@ -123,7 +123,7 @@ impl Accounts {
                 })
             }
             Err(error @ Untold::Update(_)) => {
-                tracing::warn!(%user, %error, "could not tell what Postgres knows");
+                tracing::warn!(user = user.get(), %error, "could not tell what Postgres knows");
                 Ok(Known {
                     stored,
                     certain: false,

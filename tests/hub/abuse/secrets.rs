@@ -344,8 +344,9 @@ async fn no_secret_is_in_what_commands_say() {
     let mut said = Said::default();
     let commands = [
         &["check-config"][..],
-        &["inspect", "queue"],
-        &["inspect", "queue", "--json"],
+        &["inspect"],
+        &["inspect", "--json"],
+        &["inspect", "user", "42"],
         &["doctor"],
         &["doctor", "--json"],
         &["migrate"],
@@ -398,7 +399,8 @@ async fn no_secret_is_in_what_commands_say() {
             &["check-config"][..],
             &["serve"],
             &["doctor"],
-            &["inspect", "queue"],
+            &["inspect"],
+            &["demo", "--seconds", "1"],
             &["migrate"],
         ] {
             // A node whose Postgres is away starts all the same, and would not end.

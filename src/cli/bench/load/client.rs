@@ -5,14 +5,12 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::frame::{self, Frame};
-use super::packet::{self, Packet, Question};
 use super::tally::Count;
 use super::told::{Common, Told};
 use super::{ClientError, Opening};
-
-/// What an HTTP head ends with.
-const HEAD_END: &[u8] = b"\r\n\r\n";
+use crate::cli::socket_io::frame::{self, Frame};
+use crate::cli::socket_io::packet::{self, Packet, Question};
+use crate::cli::socket_io::{HEAD_END, check_head, upgrade_request};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +88,7 @@ impl Client {
         if stream.peer_addr().is_err() {
             return Ok(());
         }
-        let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {}\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            self.opening.address
-        );
+        let request = upgrade_request(self.opening.address);
         common.out.extend(request.as_bytes());
         self.stage = Stage::Upgrading;
         self.write(common)
@@ -238,18 +231,12 @@ impl Client {
     }
 
     fn on_head(&mut self, head: &[u8]) -> Result<(), ClientError> {
-        if head.starts_with(b"HTTP/1.1 101 ") {
-            self.stage = Stage::Opening;
-            return Ok(());
-        }
-        let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        Err(ClientError::Refused {
+        check_head(head).map_err(|reason| ClientError::Refused {
             address: self.opening.address,
-            reason: format!(
-                "it answered the upgrade with {}",
-                String::from_utf8_lossy(line)
-            ),
-        })
+            reason,
+        })?;
+        self.stage = Stage::Opening;
+        Ok(())
     }
 
     fn on_frame(
@@ -306,7 +293,7 @@ impl Client {
             }
             Packet::Refused(reason) => return Err(self.refused(reason)),
             Packet::Answer(answer) => return self.on_answer(answer, now, common),
-            Packet::Closed | Packet::Other => {}
+            Packet::Event(_) | Packet::Closed | Packet::Other => {}
         }
         Ok(())
     }

@@ -16,10 +16,10 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Stage};
-use super::packet::{Question, Reader};
 use super::tally::{COUNTS, Tally};
 use super::told::{Common, Findings};
 use super::{ClientError, Opening, Users};
+use crate::cli::socket_io::packet::{Question, Reader};
 
 /// What wakes a thread when there is a command.
 pub(super) const WAKE: Token = Token(usize::MAX);

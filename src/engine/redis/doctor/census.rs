@@ -3,10 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use fred::interfaces::{
-    ClientLike, KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface,
-};
-use fred::types::{ClusterHash, CustomCommand};
+use fred::interfaces::{KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Doctor, Name};
@@ -136,7 +133,7 @@ impl Doctor {
             .zrange(self.redis.keys.leases(), 0, -1, None, false, None, true)
             .await
             .map_err(unavailable)?;
-        let taken_at_ms = self.now_ms().await?;
+        let taken_at_ms = self.redis.now_ms().await?;
         let lease = |(incarnation, ends_at_ms): (String, f64)| {
             let over = (ends_at_ms as u64) < taken_at_ms;
             let answered = false;
@@ -154,18 +151,6 @@ impl Doctor {
         let leases = self.read_leases().await?.leases.into_iter();
         let over = leases.filter(|(_, lease)| lease.over);
         Ok(over.map(|(incarnation, _)| incarnation).collect())
-    }
-
-    /// Ms since 1970 on Redis's clock.
-    async fn now_ms(&self) -> Result<u64, EngineError> {
-        let command = CustomCommand::new_static("TIME", ClusterHash::Random, false);
-        let (seconds, microseconds): (u64, u64) = self
-            .redis
-            .commands
-            .custom(command, Vec::<String>::new())
-            .await
-            .map_err(unavailable)?;
-        Ok(seconds * 1000 + microseconds / 1000)
     }
 
     /// Asks a node which connections it holds. `None` where it does not answer.

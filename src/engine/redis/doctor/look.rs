@@ -7,11 +7,11 @@ use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::census::{Census, Standing};
-use super::read::BEGINNING;
 use super::{Doctor, FINDINGS_MAX, Finding, Problem};
 use crate::engine::EngineError;
 use crate::engine::redis::answer::{Held, read_entry};
 use crate::engine::redis::keys::Key;
+use crate::engine::redis::page::BEGINNING;
 use crate::engine::redis::scripts::unavailable;
 use crate::ids::UserId;
 

@@ -7,6 +7,7 @@ use super::Doctor;
 use super::finding::Problem;
 use crate::engine::EngineError;
 use crate::engine::redis::SCAN_COUNT;
+use crate::engine::redis::page::{BEGINNING, Page};
 use crate::engine::redis::scripts::unavailable;
 use crate::ids::{ConnectionId, UserId};
 
@@ -47,15 +48,6 @@ impl UserState {
     }
 }
 
-/// One step of reading: where the next one begins, and what was read.
-pub(super) struct Page<T> {
-    pub(super) next: Option<String>,
-    pub(super) items: Vec<T>,
-}
-
-/// Where reading begins.
-pub(super) const BEGINNING: &str = "0";
-
 impl Doctor {
     /// One step through a set, a sorted set or a hash; the latter two tell members and values in turns.
     pub(super) async fn page<T>(
@@ -67,20 +59,7 @@ impl Doctor {
     where
         Vec<T>: FromValue,
     {
-        let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-        let words = vec![
-            key.to_owned(),
-            cursor.to_owned(),
-            "COUNT".to_owned(),
-            SCAN_COUNT.to_string(),
-        ];
-        let (next, items) = self
-            .redis
-            .commands
-            .custom(command, words)
-            .await
-            .map_err(unavailable)?;
-        Ok(Page::new(next, items))
+        self.redis.page(command, key, cursor, SCAN_COUNT).await
     }
 
     /// The servers whose keys have to be walked through: one, or every one of a cluster.
@@ -169,13 +148,6 @@ impl Doctor {
             online,
             leaving_at_ms: leaving_at_ms.map(|at_ms| at_ms as u64),
         })
-    }
-}
-
-impl<T> Page<T> {
-    fn new(next: String, items: Vec<T>) -> Self {
-        let next = (next != BEGINNING).then_some(next);
-        Self { next, items }
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use fred::interfaces::{KeysInterface, SortedSetsInterface};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::read::BEGINNING;
 use super::{Category, Doctor, Finding, Problem};
 use crate::engine::EngineError;
 use crate::engine::redis::answer::read_entry;
+use crate::engine::redis::page::BEGINNING;
 use crate::engine::redis::scripts::unavailable;
 use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 

@@ -3,11 +3,11 @@
 use memchr::memmem::Finder;
 
 /// What stands before an update's number in a payload. Names come through to whoever watches.
-pub(in crate::cli::bench) const NUMBER_MARK: &str = "\"username\":\"bench-";
+pub(in crate::cli) const NUMBER_MARK: &str = "\"username\":\"bench-";
 
 /// What a server says.
 #[derive(Debug, PartialEq)]
-pub(super) enum Packet<'a> {
+pub(in crate::cli) enum Packet<'a> {
     /// Engine.IO is open.
     Opened,
     /// Engine.IO asks whether the client is there.
@@ -32,6 +32,8 @@ pub(super) enum Packet<'a> {
         /// Whether it was the former.
         online: bool,
     },
+    /// Another event: the array of its name and what it says.
+    Event(&'a [u8]),
     /// The server ends the connection.
     Closed,
     /// Nothing that matters here.
@@ -39,7 +41,7 @@ pub(super) enum Packet<'a> {
 }
 
 /// Reads packets; one for each thread, prepared once.
-pub(super) struct Reader {
+pub(in crate::cli) struct Reader {
     number: Finder<'static>,
     revision: Finder<'static>,
     user: Finder<'static>,
@@ -48,7 +50,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// A reader.
-    pub(super) fn new() -> Self {
+    pub(in crate::cli) fn new() -> Self {
         Self {
             number: Finder::new(NUMBER_MARK),
             revision: Finder::new("\"revision\":"),
@@ -58,7 +60,7 @@ impl Reader {
     }
 
     /// What a text means.
-    pub(super) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
+    pub(in crate::cli) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
         match text {
             [b'4', b'2', event @ ..] => self.event(event),
             [b'4', b'3', answer @ ..] => Packet::Answer(answer),
@@ -72,13 +74,12 @@ impl Reader {
     }
 
     fn event<'a>(&self, event: &'a [u8]) -> Packet<'a> {
-        if event.starts_with(b"[\"user-status-change\",") {
-            return match number_after(&self.user, event) {
-                Some(user) => Packet::Status {
-                    user,
-                    online: self.online.find(event).is_some(),
-                },
-                None => Packet::Other,
+        if event.starts_with(b"[\"user-status-change\",")
+            && let Some(user) = number_after(&self.user, event)
+        {
+            return Packet::Status {
+                user,
+                online: self.online.find(event).is_some(),
             };
         }
         if event.starts_with(b"[\"profile-update\",")
@@ -89,7 +90,7 @@ impl Reader {
                 revision: number_after(&self.revision, event).unwrap_or(0),
             };
         }
-        Packet::Other
+        Packet::Event(event)
     }
 }
 
@@ -102,7 +103,7 @@ fn number_after(mark: &Finder<'_>, text: &[u8]) -> Option<u64> {
 
 /// What clients ask.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cli::bench) enum Question {
+pub(in crate::cli) enum Question {
     /// To be told of the updates of this user.
     Watch(u64),
     /// Who is online.
@@ -110,15 +111,23 @@ pub(in crate::cli::bench) enum Question {
 }
 
 /// Joins the namespace, as a user or as a guest.
-pub(super) fn join(token: Option<&str>) -> String {
+pub(in crate::cli) fn join(token: Option<&str>) -> String {
     match token {
         Some(token) => format!(r#"40{{"token":"{token}"}}"#),
         None => r#"40{"token":null}"#.to_owned(),
     }
 }
 
+/// Sends an event with or without a payload in JSON, and wants no answer.
+pub(in crate::cli) fn event(name: &str, payload: Option<&str>) -> String {
+    match payload {
+        Some(payload) => format!(r#"42["{name}",{payload}]"#),
+        None => format!(r#"42["{name}"]"#),
+    }
+}
+
 /// Asks for an answer.
-pub(super) fn ask(question: Question) -> String {
+pub(in crate::cli) fn ask(question: Question) -> String {
     match question {
         Question::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
         Question::OnlineUsers => r#"420["get-online-users"]"#.to_owned(),
@@ -126,13 +135,13 @@ pub(super) fn ask(question: Question) -> String {
 }
 
 /// Leaves the namespace.
-pub(super) const LEAVE: &str = "41";
+pub(in crate::cli) const LEAVE: &str = "41";
 
 /// Answers a ping.
-pub(super) const PONG: &str = "3";
+pub(in crate::cli) const PONG: &str = "3";
 
 /// How many ids an answer to [`Question::OnlineUsers`] holds: `0[[1,2]]`. Nothing where it is no such answer.
-pub(super) fn count_ids(answer: &[u8]) -> Option<u64> {
+pub(in crate::cli) fn count_ids(answer: &[u8]) -> Option<u64> {
     let begin = answer.iter().position(|&byte| byte == b'[')?;
     let ids = answer[begin..].strip_prefix(b"[[")?.strip_suffix(b"]]")?;
     let commas = memchr::memchr_iter(b',', ids).count() as u64;
@@ -181,10 +190,8 @@ mod tests {
             read(r#"42["profile-update",{"user":{"username":"bench-000"}}]"#),
             update(0, 0)
         );
-        assert_eq!(
-            read(r#"42["profile-update",{"user":{"username":"ada"},"revision":3}]"#),
-            Packet::Other
-        );
+        let of_nobody = r#"42["profile-update",{"user":{"username":"ada"},"revision":3}]"#;
+        assert_eq!(read(of_nobody), Packet::Event(&of_nobody.as_bytes()[2..]));
     }
 
     #[test]
@@ -203,8 +210,12 @@ mod tests {
                 online: false
             }
         );
-        assert_eq!(read(r#"42["user-status-change",{}]"#), Packet::Other);
-        assert_eq!(read(r#"42["something",{"userId":7}]"#), Packet::Other);
+        for event in [
+            r#"["user-status-change",{}]"#,
+            r#"["something",{"userId":7}]"#,
+        ] {
+            assert_eq!(read(&format!("42{event}")), Packet::Event(event.as_bytes()));
+        }
     }
 
     #[test]

@@ -1,0 +1,78 @@
+//! The nodes that are alive, as of their last heartbeats.
+
+use serde_json::{Value, json};
+use vigie::app::inspect::{LiveNode, Nodes};
+
+use super::{Shown, span};
+use crate::cli::table::{Align, FAINT, GOOD, NOTABLE, Table, styled};
+
+/// What is left of a lease when somebody might want to look; nodes renew theirs well before.
+const LEASE_SHORT_MS: u64 = 2_000;
+
+pub(super) fn show(nodes: &Nodes) -> Shown {
+    Shown {
+        text: match nodes.nodes.is_empty() {
+            true => "no node is alive\n".to_owned(),
+            false => table(nodes).to_string(),
+        },
+        json: json!({ "nodes": json(nodes) }),
+    }
+}
+
+pub(super) fn table(nodes: &Nodes) -> Table {
+    let mut table = Table::new([
+        ("node", Align::Left),
+        ("lease left", Align::Right),
+        ("up for", Align::Right),
+        ("connections", Align::Right),
+        ("guests", Align::Right),
+        ("users", Align::Right),
+        ("topics", Align::Right),
+        ("version", Align::Left),
+        ("incarnation", Align::Left),
+    ]);
+    for node in &nodes.nodes {
+        let left_ms = left_ms(node, nodes.now_ms);
+        let lease = match left_ms < LEASE_SHORT_MS {
+            true => NOTABLE,
+            false => GOOD,
+        };
+        let info = &node.info;
+        let up_ms = nodes.now_ms.saturating_sub(info.started_at);
+        table.row([
+            info.id.as_str().into(),
+            styled(format_args!("{:.1}s", left_ms as f64 / 1000.0), lease),
+            span(up_ms).into(),
+            info.connections.into(),
+            info.guests.into(),
+            info.users.into(),
+            info.topics.into(),
+            info.version.as_str().into(),
+            styled(&info.incarnation, FAINT),
+        ]);
+    }
+    table
+}
+
+pub(super) fn json(nodes: &Nodes) -> Value {
+    let one = |node: &LiveNode| {
+        let info = &node.info;
+        json!({
+            "id": info.id,
+            "incarnation": info.incarnation,
+            "version": info.version,
+            "startedAt": info.started_at,
+            "leaseEndsAt": node.lease_ends_at_ms,
+            "leaseLeftMs": left_ms(node, nodes.now_ms),
+            "connections": info.connections,
+            "guests": info.guests,
+            "users": info.users,
+            "topics": info.topics,
+        })
+    };
+    nodes.nodes.iter().map(one).collect()
+}
+
+fn left_ms(node: &LiveNode, now_ms: u64) -> u64 {
+    node.lease_ends_at_ms.saturating_sub(now_ms)
+}

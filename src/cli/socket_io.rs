@@ -1,0 +1,44 @@
+//! Socket.IO over a WebSocket, as clients of commands speak it: bytes in, meanings out, and no connection of its own.
+
+pub(super) mod frame;
+pub(super) mod packet;
+
+use std::net::SocketAddr;
+
+/// What an HTTP head ends with.
+pub(super) const HEAD_END: &[u8] = b"\r\n\r\n";
+
+/// What a client sends first.
+pub(super) fn upgrade_request(address: SocketAddr) -> String {
+    format!(
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {address}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// Reads the head of the answer to it.
+///
+/// # Errors
+/// In the words of the server, when it does not speak WebSocket here.
+pub(super) fn check_head(head: &[u8]) -> Result<(), String> {
+    if head.starts_with(b"HTTP/1.1 101 ") {
+        return Ok(());
+    }
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    Err(format!("it answered the upgrade with {line}"))
+}
+
+/// What to do about a refusal.
+pub(super) fn hint(reason: &str) -> &'static str {
+    match reason {
+        _ if reason.contains("invalid_token") => {
+            "; tokens are signed with auth.secret of these settings: set VIGIE_AUTH__SECRET to the nodes'"
+        }
+        _ if reason.contains("too_many_connections") => {
+            "; raise limits.connections_per_address on the nodes, or set it to 0"
+        }
+        _ => "",
+    }
+}

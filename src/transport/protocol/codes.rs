@@ -1,0 +1,94 @@
+//! The codes that a client may get, each with what it means. `vigie types` prints both.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use ts_rs::TS;
+
+/// Declares enums of codes: the text of each code is said once, and its doc comment reaches front ends.
+macro_rules! codes {
+    ($(
+        $(#[doc = $about:literal])+
+        pub enum $name:ident {
+            $($(#[doc = $docs:literal])+ $code:ident = $text:literal,)+
+        }
+    )+) => {$(
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, TS)]
+        pub enum $name {
+            $($(#[doc = $docs])+ $code,)+
+        }
+
+        impl $name {
+            /// Every one of them as it is sent, and the lines of its doc comment.
+            pub(super) const ALL: &[(&str, &[&str])] = &[$(($text, &[$($docs),+])),+];
+            /// The lines of the doc comment of all.
+            pub(super) const ABOUT: &[&str] = &[$($about),+];
+
+            /// As it is sent.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$code => $text,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    )+};
+}
+
+codes! {
+    /// Why an event was refused.
+    pub enum ErrorCode {
+        /// The payload is not of the shape that the event takes.
+        InvalidPayload = "invalid_payload",
+        /// The event needs a user, and the connection is a guest's.
+        NotSignedIn = "not_signed_in",
+        /// Too many events in too short a time.
+        RateLimited = "rate_limited",
+        /// The connection watches as many profiles as allowed.
+        TooManyWatches = "too_many_watches",
+        /// The hub cannot do it at the moment; try again.
+        Unavailable = "unavailable",
+        /// The token is not valid, was revoked, or is of another user.
+        InvalidToken = "invalid_token",
+        /// There is no such event.
+        UnknownEvent = "unknown_event",
+    }
+
+    /// Why a connection was refused; the `message` of `connect_error`.
+    pub enum ConnectErrorCode {
+        /// The token is not valid, or was revoked.
+        InvalidToken = "invalid_token",
+        /// The token has expired.
+        TokenExpired = "token_expired",
+        /// The account was deleted.
+        AccountDeleted = "account_deleted",
+        /// The user, or the address, has as many connections as allowed.
+        TooManyConnections = "too_many_connections",
+        /// The hub cannot admit anybody at the moment; try again.
+        Unavailable = "unavailable",
+    }
+
+    /// Why the hub closes a connection on purpose.
+    pub enum KickCode {
+        /// The token has expired; sign in again.
+        TokenExpired = "token_expired",
+        /// A back end closed the user's connections.
+        Kicked = "kicked",
+        /// The account was deleted.
+        AccountDeleted = "account_deleted",
+        /// The client sends more than it may.
+        RateLimited = "rate_limited",
+    }
+}
