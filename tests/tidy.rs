@@ -8,6 +8,8 @@ mod documentation;
 mod lua;
 #[path = "tidy/markdown.rs"]
 mod markdown;
+#[path = "tidy/metrics.rs"]
+mod metrics;
 #[path = "tidy/rust.rs"]
 mod rust;
 #[path = "tidy/sources.rs"]

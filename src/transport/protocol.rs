@@ -503,6 +503,18 @@ pub enum KickCode {
     RateLimited,
 }
 
+impl KickCode {
+    /// The word for it, as clients get it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenExpired => "token_expired",
+            Self::Kicked => "kicked",
+            Self::AccountDeleted => "account_deleted",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+}
+
 /// The payload of `kicked`.
 #[derive(Debug, Serialize, TS)]
 pub struct Kicked {

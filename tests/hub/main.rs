@@ -9,6 +9,7 @@
 mod harness;
 
 mod abuse;
+mod admin;
 mod bench;
 mod cli;
 mod connections;
@@ -19,6 +20,7 @@ mod frontend;
 mod internal_api;
 mod limits;
 mod matchmaking;
+mod metrics;
 mod notifications;
 mod order;
 mod payloads;
