@@ -265,7 +265,9 @@ async function keyOpensThePage() {
 }
 
 const browser = await launch({
-  userDataDir: world.scratch,
+  // All that it leaves behind, also where it is killed, goes with the test's own folder.
+  userDataDir: `${world.scratch}/profile`,
+  env: { ...process.env, TMPDIR: world.scratch },
   args: [`--host-resolver-rules=MAP ${STRANGE_HOST} 127.0.0.1`],
 });
 try {
