@@ -27,7 +27,7 @@ use crate::profiles::{self, Profiles, ProfilesError};
 use crate::settings::{Audience, EngineKind, Settings};
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
-use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Public};
+use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Live, Public};
 use crate::transport::limits::{CurrentLimits, Limits};
 use crate::transport::listener::{self, Listener};
 use crate::transport::server;
@@ -121,7 +121,8 @@ impl App {
         )?;
 
         let node_id = settings.node.id.clone().unwrap_or_else(random_name);
-        let (engine, messages) = open_engine(&settings, Incarnation::new(&node_id)).await?;
+        let (engine, messages) =
+            open_engine(&settings, Incarnation::new(&node_id), &metrics).await?;
         let (hub, running, deliveries) = Hub::start(
             engine,
             messages,
@@ -156,10 +157,12 @@ impl App {
             tokens: tokens.clone(),
             origins,
             limits: limits.clone(),
+            metrics: metrics.clone(),
         };
         let routes = http::public(open, sockets.routes());
         servers.spawn(server::serve(public, routes, stopping.clone()));
         let routes = http::internal(Internal {
+            live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
             metrics,
             keys: keys.clone(),
@@ -270,6 +273,7 @@ async fn migrate(profiles: Profiles) {
 async fn open_engine(
     settings: &Settings,
     incarnation: Incarnation,
+    metrics: &Metrics,
 ) -> Result<(Engine, Messages), OpenError> {
     match settings.engine {
         EngineKind::Memory => {
@@ -282,7 +286,7 @@ async fn open_engine(
         }
         EngineKind::Redis => {
             let options = redis_options(settings);
-            let (redis, messages) = Redis::open(incarnation, &options).await?;
+            let (redis, messages) = Redis::open(incarnation, &options, metrics).await?;
             Ok((Engine::Redis(redis), messages))
         }
     }

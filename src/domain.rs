@@ -7,14 +7,16 @@ pub mod account;
 mod audit;
 pub mod connection;
 pub mod delivery;
-mod doctor;
 pub mod health;
+pub mod incidents;
 pub mod lease;
 pub mod matchmaking;
 pub mod presence;
 pub mod profile;
+mod questions;
 pub mod replica;
 pub mod standing;
+pub mod survey;
 pub mod token;
 mod topic;
 pub mod visibility;
@@ -31,23 +33,25 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::account::Accounts;
 use self::delivery::{Deliveries, Delivery, DeliveryStream};
-use self::doctor::Questions;
 use self::health::{Canaries, Check};
+use self::incidents::{Happening, Incident, Incidents};
 use self::lease::{Lease, LeaseOptions};
 use self::matchmaking::{Matchmaking, Streams};
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
+use self::questions::Questions;
+use self::survey::Surveys;
 use self::topic::Topics;
 use self::visibility::Visibility;
 use crate::clock::now_ms;
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
-    RegisteredConnection, Revoked, TopicMessage,
+    RegisteredConnection, Revoked, Stored, TopicMessage,
 };
 use crate::ids::{ConnectionId, Incarnation, UserId};
 use crate::profiles::Profiles;
-use crate::telemetry::{ConnectionKind, Metrics};
+use crate::telemetry::{ConnectionKind, Metrics, Transport};
 
 /// How long a starting node waits until it knows who is online.
 const REPLICA_WITHIN: Duration = Duration::from_secs(5);
@@ -114,6 +118,8 @@ struct Inner {
     visibility: Visibility,
     canaries: Canaries,
     questions: Questions,
+    surveys: Surveys,
+    incidents: Arc<Incidents>,
     lease: Lease,
     metrics: Arc<Metrics>,
     options: Options,
@@ -181,12 +187,14 @@ impl Hub {
             options.matchmaking,
             accounts.exist(),
         );
+        let incidents = Arc::new(Incidents::default());
         let presence = Presence::new(
             engine.clone(),
             topics.clone(),
             matchmaking.clone(),
             deliveries.clone(),
             metrics.clone(),
+            incidents.clone(),
             options.presence,
         );
         let hub = Self(Arc::new(Inner {
@@ -199,6 +207,8 @@ impl Hub {
             deliveries,
             canaries: Canaries::default(),
             questions: Questions::default(),
+            surveys: Surveys::default(),
+            incidents,
             lease: Lease::new(options.lease),
             metrics,
             allowances: ArcSwap::from_pointee(options.allowances),
@@ -258,10 +268,12 @@ impl Hub {
                 }
                 Message::Topic { user, message } => self.hear(user, message).await,
                 Message::Canary { nonce } => self.0.canaries.landed(nonce),
-                Message::Asked { reply } => self.0.questions.put(reply),
+                Message::Asked(question) => self.0.questions.put(question),
+                Message::Watchers { survey, watchers } => self.0.surveys.answered(survey, watchers),
                 Message::Interrupted => {
                     tracing::info!("messages may have been missed; subscribing and reading anew");
                     self.0.metrics.interruptions.inc();
+                    self.0.incidents.note(Happening::Interrupted);
                     self.0.presence.interrupted();
                     self.0.topics.interrupted();
                     self.0.lease.doubt();
@@ -445,6 +457,29 @@ impl Hub {
         self.0.engine.nodes().await
     }
 
+    /// What happened of late, as this node saw it, the newest first.
+    pub fn last_incidents(&self) -> Vec<Incident> {
+        self.0.incidents.last()
+    }
+
+    /// What is kept about the updates of `user`, and whether the account was deleted.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
+        self.0.engine.stored(user).await
+    }
+
+    /// The node's name.
+    pub fn node_id(&self) -> String {
+        self.0.engine.incarnation().node_id().to_owned()
+    }
+
+    /// How long a node counts as alive after its last sign of life.
+    pub fn lease_length(&self) -> Duration {
+        self.0.lease.length()
+    }
+
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
     pub async fn readiness(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
@@ -513,6 +548,7 @@ impl Hub {
         self.0.metrics.online_users.set(count(self.online_count()));
         self.0.metrics.topics.set(count(self.0.topics.len()));
         self.0.metrics.users.set(count(self.0.topics.users()));
+        self.0.metrics.watchers.set(count(self.0.topics.watchers()));
     }
 
     fn node_info(&self, incarnation: &Incarnation) -> NodeInfo {
@@ -554,6 +590,14 @@ impl Hub {
         &self.0.questions
     }
 
+    fn surveys(&self) -> &Surveys {
+        &self.0.surveys
+    }
+
+    fn incidents(&self) -> &Incidents {
+        &self.0.incidents
+    }
+
     fn topics(&self) -> &Arc<Topics> {
         &self.0.topics
     }
@@ -570,12 +614,12 @@ impl Hub {
         self.0.allowances.load()
     }
 
-    fn count_connection(&self, user: Option<UserId>, change: i64) {
+    fn count_connection(&self, user: Option<UserId>, transport: Transport, change: i64) {
         let kind = match user {
             Some(_) => ConnectionKind::User,
             None => ConnectionKind::Guest,
         };
-        self.0.metrics.count_connection(kind, change);
+        self.0.metrics.count_connection(kind, transport, change);
     }
 }
 

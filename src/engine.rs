@@ -356,13 +356,36 @@ pub enum Message {
         /// What was sent with it.
         nonce: u64,
     },
-    /// Somebody asks which connections this node holds; see [`Engine::answer`].
-    Asked {
-        /// Where the answer is expected.
-        reply: String,
+    /// Somebody asks this node something.
+    Asked(Question),
+    /// A node answers a survey of this one; see [`Engine::ask_watchers`].
+    Watchers {
+        /// The survey's number.
+        survey: u64,
+        /// How many of that node's connections watch whom it is about.
+        watchers: u64,
     },
     /// Messages may have been missed: whatever was built from them is to be built anew.
     Interrupted,
+}
+
+/// What a node is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Which connections it holds; see [`Engine::answer`].
+    Connections {
+        /// Where the answer is expected.
+        reply: String,
+    },
+    /// How many of its connections watch a user; see [`Engine::tell_watchers`].
+    Watchers {
+        /// Whom.
+        user: UserId,
+        /// The incarnation that asks.
+        asker: String,
+        /// The number of the asker's survey.
+        survey: u64,
+    },
 }
 
 /// One registered connection, as the engine keeps it.
@@ -597,7 +620,24 @@ impl Engine {
         either!(self.owed(partition))
     }
 
-    /// Answers a question under `reply`: these are the connections that the node holds; see [`Message::Asked`].
+    /// Asks every node that listens to the topic of `user` how many of its connections watch the user; see
+    /// [`Message::Watchers`]. Returns how many those are.
+    pub async fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
+        either!(self.ask_watchers(user, survey))
+    }
+
+    /// Answers the survey of `asker`.
+    pub async fn tell_watchers(
+        &self,
+        asker: &str,
+        survey: u64,
+        watchers: u64,
+    ) -> Result<(), EngineError> {
+        either!(self.tell_watchers(asker, survey, watchers))
+    }
+
+    /// Answers a question under `reply`: these are the connections that the node holds; see
+    /// [`Question::Connections`].
     pub async fn answer(
         &self,
         reply: &str,
@@ -616,6 +656,12 @@ impl Engine {
     /// Gives the lease back: the node is no longer alive.
     pub async fn resign(&self) -> Result<(), EngineError> {
         either!(self.resign())
+    }
+
+    /// The incarnations that have a lease, and when it ends, in ms on the engine's clock; also where it is over and
+    /// nobody has taken it away yet.
+    pub async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
+        either!(self.leases())
     }
 
     /// Every node whose lease is not over.

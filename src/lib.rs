@@ -27,7 +27,7 @@
 //! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
 //! | `app/reload.rs` | takes over keys and limits while the node runs |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
-//! | `telemetry.rs`, `telemetry/` | logs; every metric's name |
+//! | `telemetry.rs`, `telemetry/` | logs; every metric's name, and what metrics are told apart by |
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
 //! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
@@ -48,6 +48,8 @@
 //! | `transport/http/` | routes, one file for each subject |
 //! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
 //! | `transport/http/headers.rs` | what every answer says to browsers |
+//! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
+//! | `transport/http/measure.rs` | counts requests by route |
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
 //! | `domain/topic.rs` | who cares about whom on this node; which topics it listens to; what was last delivered |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
@@ -57,7 +59,8 @@
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
-//! | `domain/doctor.rs` | answers the doctor: which connections this node holds |
+//! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
+//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; what happened of late, as this node saw it |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |

@@ -1,5 +1,6 @@
 //! How the hub tells about itself: logs and metrics.
 
+mod labels;
 mod metrics;
 
 use std::fmt;
@@ -15,7 +16,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::TryInitError;
 
-pub use self::metrics::{ClosedBecause, ConnectionKind, Metrics};
+pub use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
+pub use self::metrics::Metrics;
+
+/// How often something happened.
+pub type Counter = prometheus_client::metrics::counter::Counter;
+
+/// Times that something took, in seconds.
+pub type Times = prometheus_client::metrics::histogram::Histogram;
 use crate::settings::{LogFormat, LogSettings};
 
 /// Dependencies that tell more than anybody wants to know, unless the level names them.

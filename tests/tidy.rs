@@ -1,5 +1,6 @@
 //! What no compiler checks: that documentation names what exists, that Lua headers are true, that
-//! imports go down only, that the files under `config/` fit the code. Reads files, starts nothing.
+//! imports go down only, that the files under `config/` fit the code, that what watches a hub asks for what it tells. Reads
+//! files, starts nothing.
 
 // The root of a test program looks for its modules beside it; these are in a folder of their own.
 #[path = "tidy/deployment.rs"]
@@ -10,6 +11,10 @@ mod documentation;
 mod lua;
 #[path = "tidy/markdown.rs"]
 mod markdown;
+#[path = "tidy/metrics.rs"]
+mod metrics;
+#[path = "tidy/monitoring.rs"]
+mod monitoring;
 #[path = "tidy/rust.rs"]
 mod rust;
 #[path = "tidy/sources.rs"]

@@ -6,6 +6,7 @@ use super::Hub;
 use super::token::Identity;
 use crate::engine::{EngineError, Registration};
 use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::Transport;
 
 /// Why a connection is not admitted.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +41,13 @@ pub struct Connection {
     hub: Hub,
     id: ConnectionId,
     user: Option<UserId>,
+    transport: Transport,
     watched: HashSet<UserId>,
 }
 
 impl Hub {
-    /// Admits a connection of whoever a valid token speaks for, or of a guest. On return the user is counted, and
+    /// Admits a connection of whoever a valid token speaks for, or of a guest, over a session that began with
+    /// `transport`. On return the user is counted, and
     /// updates about the user reach the connection.
     ///
     /// # Errors
@@ -54,16 +57,18 @@ impl Hub {
         &self,
         id: ConnectionId,
         identity: Option<Identity>,
+        transport: Transport,
     ) -> Result<Connection, Refused> {
         if let Some(identity) = &identity {
             self.admit(id, identity).await?;
         }
         let user = identity.map(|identity| identity.user);
-        self.count_connection(user, 1);
+        self.count_connection(user, transport, 1);
         Ok(Connection {
             hub: self.clone(),
             id,
             user,
+            transport,
             watched: HashSet::new(),
         })
     }
@@ -160,7 +165,7 @@ impl Connection {
         for target in &self.watched {
             self.hub.topics().unwatch(*target, self.id);
         }
-        self.hub.count_connection(self.user, -1);
+        self.hub.count_connection(self.user, self.transport, -1);
         if let Some(user) = self.user {
             self.hub.topics().leave(user, self.id);
             self.hub.presence().release(user, self.id);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Hub;
+use super::incidents::Happening;
+use super::{Hub, count};
 use crate::engine::EngineError;
 use crate::ids::Incarnation;
 
@@ -162,6 +163,7 @@ impl Hub {
                 return Ok(());
             }
             self.metrics().lease_losses.inc();
+            self.incidents().note(Happening::LeaseLost);
             *register_again = true;
             dead = Some(self.start_over().await?);
         }
@@ -172,6 +174,18 @@ impl Hub {
         if let Some(dead) = dead {
             self.reap_everywhere(dead.as_str()).await?;
         }
+        if let Err(error) = self.look_around().await {
+            // The lease is renewed all the same.
+            tracing::debug!(%error, "could not look which nodes are alive");
+        }
+        Ok(())
+    }
+
+    /// Notes which nodes are alive.
+    async fn look_around(&self) -> Result<(), EngineError> {
+        let leases = self.engine().leases().await?;
+        self.metrics().nodes.set(count(leases.len()));
+        self.incidents().note_leases(leases, self.lease().length());
         Ok(())
     }
 
@@ -239,6 +253,8 @@ impl Hub {
     async fn reap_dead(&self, until_ms: u64) -> Result<(), EngineError> {
         for incarnation in self.engine().bury(until_ms).await? {
             tracing::info!(%incarnation, "the lease of a node is over");
+            self.metrics().reaped_nodes.inc();
+            self.incidents().note(Happening::NodeReaped { incarnation });
         }
         for partition in 0..self.engine().partitions() {
             for incarnation in self.engine().dead(partition).await? {
@@ -275,6 +291,10 @@ impl Hub {
         }
         if released > 0 {
             tracing::info!(incarnation, released, "released what a dead node owed");
+            self.incidents().note(Happening::ConnectionsReaped {
+                incarnation: incarnation.to_owned(),
+                connections: released,
+            });
         }
         Ok(())
     }

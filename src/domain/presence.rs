@@ -8,6 +8,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::Notify;
 
 use super::delivery::{Deliveries, Delivery, StatusChange};
+use super::incidents::{Happening, Incidents};
 use super::matchmaking::Matchmaking;
 use super::replica::{Applied, Change, Replica};
 use super::token::Identity;
@@ -67,6 +68,7 @@ pub(crate) struct Presence {
     matchmaking: Arc<Matchmaking>,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
+    incidents: Arc<Incidents>,
     options: PresenceOptions,
     replica: Mutex<Replica>,
     snapshot_needed: Notify,
@@ -83,6 +85,7 @@ impl Presence {
         matchmaking: Arc<Matchmaking>,
         deliveries: Deliveries,
         metrics: Arc<Metrics>,
+        incidents: Arc<Incidents>,
         options: PresenceOptions,
     ) -> Self {
         let replica = Replica::new(engine.partitions());
@@ -92,6 +95,7 @@ impl Presence {
             matchmaking,
             deliveries,
             metrics,
+            incidents,
             options,
             replica: Mutex::new(replica),
             snapshot_needed: Notify::new(),
@@ -290,10 +294,14 @@ impl Presence {
         let place = self.deliveries.place().await;
         let mut replica = self.replica();
         match replica.apply(partition, transition) {
-            Applied::Changed(change) => place.put(self.tell(change)),
+            Applied::Changed(change) => {
+                self.count(&change);
+                place.put(self.tell(change));
+            }
             Applied::Waiting => {}
             Applied::Gap => {
                 self.metrics.presence_gaps.inc();
+                self.incidents.note(Happening::PresenceGap { partition });
                 self.snapshot_needed.notify_one();
             }
         }
@@ -303,6 +311,12 @@ impl Presence {
     pub(crate) fn interrupted(&self) {
         self.replica().expect_snapshots();
         self.snapshot_needed.notify_one();
+    }
+
+    /// Who was there before this node looked did not come just now, so snapshots are not counted.
+    fn count(&self, change: &Change) {
+        let (online, offline) = (change.online.len(), change.offline.len());
+        self.metrics.count_transitions(online, offline);
     }
 
     fn tell(&self, change: Change) -> Delivery {
@@ -397,6 +411,7 @@ impl Presence {
         let place = self.deliveries.place().await;
         let mut replica = self.replica();
         let change = replica.settle();
+        self.count(&change);
         tracing::info!(
             count = change.offline.len(),
             "users did not come back after an interruption"

@@ -48,6 +48,8 @@ struct Table {
     topics: HashMap<UserId, Topic>,
     /// Topics of users who have a connection of their own here.
     users: usize,
+    /// Watchers of all topics together.
+    watchers: usize,
     /// Topics whose subscription may be out of line.
     changed: HashSet<UserId>,
     /// How often messages may have been missed. Whatever was found out before the last time is void.
@@ -142,6 +144,11 @@ impl Topics {
         self.table().users
     }
 
+    /// How many connections watch somebody, once for each whom they watch.
+    pub(crate) fn watchers(&self) -> usize {
+        self.table().watchers
+    }
+
     /// The connections that watch `user`.
     pub(crate) fn watchers_of(&self, user: UserId) -> Watchers {
         self.table()
@@ -213,9 +220,11 @@ impl Topics {
         let Some(topic) = table.topics.get_mut(&user) else {
             return;
         };
-        let was_here = !topic.own.is_empty();
+        let (was_here, watched_by) = (!topic.own.is_empty(), topic.watching.len());
         edit(topic);
         let (is_here, is_wanted) = (!topic.own.is_empty(), topic.is_wanted());
+        let watched_by_now = topic.watching.len();
+        table.watchers = table.watchers + watched_by_now - watched_by;
         table.users = table.users + usize::from(is_here) - usize::from(was_here);
         if !is_wanted {
             table.changed.insert(user);
@@ -682,12 +691,14 @@ impl Hold {
         let place = self.topics.deliveries.place().await;
         let mut table = self.topics.table();
         // The hold keeps the topic in the table.
+        let enters = !watches_already && viewer != Some(self.user);
+        table.watchers += usize::from(enters);
         let topic = table.topics.entry(self.user).or_default();
         // A friendship may have ended while nobody could tell.
         let certain = !self.topics.accounts.are_away();
         let friends = topic.friends.as_ref().filter(|_| certain);
         let view = view_of(self.user, viewer, friends);
-        if !watches_already && viewer != Some(self.user) {
+        if enters {
             topic.watching.enter(connection, viewer, view);
         }
         place.put(Delivery::Watching {

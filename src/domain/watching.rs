@@ -25,6 +25,11 @@ impl Watching {
         self.watchers.friends.is_empty() && self.watchers.strangers.is_empty()
     }
 
+    /// How many connections watch.
+    pub(super) fn len(&self) -> usize {
+        self.watchers.friends.len() + self.watchers.strangers.len()
+    }
+
     /// Whether anybody watches whose view can change.
     pub(super) fn has_viewers(&self) -> bool {
         !self.viewers.is_empty()

@@ -15,8 +15,8 @@ use tokio::sync::{broadcast, mpsc};
 use self::matchmaking::Matchmaking;
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo,
-    Position, Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored,
-    TopicMessage, Transition, Update, Views,
+    Position, Published, Question, Reaped, RegisteredConnection, Registration, Revoked, Standing,
+    Stored, TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
 use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
@@ -426,6 +426,30 @@ impl Memory {
         Ok(self.tell_topic(&state, user, TopicMessage::AccountDeleted))
     }
 
+    pub(super) fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
+        let state = self.state();
+        if !state.topics.contains(&user) {
+            return Ok(0);
+        }
+        let asker = self.incarnation.to_string();
+        self.tell(Message::Asked(Question::Watchers {
+            user,
+            asker,
+            survey,
+        }));
+        Ok(1)
+    }
+
+    pub(super) fn tell_watchers(
+        &self,
+        _asker: &str,
+        survey: u64,
+        watchers: u64,
+    ) -> Result<(), EngineError> {
+        self.tell(Message::Watchers { survey, watchers });
+        Ok(())
+    }
+
     pub(super) fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         self.tell(Message::Canary { nonce });
         Ok(())
@@ -501,6 +525,12 @@ impl Memory {
     pub(super) fn resign(&self) -> Result<(), EngineError> {
         self.state().node = None;
         Ok(())
+    }
+
+    pub(super) fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
+        let state = self.state();
+        let lease = |node: &LiveNode| (node.info.incarnation.clone(), node.lease_ends_at_ms);
+        Ok(state.node.iter().map(lease).collect())
     }
 
     pub(super) fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {

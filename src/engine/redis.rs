@@ -36,6 +36,7 @@ use super::{
     Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
+use crate::telemetry::Metrics;
 
 /// Version of the keys' layout. A node that finds another one refuses to start.
 const LAYOUT: u64 = 1;
@@ -91,17 +92,19 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Connects, checks the data's layout, and returns the engine with its stream of messages.
+    /// Connects, checks the data's layout, and returns the engine with its stream of messages. How long scripts take is
+    /// noted in `metrics`.
     ///
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(
         incarnation: Incarnation,
         options: &Options,
+        metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
         let commands = connect(options).await?;
         let subscriptions = connect(options).await?;
-        let (redis, messages) = Self::on(commands, subscriptions, incarnation, options);
+        let (redis, messages) = Self::on(commands, subscriptions, incarnation, options, metrics);
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
     }
@@ -111,6 +114,7 @@ impl Redis {
         subscriptions: Client,
         incarnation: Incarnation,
         options: &Options,
+        metrics: &Metrics,
     ) -> (Self, Messages) {
         let keys = Keys::new(&options.prefix, options.partitions);
         let (bus, messages) = Bus::start(subscriptions, keys.clone());
@@ -118,7 +122,7 @@ impl Redis {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
             keys,
-            scripts: Scripts::new(),
+            scripts: Scripts::new(metrics),
             commands,
             bus,
             profile_ttl_ms: options.profile_ttl.as_millis(),
@@ -135,7 +139,8 @@ impl Redis {
         let commands = connect(options).await?;
         // Nothing is subscribed, so one connection does.
         let nobody = Incarnation::new(&random_name());
-        let (redis, _messages) = Self::on(commands.clone(), commands, nobody, options);
+        let metrics = Metrics::new();
+        let (redis, _messages) = Self::on(commands.clone(), commands, nobody, options, &metrics);
         let recorded = redis
             .recorded_layout()
             .await
@@ -576,6 +581,26 @@ impl Redis {
             .map_err(unavailable)
     }
 
+    pub(super) async fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
+        let question = bus::watchers_question(self.incarnation().as_str(), survey);
+        let topic = self.keys.topic(user);
+        let listening = self.commands.spublish(topic, question).await;
+        listening.map_err(unavailable)
+    }
+
+    pub(super) async fn tell_watchers(
+        &self,
+        asker: &str,
+        survey: u64,
+        watchers: u64,
+    ) -> Result<(), EngineError> {
+        let answer = bus::watchers_answer(survey, watchers);
+        self.commands
+            .spublish(self.keys.node(asker), answer)
+            .await
+            .map_err(unavailable)
+    }
+
     pub(super) async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
         // Recorded again where Redis has lost its data; another node's record stays.
@@ -654,17 +679,13 @@ impl Redis {
             .await
             .map_err(unavailable)?;
         // Asked for after, so that a node that began meanwhile is seen with its lease.
-        let leases: Vec<String> = self
-            .commands
-            .zrange(self.keys.leases(), 0, -1, None, false, None, false)
-            .await
-            .map_err(unavailable)?;
-        let own = self.incarnation().to_string();
-        if !leases.contains(&own) {
+        let leases = self.leases().await?;
+        let has_lease = |incarnation: &str| leases.iter().any(|(name, _)| name == incarnation);
+        if !has_lease(self.incarnation().as_str()) {
             // So is everybody else's, perhaps: the list may be lost.
             return Ok(Vec::new());
         }
-        owing.retain(|incarnation| !leases.contains(incarnation));
+        owing.retain(|incarnation| !has_lease(incarnation));
         Ok(owing)
     }
 
@@ -736,12 +757,18 @@ impl Redis {
             .map_err(unavailable)
     }
 
-    pub(super) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+    pub(super) async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
         let leases: Vec<(String, f64)> = self
             .commands
             .zrange(self.keys.leases(), 0, -1, None, false, None, true)
             .await
             .map_err(unavailable)?;
+        let whole = |(incarnation, ends_ms)| (incarnation, ends_ms as u64);
+        Ok(leases.into_iter().map(whole).collect())
+    }
+
+    pub(super) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        let leases = self.leases().await?;
         let told = leases.iter().map(|(incarnation, _)| {
             let key = self.keys.node(incarnation);
             async move {
@@ -756,7 +783,7 @@ impl Redis {
             if let Some(info) = node_info(&fields.map_err(unavailable)?) {
                 nodes.push(LiveNode {
                     info,
-                    lease_ends_at_ms: *ends_at as u64,
+                    lease_ends_at_ms: *ends_at,
                 });
             }
         }

@@ -1,98 +1,74 @@
 //! Every metric of the hub, by the name under which `/metrics` shows it.
+//!
+//! Whatever is counted for every event or connection has a handle of its own here: no labels are looked up on the way.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
 
-/// Whether a connection belongs to an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConnectionKind {
-    /// No account.
-    Guest,
-    /// Signed in.
-    User,
-}
+use super::labels::{
+    AnswerLabels, ClosedBecause, ClosedLabels, CodeLabels, ConnectionKind, ConnectionLabels,
+    EndedBecause, EndedLabels, RouteLabels, ScriptLabels, Status, StatusLabels, Transport,
+};
 
-impl EncodeLabelValue for ConnectionKind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = match self {
-            Self::Guest => "guest",
-            Self::User => "user",
-        };
-        EncodeLabelValue::encode(&name, encoder)
-    }
-}
+/// Upper bounds for what waits for Redis or answers over HTTP, in seconds: from a tenth of a millisecond to the time
+/// after which callers have given up.
+const WAITING: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ConnectionLabels {
-    kind: ConnectionKind,
-}
+/// Upper bounds for what waits for nothing, in seconds: one recipient takes microseconds, ten thousand take tens of
+/// milliseconds.
+const WORKING: [f64; 14] = [
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+    0.1, 0.25,
+];
 
-/// Why the hub closed a TCP connection, or the session over it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClosedBecause {
-    /// There were as many as allowed.
-    Full,
-    /// It asked for nothing in time.
-    Handshake,
-    /// It sent more bytes than it may.
-    InboundRate,
-    /// It did not read what was written.
-    Stalled,
-    /// It carried no connection any more.
-    Idle,
-}
+/// A method that nobody knows.
+const OTHER_METHOD: &str = "other";
 
-impl ClosedBecause {
-    const ALL: [Self; 5] = [
-        Self::Full,
-        Self::Handshake,
-        Self::InboundRate,
-        Self::Stalled,
-        Self::Idle,
-    ];
+/// Methods that are told apart.
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
-    /// The word for it in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Handshake => "handshake",
-            Self::InboundRate => "inbound_rate",
-            Self::Stalled => "stalled",
-            Self::Idle => "idle",
-        }
-    }
-}
-
-impl EncodeLabelValue for ClosedBecause {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClosedLabels {
-    reason: ClosedBecause,
-}
+/// A family of times, which knows how to make one more.
+type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
-    connections: Family<ConnectionLabels, Gauge>,
-    accepted: Family<ConnectionLabels, Counter>,
-    closed: Family<ClosedLabels, Counter>,
+    open: [[Gauge; 2]; 2],
+    accepted: [[Counter; 2]; 2],
+    ended: [Counter; 5],
+    closed: [Counter; 5],
+    kicked: Family<CodeLabels, Counter>,
+    came_online: Counter,
+    went_offline: Counter,
+    redis_times: Times<ScriptLabels>,
+    http_times: Times<RouteLabels>,
+    http_answers: Family<AnswerLabels, Counter>,
     /// Connections that were not admitted.
     pub refused: Counter,
+    /// Sessions that began with polling and moved to a WebSocket.
+    pub upgrades: Counter,
+    /// Most connections that the node takes by its settings.
+    pub connections_limit: Gauge,
     /// Users with a connection on this node.
     pub users: Gauge,
     /// Users online on all nodes, as this node sees it.
     pub online_users: Gauge,
+    /// Nodes that are alive, as this node sees it.
+    pub nodes: Gauge,
     /// Topics this node listens to.
     pub topics: Gauge,
+    /// Connections of this node that watch a profile, once for each.
+    pub watchers: Gauge,
     /// Messages received on users' topics.
     pub topic_messages: Counter,
     /// Messages received on the presence channels.
@@ -107,14 +83,22 @@ pub struct Metrics {
     pub missed_messages: Counter,
     /// Times at which this node's lease was gone.
     pub lease_losses: Counter,
+    /// Nodes whose lease was over, as found by this one.
+    pub reaped_nodes: Counter,
     /// Connections of dead nodes released by this one.
     pub reaped_connections: Counter,
     /// How long the last canary took to come back, in seconds.
     pub canary_lag_seconds: Gauge<f64, AtomicU64>,
+    /// Calls of scripts that Redis did not carry out, or whose answer was lost.
+    pub redis_errors: Counter,
     /// Events written to connections of this node.
     pub deliveries: Counter,
     /// Updates that were skipped for a newer one, where writing fell behind.
     pub conflated: Counter,
+    /// What was still to be written to connections that did not keep up.
+    pub dropped: Counter,
+    /// How long it takes to write one thing to all connections of this node that it is for, in seconds.
+    pub fan_out: Histogram,
     /// Users put in the queue by this node.
     pub matchmaking_joins: Counter,
     /// Matches made by this node.
@@ -136,157 +120,206 @@ pub struct Metrics {
 impl Metrics {
     /// Registers every metric, at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("vigie");
-        let connections = Family::<ConnectionLabels, Gauge>::default();
-        registry.register("connections", "Open connections", connections.clone());
-        let accepted = Family::<ConnectionLabels, Counter>::default();
-        registry.register(
-            "connections_accepted",
-            "Connections admitted",
-            accepted.clone(),
-        );
-        let closed = Family::<ClosedLabels, Counter>::default();
-        registry.register(
+        let mut new = Registering(Registry::with_prefix("vigie"));
+        let connections: Family<ConnectionLabels, Gauge> =
+            new.metric("connections", "Open connections");
+        let accepted: Family<ConnectionLabels, Counter> =
+            new.metric("connections_accepted", "Connections admitted");
+        let ended: Family<EndedLabels, Counter> =
+            new.metric("connections_closed", "Connections that ended");
+        let closed: Family<ClosedLabels, Counter> = new.metric(
             "transports_closed",
             "TCP connections and sessions that the hub closed",
-            closed.clone(),
         );
-        let mut counter = |name, help| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let refused = counter("connections_refused", "Connections not admitted");
-        let topic_messages = counter("topic_messages", "Messages received on users' topics");
-        let presence_messages = counter(
-            "presence_messages",
-            "Messages received on the presence channels",
+        let transitions: Family<StatusLabels, Counter> = new.metric(
+            "transitions",
+            "Users who went online or offline on all nodes, as this node sees it",
         );
-        let presence_gaps = counter("presence_gaps", "Gaps found in the numbers of transitions");
-        let interruptions = counter(
-            "interruptions",
-            "Times at which messages may have been missed",
-        );
-        let snapshots = counter(
-            "presence_snapshots",
-            "Snapshots of who is online that were read",
-        );
-        let missed_messages = counter(
-            "missed_messages",
-            "Messages that were missed and delivered late",
-        );
-        let lease_losses = counter("lease_losses", "Times at which this node's lease was gone");
-        let reaped_connections = counter(
-            "reaped_connections",
-            "Connections of dead nodes released by this one",
-        );
-        let deliveries = counter("deliveries", "Events written to connections of this node");
-        let conflated = counter(
-            "conflated",
-            "Updates that were out of date before they were told here",
-        );
-        let matchmaking_joins = counter(
-            "matchmaking_joins",
-            "Users put in the queue of matchmaking by this node",
-        );
-        let matches_made = counter("matchmaking_matches", "Matches made by this node");
-        let matchmaking_requeued = counter(
-            "matchmaking_requeued",
-            "Users sent back to the front of the queue, because their opponent was gone",
-        );
-        let match_timeouts = counter(
-            "matchmaking_timeouts",
-            "Users told by this node that no opponent was found in time",
-        );
-        let overflows = counter(
-            "connections_overflowed",
-            "Connections closed because they did not keep up",
-        );
-        let client_events = counter("client_events", "Events received from clients");
-        let refused_events = counter(
-            "client_events_refused",
-            "Events from clients that were refused",
-        );
-        let mut gauge = |name, help| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let users = gauge("users", "Users with a connection on this node");
-        let online_users = gauge(
-            "online_users",
-            "Users online on all nodes, as this node sees it",
-        );
-        let matchmaking_queue = gauge(
-            "matchmaking_queue",
-            "Users who wait for an opponent on all nodes, when this node looked last",
-        );
-        let topics = gauge("topics", "Topics this node listens to");
-        let canary_lag_seconds = Gauge::default();
-        registry.register(
-            "canary_lag_seconds",
-            "How long the last canary took to come back",
-            canary_lag_seconds.clone(),
-        );
-        for kind in [ConnectionKind::Guest, ConnectionKind::User] {
-            // Looking one up is what makes it show.
-            drop(connections.get_or_create(&ConnectionLabels { kind }));
-            drop(accepted.get_or_create(&ConnectionLabels { kind }));
-        }
-        for reason in ClosedBecause::ALL {
-            drop(closed.get_or_create(&ClosedLabels { reason }));
-        }
+        let transitions_to = |status| transitions.get_or_create_owned(&StatusLabels { status });
         Self {
-            registry,
-            connections,
-            accepted,
-            closed,
-            refused,
-            users,
-            online_users,
-            topics,
-            topic_messages,
-            presence_messages,
-            presence_gaps,
-            interruptions,
-            snapshots,
-            missed_messages,
-            lease_losses,
-            reaped_connections,
-            canary_lag_seconds,
-            deliveries,
-            conflated,
-            matchmaking_joins,
-            matches_made,
-            matchmaking_requeued,
-            match_timeouts,
-            matchmaking_queue,
-            overflows,
-            client_events,
-            refused_events,
+            open: of_each_connection(&connections),
+            accepted: of_each_connection(&accepted),
+            ended: EndedBecause::ALL
+                .map(|reason| ended.get_or_create_owned(&EndedLabels { reason })),
+            closed: ClosedBecause::ALL
+                .map(|reason| closed.get_or_create_owned(&ClosedLabels { reason })),
+            kicked: new.metric(
+                "connections_kicked",
+                "Connections that were told why they are closed",
+            ),
+            came_online: transitions_to(Status::Online),
+            went_offline: transitions_to(Status::Offline),
+            redis_times: new.times(
+                "redis_script_duration_seconds",
+                "How long a script took, from the call to the answer of Redis",
+                || Histogram::new(WAITING),
+            ),
+            http_times: new.times(
+                "http_request_duration_seconds",
+                "How long a request over HTTP took, from its head to the head of the answer",
+                || Histogram::new(WAITING),
+            ),
+            http_answers: new.metric("http_requests", "Requests over HTTP that were answered"),
+            refused: new.metric("connections_refused", "Connections not admitted"),
+            upgrades: new.metric(
+                "transport_upgrades",
+                "Sessions that began with polling and moved to a WebSocket",
+            ),
+            connections_limit: new.metric(
+                "connections_limit",
+                "Most connections that the node takes by its settings",
+            ),
+            users: new.metric("users", "Users with a connection on this node"),
+            online_users: new.metric(
+                "online_users",
+                "Users online on all nodes, as this node sees it",
+            ),
+            nodes: new.metric("nodes", "Nodes that are alive, as this node sees it"),
+            topics: new.metric("topics", "Topics this node listens to"),
+            watchers: new.metric(
+                "watchers",
+                "Connections of this node that watch a profile, once for each profile",
+            ),
+            topic_messages: new.metric("topic_messages", "Messages received on users' topics"),
+            presence_messages: new.metric(
+                "presence_messages",
+                "Messages received on the presence channels",
+            ),
+            presence_gaps: new.metric("presence_gaps", "Gaps found in the numbers of transitions"),
+            interruptions: new.metric(
+                "interruptions",
+                "Times at which messages may have been missed",
+            ),
+            snapshots: new.metric(
+                "presence_snapshots",
+                "Snapshots of who is online that were read",
+            ),
+            missed_messages: new.metric(
+                "missed_messages",
+                "Messages that were missed and delivered late",
+            ),
+            lease_losses: new.metric("lease_losses", "Times at which this node's lease was gone"),
+            reaped_nodes: new.metric(
+                "reaped_nodes",
+                "Nodes whose lease was over, as found by this one",
+            ),
+            reaped_connections: new.metric(
+                "reaped_connections",
+                "Connections of dead nodes released by this one",
+            ),
+            canary_lag_seconds: new.metric(
+                "canary_lag_seconds",
+                "How long the last canary took to come back",
+            ),
+            redis_errors: new.metric(
+                "redis_script_errors",
+                "Calls of scripts that Redis did not carry out, or whose answer was lost",
+            ),
+            deliveries: new.metric("deliveries", "Events written to connections of this node"),
+            conflated: new.metric(
+                "conflated",
+                "Updates that were out of date before they were told here",
+            ),
+            dropped: new.metric(
+                "deliveries_dropped",
+                "What was still to be written to connections that did not keep up",
+            ),
+            fan_out: new.register(
+                "fan_out_duration_seconds",
+                "How long it takes to write one thing to all connections of this node that it is for",
+                Histogram::new(WORKING),
+            ),
+            matchmaking_joins: new.metric(
+                "matchmaking_joins",
+                "Users put in the queue of matchmaking by this node",
+            ),
+            matches_made: new.metric("matchmaking_matches", "Matches made by this node"),
+            matchmaking_requeued: new.metric(
+                "matchmaking_requeued",
+                "Users sent back to the front of the queue, because their opponent was gone",
+            ),
+            match_timeouts: new.metric(
+                "matchmaking_timeouts",
+                "Users told by this node that no opponent was found in time",
+            ),
+            matchmaking_queue: new.metric(
+                "matchmaking_queue",
+                "Users who wait for an opponent on all nodes, when this node looked last",
+            ),
+            overflows: new.metric(
+                "connections_overflowed",
+                "Connections closed because they did not keep up",
+            ),
+            client_events: new.metric("client_events", "Events received from clients"),
+            refused_events: new.metric(
+                "client_events_refused",
+                "Events from clients that were refused",
+            ),
+            registry: new.0,
         }
     }
 
     /// Counts a connection that was opened (`1`) or closed (`-1`).
-    pub fn count_connection(&self, kind: ConnectionKind, change: i64) {
-        let labels = ConnectionLabels { kind };
-        self.connections.get_or_create(&labels).inc_by(change);
+    pub fn count_connection(&self, kind: ConnectionKind, transport: Transport, change: i64) {
+        let (kind, transport) = (kind as usize, transport as usize);
+        self.open[kind][transport].inc_by(change);
         if change > 0 {
-            self.accepted.get_or_create(&labels).inc();
+            self.accepted[kind][transport].inc();
         }
+    }
+
+    /// Counts a connection that ended.
+    pub fn count_ended(&self, reason: EndedBecause) {
+        self.ended[reason as usize].inc();
     }
 
     /// Counts a TCP connection, or a session, that the hub closed.
     pub fn count_closed(&self, reason: ClosedBecause) {
-        self.closed.get_or_create(&ClosedLabels { reason }).inc();
+        self.closed[reason as usize].inc();
+    }
+
+    /// Counts a connection that was told why it is closed; `code` is one of the few that clients know.
+    pub fn count_kicked(&self, code: &'static str) {
+        self.kicked.get_or_create(&CodeLabels { code }).inc();
+    }
+
+    /// Counts users who went online or offline.
+    pub fn count_transitions(&self, online: usize, offline: usize) {
+        self.came_online.inc_by(online as u64);
+        self.went_offline.inc_by(offline as u64);
+    }
+
+    /// Users who went online or offline so far.
+    pub fn transitions(&self) -> u64 {
+        self.came_online.get() + self.went_offline.get()
+    }
+
+    /// Where the times of a script go.
+    pub fn script_times(&self, script: &'static str) -> Histogram {
+        self.redis_times
+            .get_or_create_owned(&ScriptLabels { script })
+    }
+
+    /// Counts a request that was answered. `route` is its template, never the path as it was asked for.
+    pub fn count_request(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let method = METHODS.into_iter().find(|known| *known == method);
+        let method = method.unwrap_or(OTHER_METHOD);
+        let route = route.to_owned();
+        let labels = RouteLabels { method, route };
+        self.http_times
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+        let answer = AnswerLabels {
+            method,
+            route: labels.route,
+            status,
+        };
+        self.http_answers.get_or_create(&answer).inc();
     }
 
     /// Open connections of one kind.
     pub fn connections(&self, kind: ConnectionKind) -> u64 {
-        let open = self
-            .connections
-            .get_or_create(&ConnectionLabels { kind })
-            .get();
+        let open: i64 = self.open[kind as usize].iter().map(Gauge::get).sum();
         u64::try_from(open).unwrap_or(0)
     }
 
@@ -294,7 +327,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written as text, which no metric of ours does.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -304,5 +337,82 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A registry that hands out what it registers.
+struct Registering(Registry);
+
+impl Registering {
+    fn metric<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
+        self.register(name, help, M::default())
+    }
+
+    fn times<L>(&mut self, name: &str, help: &str, one: fn() -> Histogram) -> Times<L>
+    where
+        L: Clone + std::hash::Hash + Eq + EncodeLabelSet + Send + Sync + fmt::Debug + 'static,
+    {
+        self.register(name, help, Family::new_with_constructor(one))
+    }
+
+    fn register<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+}
+
+/// A handle for each kind of connection on each transport, in the order of their declarations.
+fn of_each_connection<M: Clone + Default>(family: &Family<ConnectionLabels, M>) -> [[M; 2]; 2] {
+    ConnectionKind::ALL.map(|kind| {
+        Transport::ALL
+            .map(|transport| family.get_or_create_owned(&ConnectionLabels { kind, transport }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_label_has_a_handle_of_its_own() {
+        let metrics = Metrics::new();
+        for (count, kind) in (1..).zip(ConnectionKind::ALL) {
+            for transport in Transport::ALL {
+                metrics.count_connection(kind, transport, count);
+            }
+        }
+        for (ended, closed) in EndedBecause::ALL.into_iter().zip(ClosedBecause::ALL) {
+            metrics.count_ended(ended);
+            metrics.count_closed(closed);
+        }
+        metrics.count_closed(ClosedBecause::Idle);
+        let page = metrics.encode().expect("metrics are text");
+        for line in [
+            r#"vigie_connections{kind="guest",transport="websocket"} 1"#,
+            r#"vigie_connections{kind="user",transport="polling"} 2"#,
+            r#"vigie_connections_closed_total{reason="error"} 1"#,
+            r#"vigie_transports_closed_total{reason="full"} 1"#,
+            r#"vigie_transports_closed_total{reason="idle"} 2"#,
+        ] {
+            assert!(page.lines().any(|told| told == line), "no {line} in {page}");
+        }
+        assert_eq!(metrics.connections(ConnectionKind::User), 4);
+    }
+
+    #[test]
+    fn methods_that_nobody_knows_are_one() {
+        let metrics = Metrics::new();
+        for method in ["GET", "X", "Y", "get"] {
+            metrics.count_request(method, "/metrics", 200, Duration::from_millis(1));
+        }
+        let page = metrics.encode().expect("metrics are text");
+        let series = page
+            .lines()
+            .filter(|line| line.starts_with("vigie_http_requests_total"));
+        assert_eq!(series.count(), 2, "{page}");
+        assert!(
+            page.contains(r#"method="other",route="/metrics",status="200"} 3"#),
+            "{page}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod admin;
 mod audit;
 mod avatars;
 mod bearer;
@@ -15,6 +16,7 @@ mod loopback;
 mod matches;
 mod matchmaking;
 mod me;
+mod measure;
 mod metrics;
 mod nodes;
 mod notifications;
@@ -38,6 +40,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use self::access::ApiKeyCheck;
+pub use self::admin::Live;
+use self::admin::Page;
 use self::audit::Audit;
 use self::body::BodyMax;
 use self::problem::Problem;
@@ -60,6 +64,8 @@ pub struct Internal {
     pub keys: ApiKeyCheck,
     /// How large bodies may be.
     pub limits: CurrentLimits,
+    /// What the operators' page shows.
+    pub live: Live,
 }
 
 impl FromRef<Internal> for BodyMax {
@@ -92,6 +98,10 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(accounts::disconnect))
         .merge(of_accounts)
         .layer(map_response(audit::lasting));
+    let of_page = OpenApiRouter::new()
+        .routes(routes!(admin::live::show))
+        .routes(routes!(admin::user::show))
+        .layer(from_fn(access::with_key_or_loopback));
     let (api, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(notifications::profile_update))
         .routes(routes!(notifications::game_stats_update))
@@ -106,17 +116,23 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(matchmaking::join))
         .routes(routes!(matchmaking::leave))
         .merge(lasting)
+        .layer(from_fn(access::with_key))
+        .merge(of_page)
         .split_for_parts();
     openapi::complete(&mut description);
     let description = description.to_json().unwrap_or_default();
+    let page = Page::new();
     api.route(
         "/api/v1/openapi.json",
-        get(move || openapi::show(description.clone())),
+        get(move || openapi::show(description.clone())).layer(from_fn(access::with_key)),
     )
-    .layer(from_fn(access::with_key))
     .route(
         "/metrics",
         get(metrics::show).layer(from_fn(access::with_key_or_loopback)),
+    )
+    .route(
+        "/admin",
+        get(move |peer, uri, headers| page.clone().show(peer, uri, headers)),
     )
     .fallback(async || {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
@@ -125,6 +141,7 @@ pub fn internal(state: Internal) -> Router {
     .layer(from_fn_with_state(Audit::default(), audit::note))
     .layer(from_fn_with_state(state.keys.clone(), access::identify))
     .layer(timeout())
+    .layer(from_fn_with_state(state.metrics.clone(), measure::count))
     .layer(map_response(headers::guard))
     .with_state(state)
 }

@@ -33,9 +33,7 @@ pub use http::Answer;
 pub use keys::{EC_PRIVATE, EC_PUBLIC, ED_PRIVATE, ED_PUBLIC, FOREIGN_PRIVATE, FOREIGN_X};
 pub use keys::{Signer, base64url, file};
 pub use postgres::{Postgres, profiles};
-pub use process::{
-    Transcript, project_root, run, scratch, signal, tethered, vigie,
-};
+pub use process::{Transcript, project_root, run, scratch, signal, tethered, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;

@@ -9,12 +9,13 @@
 mod harness;
 
 mod abuse;
+mod admin;
 mod balancers;
 mod bench;
 mod cli;
 mod connections;
-mod deployment;
 mod demo;
+mod deployment;
 mod doctor;
 mod engines;
 mod faults;
@@ -24,6 +25,7 @@ mod internal_api;
 mod limits;
 mod logs;
 mod matchmaking;
+mod metrics;
 mod notifications;
 mod order;
 mod payloads;

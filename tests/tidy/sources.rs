@@ -10,7 +10,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("tls", &[]),
     ("settings", &["ids"]),
     ("telemetry", &["settings"]),
-    ("engine", &["clock", "ids", "tls"]),
+    ("engine", &["clock", "ids", "telemetry", "tls"]),
     ("profiles", &["ids", "tls"]),
     (
         "domain",

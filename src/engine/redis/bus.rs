@@ -18,11 +18,16 @@ use tokio::sync::mpsc;
 
 use super::keys::{Channel, Keys};
 use super::scripts::unavailable;
-use crate::engine::{EngineError, Kind, MESSAGES_MAX, Message, Messages, TopicMessage, Views};
-use crate::ids::{MatchId, Revision};
+use crate::engine::{
+    EngineError, Kind, MESSAGES_MAX, Message, Messages, Question, TopicMessage, Views,
+};
+use crate::ids::{MatchId, Revision, UserId};
 
-/// The one question there is.
+/// What the doctor asks.
 const ASK_CONNECTIONS: &str = "connections";
+
+/// What nodes ask on a topic.
+const ASK_WATCHERS: &str = "count-watchers";
 
 /// The subscribing connection.
 pub(super) struct Bus {
@@ -118,8 +123,7 @@ fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
         }
         Channel::Topic(user) => serde_json::from_str::<WireMessage>(&text)
             .ok()
-            .and_then(WireMessage::understand)
-            .map(|message| Message::Topic { user, message }),
+            .and_then(|message| message.understand(user)),
         Channel::Node => understand_own(&text),
     };
     if message.is_none() {
@@ -128,22 +132,27 @@ fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
     message
 }
 
-/// What is said on a node's own channel: a number by the node itself, a question by the doctor.
+/// What is said on a node's own channel: a number by the node itself, a question by the doctor, an answer by another
+/// node.
 fn understand_own(text: &str) -> Option<Message> {
     if let Ok(nonce) = text.parse() {
         return Some(Message::Canary { nonce });
     }
-    let question: Question = serde_json::from_str(text).ok()?;
-    (question.ask == ASK_CONNECTIONS).then_some(Message::Asked {
-        reply: question.reply,
-    })
+    match serde_json::from_str(text).ok()? {
+        OwnMessage::Question { ask, reply } => {
+            let known = ask == ASK_CONNECTIONS;
+            known.then_some(Message::Asked(Question::Connections { reply }))
+        }
+        OwnMessage::Watchers { survey, watchers } => Some(Message::Watchers { survey, watchers }),
+    }
 }
 
-/// What the doctor publishes on a node's own channel.
+/// What others publish on a node's own channel.
 #[derive(Deserialize)]
-struct Question {
-    ask: String,
-    reply: String,
+#[serde(untagged)]
+enum OwnMessage {
+    Question { ask: String, reply: String },
+    Watchers { survey: u64, watchers: u64 },
 }
 
 /// The message that asks a node which connections it holds.
@@ -151,7 +160,17 @@ pub(super) fn question(reply: &str) -> String {
     serde_json::json!({ "ask": ASK_CONNECTIONS, "reply": reply }).to_string()
 }
 
-/// What scripts publish on a topic.
+/// The message that asks on a topic how many watch.
+pub(super) fn watchers_question(asker: &str, survey: u64) -> String {
+    serde_json::json!({ "kind": ASK_WATCHERS, "asker": asker, "survey": survey }).to_string()
+}
+
+/// The message that answers it, on the channel of the node that asked.
+pub(super) fn watchers_answer(survey: u64, watchers: u64) -> String {
+    serde_json::json!({ "survey": survey, "watchers": watchers }).to_string()
+}
+
+/// What scripts publish on a topic, and nodes that ask.
 #[derive(Deserialize)]
 struct WireMessage {
     kind: String,
@@ -166,10 +185,24 @@ struct WireMessage {
     opponent: Option<Box<RawValue>>,
     #[serde(rename = "beforeMs")]
     before_ms: Option<u64>,
+    asker: Option<String>,
+    survey: Option<u64>,
 }
 
 impl WireMessage {
-    fn understand(self) -> Option<TopicMessage> {
+    fn understand(self, user: UserId) -> Option<Message> {
+        if self.kind == ASK_WATCHERS {
+            return Some(Message::Asked(Question::Watchers {
+                user,
+                asker: self.asker?,
+                survey: self.survey?,
+            }));
+        }
+        let message = self.about_user()?;
+        Some(Message::Topic { user, message })
+    }
+
+    fn about_user(self) -> Option<TopicMessage> {
         match self.kind.as_str() {
             "event" => Some(TopicMessage::Event {
                 event: self.event?,
@@ -225,7 +258,8 @@ mod tests {
     }
 
     fn understood(text: &str) -> Option<TopicMessage> {
-        serde_json::from_str::<WireMessage>(text).ok()?.understand()
+        let message = serde_json::from_str::<WireMessage>(text).ok()?;
+        message.about_user()
     }
 
     #[test]
@@ -254,12 +288,44 @@ mod tests {
         let canary = understand_own("7");
         assert!(matches!(canary, Some(Message::Canary { nonce: 7 })));
         match understand_own(&question("x1")) {
-            Some(Message::Asked { reply }) => assert_eq!(reply, "x1"),
+            Some(Message::Asked(asked)) => {
+                let reply = "x1".to_owned();
+                assert_eq!(asked, Question::Connections { reply });
+            }
             other => panic!("{other:?}"),
         }
         for text in ["", "x", "-1", r#"{"ask":"else","reply":"x"}"#, "{}"] {
             assert!(understand_own(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn watchers_are_asked_for_and_told() {
+        let user = UserId::try_from(7).expect("a valid id");
+        let question = serde_json::from_str::<WireMessage>(&watchers_question("a.1", 3));
+        match question.expect("JSON").understand(user) {
+            Some(Message::Asked(asked)) => {
+                let (asker, survey) = ("a.1".to_owned(), 3);
+                let wanted = Question::Watchers {
+                    user,
+                    asker,
+                    survey,
+                };
+                assert_eq!(asked, wanted);
+            }
+            other => panic!("{other:?}"),
+        }
+        let answer = understand_own(&watchers_answer(3, 12));
+        assert!(
+            matches!(
+                answer,
+                Some(Message::Watchers {
+                    survey: 3,
+                    watchers: 12
+                })
+            ),
+            "{answer:?}"
+        );
     }
 
     #[test]
@@ -274,9 +340,10 @@ mod tests {
         let values = "null|true|0|-1|1[.]5|1e9|9007199254740992|18446744073709551616|\"\"|\"x\"|\\[0?\\]|\\{\\}";
         let names = select(vec![
             "kind", "epoch", "revision", "rev", "online", "offline", "public", "full", "event",
-            "data", "matchId", "opponent", "beforeMs", "ask", "reply",
+            "data", "matchId", "opponent", "beforeMs", "ask", "reply", "asker", "survey",
+            "watchers",
         ]);
-        let kinds = "profile|stats|friends|matches|friendships|event|disconnect|match-found|match-timeout|x";
+        let kinds = "profile|stats|friends|matches|friendships|event|disconnect|match-found|match-timeout|count-watchers|x";
         let fields = proptest::collection::vec((names, values), 0..8);
         let object = (kinds, fields).prop_map(|(kind, fields)| {
             let fields: Vec<_> = fields

@@ -1,16 +1,21 @@
 //! The Lua scripts: compiled in, called by hash, sent again when Redis has forgotten them.
 
+use std::time::Instant;
+
 use fred::interfaces::ClientLike;
 use fred::prelude::Client;
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::{redis_keyslot, sha1_hash};
 
 use crate::engine::EngineError;
+use crate::telemetry::{Counter, Metrics, Times};
 
 /// One script, with the hash by which Redis knows it.
 pub(crate) struct Script {
     source: &'static str,
     hash: String,
+    times: Times,
+    errors: Counter,
 }
 
 /// Every script of the hub. The header of each says what goes in and out.
@@ -42,41 +47,105 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    pub(crate) fn new() -> Self {
+    /// How long each takes, and what failed, is noted in `metrics`.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let script = |name, source| Script::new(source, metrics, name);
         Self {
-            register: Script::new(include_str!("../../../lua/presence/register.lua")),
-            release: Script::new(include_str!("../../../lua/presence/release.lua")),
-            expire: Script::new(include_str!("../../../lua/presence/expire.lua")),
-            position: Script::new(include_str!("../../../lua/presence/position.lua")),
-            update: Script::new(include_str!("../../../lua/profile/update.lua")),
-            read: Script::new(include_str!("../../../lua/profile/read.lua")),
-            publish: Script::new(include_str!("../../../lua/topic/publish.lua")),
-            delete_account: Script::new(include_str!("../../../lua/account/delete.lua")),
-            disconnect: Script::new(include_str!("../../../lua/account/disconnect.lua")),
-            revoke: Script::new(include_str!("../../../lua/account/revoke.lua")),
-            begin: Script::new(include_str!("../../../lua/lease/begin.lua")),
-            bury: Script::new(include_str!("../../../lua/lease/bury.lua")),
-            reap: Script::new(include_str!("../../../lua/presence/reap.lua")),
-            repair: Script::new(include_str!("../../../lua/presence/repair.lua")),
-            renew: Script::new(include_str!("../../../lua/lease/renew.lua")),
-            claim: Script::new(include_str!("../../../lua/meta/claim.lua")),
-            enqueue: Script::new(include_str!("../../../lua/matchmaking/enqueue.lua")),
-            cancel: Script::new(include_str!("../../../lua/matchmaking/cancel.lua")),
-            pair: Script::new(include_str!("../../../lua/matchmaking/pair.lua")),
-            due: Script::new(include_str!("../../../lua/matchmaking/due.lua")),
-            tell: Script::new(include_str!("../../../lua/matchmaking/tell.lua")),
-            confirm: Script::new(include_str!("../../../lua/matchmaking/confirm.lua")),
-            requeue: Script::new(include_str!("../../../lua/matchmaking/requeue.lua")),
-            status: Script::new(include_str!("../../../lua/matchmaking/status.lua")),
+            register: script(
+                "presence/register",
+                include_str!("../../../lua/presence/register.lua"),
+            ),
+            release: script(
+                "presence/release",
+                include_str!("../../../lua/presence/release.lua"),
+            ),
+            expire: script(
+                "presence/expire",
+                include_str!("../../../lua/presence/expire.lua"),
+            ),
+            position: script(
+                "presence/position",
+                include_str!("../../../lua/presence/position.lua"),
+            ),
+            update: script(
+                "profile/update",
+                include_str!("../../../lua/profile/update.lua"),
+            ),
+            read: script(
+                "profile/read",
+                include_str!("../../../lua/profile/read.lua"),
+            ),
+            publish: script(
+                "topic/publish",
+                include_str!("../../../lua/topic/publish.lua"),
+            ),
+            delete_account: script(
+                "account/delete",
+                include_str!("../../../lua/account/delete.lua"),
+            ),
+            disconnect: script(
+                "account/disconnect",
+                include_str!("../../../lua/account/disconnect.lua"),
+            ),
+            revoke: script(
+                "account/revoke",
+                include_str!("../../../lua/account/revoke.lua"),
+            ),
+            begin: script("lease/begin", include_str!("../../../lua/lease/begin.lua")),
+            bury: script("lease/bury", include_str!("../../../lua/lease/bury.lua")),
+            reap: script(
+                "presence/reap",
+                include_str!("../../../lua/presence/reap.lua"),
+            ),
+            repair: script(
+                "presence/repair",
+                include_str!("../../../lua/presence/repair.lua"),
+            ),
+            renew: script("lease/renew", include_str!("../../../lua/lease/renew.lua")),
+            claim: script("meta/claim", include_str!("../../../lua/meta/claim.lua")),
+            enqueue: script(
+                "matchmaking/enqueue",
+                include_str!("../../../lua/matchmaking/enqueue.lua"),
+            ),
+            cancel: script(
+                "matchmaking/cancel",
+                include_str!("../../../lua/matchmaking/cancel.lua"),
+            ),
+            pair: script(
+                "matchmaking/pair",
+                include_str!("../../../lua/matchmaking/pair.lua"),
+            ),
+            due: script(
+                "matchmaking/due",
+                include_str!("../../../lua/matchmaking/due.lua"),
+            ),
+            tell: script(
+                "matchmaking/tell",
+                include_str!("../../../lua/matchmaking/tell.lua"),
+            ),
+            confirm: script(
+                "matchmaking/confirm",
+                include_str!("../../../lua/matchmaking/confirm.lua"),
+            ),
+            requeue: script(
+                "matchmaking/requeue",
+                include_str!("../../../lua/matchmaking/requeue.lua"),
+            ),
+            status: script(
+                "matchmaking/status",
+                include_str!("../../../lua/matchmaking/status.lua"),
+            ),
         }
     }
 }
 
 impl Script {
-    fn new(source: &'static str) -> Self {
+    fn new(source: &'static str, metrics: &Metrics, name: &'static str) -> Self {
         Self {
             source,
             hash: sha1_hash(source),
+            times: metrics.script_times(name),
+            errors: metrics.redis_errors.clone(),
         }
     }
 
@@ -87,12 +156,13 @@ impl Script {
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<R, EngineError> {
+        let begun = Instant::now();
         let by_hash = self.send(client, "EVALSHA", &self.hash, &keys, &args).await;
         match by_hash {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 self.call_with_source(client, keys, args).await
             }
-            answer => understand(answer),
+            answer => self.understand(answer, begun),
         }
     }
 
@@ -103,7 +173,24 @@ impl Script {
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<R, EngineError> {
-        understand(self.send(client, "EVAL", self.source, &keys, &args).await)
+        let begun = Instant::now();
+        let answer = self.send(client, "EVAL", self.source, &keys, &args).await;
+        self.understand(answer, begun)
+    }
+
+    fn understand<R: FromValue>(
+        &self,
+        answer: Result<Value, fred::error::Error>,
+        begun: Instant,
+    ) -> Result<R, EngineError> {
+        self.times.observe(begun.elapsed().as_secs_f64());
+        if answer.is_err() {
+            self.errors.inc();
+        }
+        answer
+            .map_err(unavailable)?
+            .convert()
+            .map_err(not_understood)
     }
 
     /// A custom command, because fred pipelines those: with its own `evalsha` every call on a connection
@@ -124,13 +211,6 @@ impl Script {
         words.extend(keys.iter().chain(args).cloned());
         client.custom(command, words).await
     }
-}
-
-fn understand<R: FromValue>(answer: Result<Value, fred::error::Error>) -> Result<R, EngineError> {
-    answer
-        .map_err(unavailable)?
-        .convert()
-        .map_err(not_understood)
 }
 
 /// A call that Redis did not carry out, or whose answer was lost.

@@ -17,7 +17,8 @@ pub(super) const CROSS_ORIGIN: (HeaderName, HeaderValue) = (
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// Said of everything. No answer is a page: whatever is taken for one loads nothing and is in no frame. Nothing is
+/// Said of everything. No answer is a page, but for the operators', which says itself what it loads: whatever is taken for
+/// one loads nothing and is in no frame. Nothing is
 /// kept, since most depends on who asks and when.
 const ALWAYS: [(HeaderName, HeaderValue); 5] = [
     (

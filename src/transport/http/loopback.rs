@@ -16,9 +16,14 @@ const OF_PROXIES: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
 /// Whether a request with these headers, from `peer`, comes from this machine by itself.
 pub(super) fn is_local(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
+    serves_own_page(peer, uri, headers) && !is_of_another_site(headers)
+}
+
+/// Whether the page that such a request opens gets through with the requests that it makes itself, whoever led the
+/// browser to it.
+pub(super) fn serves_own_page(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
     peer.ip().to_canonical().is_loopback()
         && asks_for_this_machine(uri, headers)
-        && !is_of_another_site(headers)
         && !is_forwarded(headers)
 }
 

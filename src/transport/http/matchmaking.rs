@@ -10,6 +10,7 @@ use super::Internal;
 use super::body::{Json, User};
 use super::problem::Problem;
 use crate::domain::matchmaking::{JoinError, RATING_MAX};
+use crate::engine::matchmaking::QueueStatus as QueueCensus;
 use crate::ids::UserId;
 use crate::transport::protocol::QueueStatus;
 
@@ -25,6 +26,17 @@ pub(super) struct Queue {
     matches_per_minute: u64,
     /// Matches that not every node of both players has shown yet.
     pending_matches: u64,
+}
+
+impl From<QueueCensus> for Queue {
+    fn from(status: QueueCensus) -> Self {
+        Self {
+            queue_length: status.queue_len,
+            oldest_wait_ms: status.oldest_wait_ms,
+            matches_per_minute: status.matches_per_minute,
+            pending_matches: status.pending,
+        }
+    }
 }
 
 /// `{ userId, rating? }`
@@ -66,13 +78,7 @@ pub(super) struct Removed {
     )
 )]
 pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<Queue>, Problem> {
-    let status = internal.hub.queue_status().await?;
-    Ok(axum::Json(Queue {
-        queue_length: status.queue_len,
-        oldest_wait_ms: status.oldest_wait_ms,
-        matches_per_minute: status.matches_per_minute,
-        pending_matches: status.pending,
-    }))
+    Ok(axum::Json(internal.hub.queue_status().await?.into()))
 }
 
 /// Puts a user who is online in the queue.

@@ -13,6 +13,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Every metric as text.
 pub(super) async fn show(State(internal): State<Internal>) -> Result<Response, Problem> {
     internal.hub.refresh_metrics();
+    let limit = i64::try_from(internal.limits.get().connections);
+    internal
+        .metrics
+        .connections_limit
+        .set(limit.unwrap_or(i64::MAX));
     match internal.metrics.encode() {
         Ok(text) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()),
         Err(error) => Err(Problem::new(

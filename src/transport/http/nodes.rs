@@ -18,7 +18,7 @@ pub(super) struct Nodes {
 /// One node, as of its last heartbeat.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Node {
+pub(super) struct Node {
     /// The node's name.
     id: String,
     /// Its present life.

@@ -57,7 +57,7 @@ pub(super) struct Presence {
 
 /// One connection of a user.
 #[derive(Serialize, ToSchema)]
-struct Connection {
+pub(super) struct Connection {
     /// Its number on its node.
     id: String,
     /// The node's id.

@@ -13,9 +13,10 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::with_accounts;
 use super::body::BodyMax;
 use super::problem::Problem;
-use super::{avatars, friends, headers, health, me, users};
+use super::{avatars, friends, headers, health, me, measure, users};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
+use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
 
 /// Whose pages may connect.
@@ -38,6 +39,8 @@ pub struct Public {
     pub origins: AllowedOrigins,
     /// How large bodies may be.
     pub limits: CurrentLimits,
+    /// What counts requests.
+    pub metrics: Arc<Metrics>,
 }
 
 impl FromRef<Public> for BodyMax {
@@ -50,15 +53,23 @@ impl FromRef<Public> for BodyMax {
 pub fn public(state: Public, sockets: Router) -> Router {
     let origins = state.origins.clone();
     let own_pages = from_fn_with_state(origins.clone(), check_origin);
+    // Not of sockets: a poll waits for what there is to tell, and a WebSocket for its end.
+    let measured = from_fn_with_state(state.metrics.clone(), measure::count);
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .layer(measured.clone())
         .with_state(state.hub.clone())
         .fallback(async || {
             Problem::not_found("there is nothing here; sockets connect to /socket.io/")
         })
         .merge(sockets.layer(own_pages.clone()))
-        .merge(api(state).layer(own_pages).layer(map_response(varying)))
+        .merge(
+            api(state)
+                .layer(own_pages)
+                .layer(map_response(varying))
+                .layer(measured),
+        )
         .layer(super::timeout())
         .layer(cors(origins))
         .layer(map_response(headers::guard))

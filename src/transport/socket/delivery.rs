@@ -1,7 +1,7 @@
 //! Writes what the domain wants told. Each update is encoded once for each view, whoever gets it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -79,11 +79,18 @@ async fn write_all(outlets: &Outlets, batch: &mut Vec<Delivery>) {
             Delivery::StatusChanges(more) => changes.extend(more),
             delivery => {
                 tell_all(outlets, &std::mem::take(&mut changes)).await;
-                write(outlets, delivery);
+                timed(outlets, || write(outlets, delivery));
             }
         }
     }
     tell_all(outlets, &changes).await;
+}
+
+/// Notes how long it takes, whoever it is for.
+fn timed(outlets: &Outlets, write: impl FnOnce()) {
+    let begun = Instant::now();
+    write();
+    outlets.note_fan_out(begun.elapsed());
 }
 
 fn write(outlets: &Outlets, delivery: Delivery) {
@@ -151,7 +158,7 @@ fn write(outlets: &Outlets, delivery: Delivery) {
 
 async fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
     for changes in changes.chunks(CHANGES_MAX) {
-        tell(outlets, changes);
+        timed(outlets, || tell(outlets, changes));
         if outlets.flush() == Backlog::Pressing {
             tokio::time::sleep(CATCH_BREATH).await;
         }

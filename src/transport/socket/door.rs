@@ -44,6 +44,7 @@ async fn go_on(sockets: &Sockets, sid: &str, peer: Peer, request: Request, next:
     let response = next.run(request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         sockets.transports.upgrade(sid, peer);
+        sockets.metrics.upgrades.inc();
     }
     response
 }

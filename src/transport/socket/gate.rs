@@ -23,6 +23,7 @@ use super::{NAMESPACES, Sockets};
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
+use crate::telemetry::Transport;
 use crate::transport::listener::Namespace;
 use crate::transport::protocol::ConnectErrorCode;
 
@@ -71,7 +72,7 @@ impl Sockets {
         let link = carrier.link(namespace);
         let outlet = self.outlets.open(id, carrier.clone(), link);
         let user = identity.map(|identity| identity.user);
-        let connection = match self.hub.connect(id, identity).await {
+        let connection = match self.hub.connect(id, identity, transport_of(&carrier)).await {
             Ok(connection) => connection,
             Err(refused) => {
                 self.outlets.close(id);
@@ -119,6 +120,14 @@ impl ConnectHandler<LocalAdapter, Self> for Welcome {
         if let Some(outlet) = socket.extensions.remove::<Arc<Outlet>>() {
             outlet.welcome(socket);
         }
+    }
+}
+
+/// What the session began with.
+fn transport_of(carrier: &Carrier) -> Transport {
+    match carrier.is_websocket() {
+        true => Transport::WebSocket,
+        false => Transport::Polling,
     }
 }
 

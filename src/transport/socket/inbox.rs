@@ -18,6 +18,7 @@ use super::carrier::Place;
 use super::outlet::Outlet;
 use super::rates::{Kind, Verdict};
 use super::reply::Question;
+use crate::telemetry::EndedBecause;
 use crate::transport::protocol::{ErrorCode, KickCode, Request};
 
 /// Room in the queue beyond a full burst.
@@ -122,6 +123,19 @@ fn kind_of(request: &Request) -> Kind {
     }
 }
 
+/// Why a connection ended, for the metrics.
+fn because(reason: DisconnectReason) -> EndedBecause {
+    match reason {
+        DisconnectReason::ClientNSDisconnect => EndedBecause::Client,
+        DisconnectReason::ServerNSDisconnect | DisconnectReason::ClosingServer => EndedBecause::Hub,
+        DisconnectReason::TransportClose => EndedBecause::Transport,
+        DisconnectReason::HeartbeatTimeout => EndedBecause::PingTimeout,
+        DisconnectReason::TransportError
+        | DisconnectReason::MultipleHttpPollingError
+        | DisconnectReason::PacketParsingError => EndedBecause::Error,
+    }
+}
+
 impl MessageHandler<LocalAdapter, Self> for Inbox {
     fn call(&self, _socket: Arc<Socket<LocalAdapter>>, value: Value, acknowledgement: Option<i64>) {
         self.0.receive(&value, acknowledgement);
@@ -146,6 +160,7 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
             .sockets
             .transports
             .leave(&socket, &inner.place.carrier, stays);
+        inner.sockets.metrics.count_ended(because(reason));
         inner.ended.notify_one();
         defer(socket);
     }

@@ -137,6 +137,7 @@ impl Outlet {
     /// may, at the transport, so that it comes back by itself.
     pub(super) fn kick(&self, code: KickCode) {
         let kicked = Kicked::new(code);
+        self.shared.metrics.count_kicked(code.as_str());
         let mut state = self.state();
         if let Some(packets) = Packets::new(server_event::KICKED, &kicked) {
             self.send(&mut state, Parcel::Packets(packets));
@@ -256,6 +257,8 @@ impl Outlet {
     /// It does not keep up, and holds up others.
     fn give_up(&self, state: &mut State) {
         self.shared.metrics.overflows.inc();
+        let dropped = state.waiting.len() as u64;
+        self.shared.metrics.dropped.inc_by(dropped);
         tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
         self.end(state);
     }

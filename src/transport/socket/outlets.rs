@@ -144,6 +144,11 @@ impl Outlets {
         self.each_of(&ids, each);
     }
 
+    /// Counts how long it took to write one thing to all whom it is for.
+    pub(super) fn note_fan_out(&self, took: Duration) {
+        self.shared.metrics.fan_out.observe(took.as_secs_f64());
+    }
+
     /// From now on what goes to one connection is kept together until the next flush, or is written at once again.
     pub(super) fn batch(&self, is_batching: bool) {
         self.shared

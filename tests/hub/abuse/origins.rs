@@ -359,6 +359,17 @@ async fn every_answer_is_guarded_and_none_knows_cookies() {
 fn assert_guarded(route: &(bool, Method, String), answer: &Answer) {
     for (name, value) in ALWAYS {
         let said: Vec<_> = answer.headers.get_all(name).iter().collect();
+        // The one page there is may run its own script and nothing else.
+        let is_policy_of_page = route.2 == "/admin" && name == "content-security-policy";
+        if is_policy_of_page && answer.status == 200 {
+            let policy = answer.header(name);
+            assert!(
+                policy.starts_with("default-src 'none'; script-src 'sha256-"),
+                "{policy}"
+            );
+            assert!(policy.ends_with("frame-ancestors 'none'"), "{policy}");
+            continue;
+        }
         assert_eq!(said, [value], "{name} of {route:?}: {answer:?}");
     }
 }

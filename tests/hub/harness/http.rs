@@ -1,6 +1,6 @@
 //! HTTP against the nodes of a cluster, and what comes back.
 
-use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use reqwest::{Method, RequestBuilder, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, NODE_KEY};
@@ -48,6 +48,16 @@ impl Answer {
             assert!(self.json[field].is_string(), "no {field} in {self:#?}");
         }
     }
+}
+
+/// The body of an answer; of a stream without end, what comes first.
+async fn read(mut response: Response) -> Vec<u8> {
+    let kind = response.headers().get("content-type");
+    let bytes = match kind.is_some_and(|kind| kind == "text/event-stream") {
+        true => response.chunk().await.map(Option::unwrap_or_default),
+        false => response.bytes().await,
+    };
+    bytes.expect("the node sends a whole answer").to_vec()
 }
 
 impl Cluster {
@@ -111,11 +121,7 @@ impl Cluster {
             .expect("the node answers");
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let bytes = response
-            .bytes()
-            .await
-            .expect("the node sends a whole answer")
-            .to_vec();
+        let bytes = read(response).await;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or_default();
         Answer {
