@@ -457,6 +457,14 @@ impl Hub {
         self.0.engine.nodes().await
     }
 
+    /// What the clock shows on which leases end, in ms since 1970.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn engine_now_ms(&self) -> Result<u64, EngineError> {
+        self.0.engine.now_ms().await
+    }
+
     /// What happened of late, as this node saw it, the newest first.
     pub fn last_incidents(&self) -> Vec<Incident> {
         self.0.incidents.last()

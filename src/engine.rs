@@ -669,6 +669,14 @@ impl Engine {
         either!(self.nodes())
     }
 
+    /// What the engine's clock shows, in ms since 1970: Redis's, or this process's.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn now_ms(&self) -> Result<u64, EngineError> {
+        either!(self.now_ms())
+    }
+
     /// The node's present life.
     pub fn incarnation(&self) -> Incarnation {
         match self {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 use vigie::settings::Settings;
@@ -124,7 +124,7 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
         }
     ));
 
-    let mut end = Box::pin(first_signal()?);
+    let mut signals = Signals::catch()?;
     let mut visitors = JoinSet::new();
     for place in 0..users {
         visitors.spawn(visitor::live(scene.clone(), place));
@@ -133,9 +133,11 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
         () = show(&scene) => {}
         () = backend::post_updates(&scene, args.rate) => {}
         () = after(args.seconds) => {}
-        () = &mut end => {}
+        _ = signals.next() => {}
     }
     say("demo: everybody leaves");
+    // The next one ends it at once.
+    tokio::spawn(async move { std::process::exit(signals.next().await) });
     scene.stop();
     // Whoever has not left by then is dropped, and the node notices.
     let _ = timeout(LEAVING_WITHIN, async {
@@ -163,20 +165,27 @@ fn check_files(users: usize) -> Result<(), DemoError> {
     }
 }
 
-/// The first signal to end; the second one ends the process at once.
-fn first_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut next = async move || {
+/// The signals that end it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one, and returns the exit code that goes with it.
+    async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = terminate.recv() => 143,
-            _ = interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
         }
-    };
-    Ok(async move {
-        next().await;
-        tokio::spawn(async move { std::process::exit(next().await) });
-    })
+    }
 }
 
 async fn after(seconds: Option<u32>) {

@@ -43,10 +43,17 @@ impl Hub {
             tokio::time::sleep(self.lease().heartbeat()).await;
             let sent_at = Instant::now();
             let checks = self.0.canaries.check(self.engine()).await;
-            if checks.iter().all(|check| check.failure.is_none()) {
+            let came_back = checks.iter().all(|check| check.failure.is_none());
+            // One that did not is at least as late as it was waited for.
+            let least = if came_back {
+                Duration::ZERO
+            } else {
+                CANARY_WITHIN
+            };
+            let lag = sent_at.elapsed().max(least).as_secs_f64();
+            self.metrics().canary_lag_seconds.set(lag);
+            if came_back {
                 lost = 0;
-                let lag = sent_at.elapsed().as_secs_f64();
-                self.metrics().canary_lag_seconds.set(lag);
                 continue;
             }
             lost += 1;

@@ -76,13 +76,18 @@ impl Incidents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something happened just now.
+    /// Notes that something happened just now. Where this node's own lease was gone, so may be those of all others, with
+    /// Redis's data: then the next look tells nothing.
     pub(crate) fn note(&self, what: Happening) {
-        self.state().note(now_ms(), what);
+        let mut state = self.state();
+        if what == Happening::LeaseLost {
+            state.alive = None;
+        }
+        state.note(now_ms(), what);
     }
 
     /// Notes who came and who left since the last look. A lease is `length` long, and this node's own was renewed just
-    /// now. The first look tells nothing.
+    /// now. The first look tells nothing, nor the first after this node's lease was gone.
     pub(crate) fn note_leases(&self, leases: Vec<(String, u64)>, length: Duration) {
         self.state().note_leases(now_ms(), leases, length);
     }

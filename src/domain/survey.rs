@@ -88,7 +88,7 @@ impl Hub {
                 let Some(more) = survey.answers.recv().await else {
                     return;
                 };
-                watchers += more;
+                watchers = u64::saturating_add(watchers, more);
                 answered += 1;
             }
         };

@@ -533,6 +533,10 @@ impl Memory {
         Ok(state.node.iter().map(lease).collect())
     }
 
+    pub(super) fn now_ms(&self) -> Result<u64, EngineError> {
+        Ok(now_ms())
+    }
+
     pub(super) fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         Ok(self.state().node.iter().cloned().collect())
     }

@@ -198,8 +198,7 @@ impl Redis {
         self.keys.partitions()
     }
 
-    /// What Redis's clock shows, in ms since 1970.
-    async fn now_ms(&self) -> Result<u64, EngineError> {
+    pub(super) async fn now_ms(&self) -> Result<u64, EngineError> {
         let command = CustomCommand::new_static("TIME", ClusterHash::Random, false);
         let (seconds, microseconds): (u64, u64) = self
             .commands

@@ -174,7 +174,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
 fn merge(file: Option<Config>, environment: Vec<(String, &str)>) -> Result<Config, SettingsError> {
     let merged = || {
         let mut builder = Config::builder();
-        if let Some(file) = file {
+        if let Some(mut file) = file {
+            give_way(&mut file, &environment);
             builder = builder.add_source(file);
         }
         for (key, value) in environment {
@@ -183,6 +184,32 @@ fn merge(file: Option<Config>, environment: Vec<(String, &str)>) -> Result<Confi
         builder.build()
     };
     merged().map_err(unmergeable)
+}
+
+/// Drops from the file what the environment says in the other way: a value itself, or the file that holds it.
+fn give_way(file: &mut Config, environment: &[(String, &str)]) {
+    let is_set = |key: &str| environment.iter().any(|(set, _)| set == key);
+    for (first, second) in FROM_FILES {
+        for (said, dropped) in [(first, second), (second, first)] {
+            if is_set(said) {
+                remove(&mut file.cache, dropped);
+            }
+        }
+    }
+}
+
+fn remove(table: &mut Value, key: &str) {
+    let ValueKind::Table(table) = &mut table.kind else {
+        return;
+    };
+    match key.split_once('.') {
+        Some((section, rest)) => {
+            if let Some(section) = table.get_mut(section) {
+                remove(section, rest);
+            }
+        }
+        None => drop(table.remove(key)),
+    }
 }
 
 fn unmergeable(error: ConfigError) -> SettingsError {
@@ -670,7 +697,23 @@ mod tests {
         let file = file.to_str().unwrap();
         let settings = load(&[("VIGIE_INTERNAL__API_KEYS_FILE", file)]).unwrap();
         assert_eq!(named(&settings), "billing=k3y");
-        assert!(error(text, &[("VIGIE_INTERNAL__API_KEYS_FILE", file)]).contains("both set"));
+        let both = format!("{text}\napi_keys_file = {file:?}");
+        assert!(error(&both, &[]).contains("both set"));
+    }
+
+    #[test]
+    fn what_the_environment_says_in_the_other_way_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        fs::write(&file, "redis://from-file\n").unwrap();
+        let file = file.to_str().unwrap();
+        let text = "[redis]\nurl = \"redis://in-settings\"\nprefix = \"games\"";
+        let settings = load_text(text, &[("VIGIE_REDIS__URL_FILE", file)]).unwrap();
+        assert_eq!(settings.redis.url.expose(), "redis://from-file");
+        assert_eq!(settings.redis.prefix, "games");
+        let text = format!("[redis]\nurl_file = {file:?}");
+        let settings = load_text(&text, &[("VIGIE_REDIS__URL", "redis://other")]).unwrap();
+        assert_eq!(settings.redis.url.expose(), "redis://other");
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub struct Metrics {
     pub conflated: Counter,
     /// What was still to be written to connections that did not keep up.
     pub dropped: Counter,
-    /// How long it takes to write one thing to all connections of this node that it is for, in seconds.
+    /// How long it takes to write what there is to tell to all connections of this node that it is for, in seconds.
     pub fan_out: Histogram,
     /// Users put in the queue by this node.
     pub matchmaking_joins: Counter,
@@ -226,7 +226,7 @@ impl Metrics {
             ),
             fan_out: new.register(
                 "fan_out_duration_seconds",
-                "How long it takes to write one thing to all connections of this node that it is for",
+                "How long it takes to write what there is to tell to all connections of this node that it is for",
                 Histogram::new(WORKING),
             ),
             matchmaking_joins: new.metric(

@@ -50,3 +50,22 @@ impl CurrentLimits {
         self.0.store(Arc::new(limits));
     }
 }
+
+#[cfg(test)]
+impl Limits {
+    /// Limits of which each test changes what it is about.
+    pub(crate) fn sample() -> Self {
+        Self {
+            connections: 1,
+            connections_per_address: 0,
+            handshake: Duration::from_secs(10),
+            inbound_rate: 1,
+            inbound_burst: 1,
+            events_per_second: 200,
+            events_burst: 1000,
+            outbound_queue: 1,
+            stalled_write: Duration::from_secs(5),
+            http_body: 1,
+        }
+    }
+}

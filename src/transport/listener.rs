@@ -157,15 +157,7 @@ mod tests {
     fn listener(connections: usize) -> Listener {
         let limits = Limits {
             connections,
-            connections_per_address: 0,
-            handshake: Duration::from_secs(10),
-            inbound_rate: 1000,
-            inbound_burst: 1000,
-            events_per_second: 1,
-            events_burst: 1,
-            outbound_queue: 1,
-            stalled_write: Duration::from_secs(5),
-            http_body: 1,
+            ..Limits::sample()
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let audience = Audience::Public(TrustedProxies::default());

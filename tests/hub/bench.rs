@@ -250,6 +250,24 @@ async fn people_get_a_table() {
     );
 }
 
+/// Goal: a node that is told of more than it can tell skips what is out of date, and only that, for everybody alike.
+/// Method: updates of one user at full speed for 2,000 watchers; nothing comes out of order or twice, nobody is closed, and
+/// what did not arrive is what was skipped, by each node for each of its watchers. Whether any was is up to the machine.
+#[tokio::test]
+async fn what_is_out_of_date_is_skipped() {
+    const WATCHERS: u64 = 2_000;
+    let cluster = two_nodes().await;
+    let words = format!("burst --connections {WATCHERS} --updates 3000");
+    let burst = figures(&cluster, &words).await;
+    assert_counts(
+        &burst,
+        &[("out_of_order", 0), ("duplicates", 0), ("dropped", 0)],
+    );
+    let skipped = burst["skipped"].as_u64().expect("a number");
+    assert_eq!(burst["lost"], skipped * WATCHERS / 2, "{burst:#}");
+    assert_nobody_is_left(&cluster).await;
+}
+
 /// Goal: what cannot be measured is said, with what to do about it.
 /// Method: a node that is not there, one that is stopped, wrong keys, processes that are not there, scenarios without what
 /// they need.

@@ -68,7 +68,8 @@ fn settings_are_whole() {
     let defaults = Settings::default();
     let image = variables_of_image();
     let compose = one_yaml(COMPOSE);
-    let mut nodes = vec![("unit".to_owned(), load("", variables_of_unit()))];
+    let shipped = read("config/vigie.toml");
+    let mut nodes = vec![("unit".to_owned(), load(&shipped, variables_of_unit()))];
     for node in ["a", "b"] {
         let environment = &compose["services"][node]["environment"];
         let mut variables = image.clone();

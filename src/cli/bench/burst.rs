@@ -52,7 +52,7 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
     let posting = run.since(&before)?.elapsed;
     let all = (connections * (warm + updates)) as u64;
     run.wait_for(Count::Updates, all, "arriving").await?;
-    let skipped = skipped(&run).await - skipped_before;
+    let skipped = skipped(&run).await.saturating_sub(skipped_before);
     let used = run.since(&before)?;
 
     let harvest = run.harvest(&watchers).await;

@@ -1,6 +1,6 @@
 //! Who may use the internal listener: whoever knows a key. And which routes there are only with Postgres.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+use tokio::sync::watch;
 
 use super::audit::{Caller, LOOPBACK};
 use super::loopback;
@@ -21,7 +22,7 @@ use crate::transport::listener::Peer;
 /// Whatever is presented is compared with every key, and by hash: the time that takes tells neither how much of a key
 /// was right, nor whose, nor how long any is.
 #[derive(Clone)]
-pub struct ApiKeyCheck(Arc<RwLock<Arc<[Known]>>>);
+pub struct ApiKeyCheck(watch::Sender<Arc<[Known]>>);
 
 /// A key, and what whoever holds it is called.
 struct Known {
@@ -32,13 +33,19 @@ struct Known {
 impl ApiKeyCheck {
     /// Lets through whoever presents one of `keys`, which are pairs of a name and a key.
     pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(Arc::new(RwLock::new(known(keys))))
+        Self(watch::Sender::new(known(keys)))
     }
 
     /// Lets through whoever presents one of `keys` from now on, and nobody else, all at once.
     pub fn replace<'a>(&self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let keys = known(keys);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.0.send_replace(known(keys));
+    }
+
+    /// Resolves when the keys of now are replaced.
+    pub(super) fn replaced(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut keys = self.0.subscribe();
+        // An error means that nobody checks keys any more.
+        async move { drop(keys.changed().await) }
     }
 
     /// Whoever presents a key; nobody where none is right.
@@ -58,11 +65,7 @@ impl ApiKeyCheck {
     }
 
     fn holder(&self, presented: &[u8]) -> Option<Arc<str>> {
-        let keys = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let keys = self.0.borrow().clone();
         let hash = Sha256::digest(presented);
         // Counted from 1: 0 is nobody.
         let mut place = 0_u32;

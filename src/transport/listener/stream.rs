@@ -90,6 +90,7 @@ impl OpenStreams {
             metrics.count_closed(why);
             if why == ClosedBecause::Stalled {
                 metrics.overflows.inc();
+                metrics.dropped.inc_by(stream.outbound().len() as u64);
             }
             false
         });

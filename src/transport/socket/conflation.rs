@@ -1,19 +1,28 @@
-//! Skips what is out of date before it is told: where more deliveries wait than can be written for now, of several
-//! updates of one kind about one user only the last is left. It says all that those before it said.
+//! Skips what is out of date before it is told: where more is to be told than can be written, of several updates of one
+//! kind about one user only the last is left. It says all that those before it said.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::domain::delivery::{Delivery, DeliveryStream};
+use crate::transport::limits::CurrentLimits;
 
-/// So many deliveries do not wait where writing keeps up. Below it every update is told.
-const BEHIND: usize = 256;
+/// So many deliveries wait only where writing does not keep up.
+const BEHIND: usize = 512;
 
-/// The stream of deliveries, without updates that are out of date where it has fallen behind.
+/// How much longer they may than a connection that does not read may hold up the others (`limits.stalled_write`): who keeps
+/// up loses nothing by one that does not, and what comes in a burst is told whole.
+const BEHIND_MARGIN: Duration = Duration::from_secs(1);
+
+/// The stream of deliveries, without updates that are out of date where writing has fallen behind.
 pub(super) struct Conflated {
     stream: DeliveryStream,
+    limits: CurrentLimits,
+    /// Since when too many wait.
+    behind_since: Option<Instant>,
     /// Taken out of the stream to be looked through: at most as many as fit into it.
     waiting: VecDeque<Delivery>,
     skipped: Counter,
@@ -21,9 +30,11 @@ pub(super) struct Conflated {
 
 impl Conflated {
     /// Counts updates that are skipped in `skipped`.
-    pub(super) fn new(stream: DeliveryStream, skipped: Counter) -> Self {
+    pub(super) fn new(stream: DeliveryStream, limits: CurrentLimits, skipped: Counter) -> Self {
         Self {
             stream,
+            limits,
+            behind_since: None,
             waiting: VecDeque::new(),
             skipped,
         }
@@ -32,7 +43,8 @@ impl Conflated {
     /// Waits for deliveries and puts up to `limit` of them into `batch`. Returns how many; 0 where no more will come.
     /// Nothing is lost where this is dropped before it is done.
     pub(super) async fn recv_many(&mut self, batch: &mut Vec<Delivery>, limit: usize) -> usize {
-        if !self.take_in() {
+        self.look(Instant::now());
+        if self.waiting.is_empty() {
             return self.stream.recv_many(batch, limit).await;
         }
         let count = limit.min(self.waiting.len());
@@ -45,26 +57,42 @@ impl Conflated {
     /// # Errors
     /// When there is none now, or none will come.
     pub(super) fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
-        self.take_in();
+        self.look(Instant::now());
         match self.waiting.pop_front() {
             Some(delivery) => Ok(delivery),
             None => self.stream.try_recv(),
         }
     }
 
-    /// Takes everything out of a stream that has fallen behind. Returns whether anything waits here.
-    fn take_in(&mut self) -> bool {
-        if self.waiting.is_empty() && self.stream.len() >= BEHIND {
-            while self.waiting.len() < self.stream.max_capacity()
-                && let Ok(delivery) = self.stream.try_recv()
-            {
-                self.waiting.push_back(delivery);
-            }
-            let skipped = skip_outdated(&mut self.waiting);
-            self.skipped.inc_by(skipped as u64);
+    /// Sees whether writing has fallen behind, once what was taken out before is told.
+    fn look(&mut self, now: Instant) {
+        if !self.waiting.is_empty() {
+            return;
         }
-        !self.waiting.is_empty()
+        if self.stream.len() < BEHIND {
+            self.behind_since = None;
+            return;
+        }
+        let since = *self.behind_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= behind_for(&self.limits) {
+            self.take_in();
+        }
     }
+
+    /// Takes everything out of the stream but what is out of date.
+    fn take_in(&mut self) {
+        while self.waiting.len() < self.stream.max_capacity()
+            && let Ok(delivery) = self.stream.try_recv()
+        {
+            self.waiting.push_back(delivery);
+        }
+        let skipped = skip_outdated(&mut self.waiting);
+        self.skipped.inc_by(skipped as u64);
+    }
+}
+
+fn behind_for(limits: &CurrentLimits) -> Duration {
+    limits.get().stalled_write + BEHIND_MARGIN
 }
 
 /// Leaves the last update of each kind about each user, where it is, and everything that is no update. Returns how
@@ -92,6 +120,7 @@ mod tests {
     use crate::domain::delivery::{Deliveries, Watchers};
     use crate::engine::{Kind, Views};
     use crate::ids::{Revision, UserId};
+    use crate::transport::limits::Limits;
 
     fn update(user: u64, kind: Kind, revision: u64) -> Delivery {
         Delivery::Update {
@@ -108,13 +137,21 @@ mod tests {
         }
     }
 
-    async fn conflated(deliveries: Vec<Delivery>) -> (Conflated, Counter) {
+    async fn conflated(deliveries: impl IntoIterator<Item = Delivery>) -> (Conflated, Counter) {
         let (sender, stream) = Deliveries::new();
         for delivery in deliveries {
             sender.place().await.put(delivery);
         }
         let skipped = Counter::default();
-        (Conflated::new(stream, skipped.clone()), skipped)
+        let limits = CurrentLimits::new(Limits::sample());
+        (Conflated::new(stream, limits, skipped.clone()), skipped)
+    }
+
+    /// So late that it has been behind for too long.
+    async fn late(deliveries: impl IntoIterator<Item = Delivery>) -> (Conflated, Counter) {
+        let (mut conflated, skipped) = conflated(deliveries).await;
+        conflated.behind_since = Instant::now().checked_sub(behind_for(&conflated.limits));
+        (conflated, skipped)
     }
 
     async fn revisions(mut conflated: Conflated) -> Vec<u64> {
@@ -127,10 +164,20 @@ mod tests {
         batch.iter().filter_map(revision).collect()
     }
 
+    fn profiles(count: usize) -> impl Iterator<Item = Delivery> {
+        (1..=count as u64).map(|revision| update(1, Kind::Profile, revision))
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_told_whole() {
+        let (conflated, skipped) = conflated(profiles(BEHIND)).await;
+        assert_eq!(revisions(conflated).await.len(), BEHIND);
+        assert_eq!(skipped.get(), 0);
+    }
+
     #[tokio::test]
     async fn what_keeps_up_is_told_whole() {
-        let updates = (1..BEHIND as u64).map(|revision| update(1, Kind::Profile, revision));
-        let (conflated, skipped) = conflated(updates.collect()).await;
+        let (conflated, skipped) = late(profiles(BEHIND - 1)).await;
         assert_eq!(revisions(conflated).await.len(), BEHIND - 1);
         assert_eq!(skipped.get(), 0);
     }
@@ -143,25 +190,21 @@ mod tests {
             _ => update(2, Kind::Profile, revision),
         };
         let last = BEHIND as u64;
-        let (conflated, skipped) = conflated((1..=last).map(about).collect()).await;
+        let (conflated, skipped) = late((1..=last).map(about)).await;
         assert_eq!(revisions(conflated).await, [last - 2, last - 1, last]);
         assert_eq!(skipped.get(), last - 3);
     }
 
     #[tokio::test]
     async fn what_is_no_update_stays_in_its_place() {
-        let mut deliveries: Vec<_> = (0..BEHIND as u64)
-            .map(|revision| update(1, Kind::Profile, revision))
-            .collect();
+        let mut deliveries: Vec<_> = profiles(BEHIND).collect();
         deliveries.insert(10, Delivery::StatusChanges(Vec::new()));
         deliveries.push(Delivery::StatusChanges(Vec::new()));
-        let (mut conflated, _) = conflated(deliveries).await;
-        let first = conflated.try_recv().expect("there");
-        assert!(matches!(first, Delivery::StatusChanges(_)));
-        let second = conflated.try_recv().expect("there");
-        assert!(matches!(second, Delivery::Update { .. }));
-        let third = conflated.try_recv().expect("there");
-        assert!(matches!(third, Delivery::StatusChanges(_)));
-        assert!(conflated.try_recv().is_err());
+        let (mut conflated, _) = late(deliveries).await;
+        let mut batch = Vec::new();
+        assert_eq!(conflated.recv_many(&mut batch, BEHIND).await, 3);
+        let is_update = |delivery: &Delivery| matches!(delivery, Delivery::Update { .. });
+        let order: Vec<bool> = batch.iter().map(is_update).collect();
+        assert_eq!(order, [false, true, false]);
     }
 }

@@ -33,41 +33,50 @@ const BATCH_MAX: usize = 64;
 /// up, one that does not is soon so far behind that it is closed.
 pub(super) async fn deliver(sockets: Arc<Sockets>, deliveries: DeliveryStream) {
     let outlets = &sockets.outlets;
-    let mut deliveries = Conflated::new(deliveries, sockets.metrics.conflated.clone());
+    let mut deliveries = Conflated::new(
+        deliveries,
+        sockets.limits.clone(),
+        sockets.metrics.conflated.clone(),
+    );
     let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut backlog = Backlog::None;
     loop {
         // What is written together must not be too much by itself.
         let batch_max = BATCH_MAX
             .min(sockets.limits.get().outbound_queue / 4)
             .max(1);
-        let count = match outlets.flush() {
+        let next = deliveries.recv_many(&mut batch, batch_max);
+        let count = match backlog {
             Backlog::None => tokio::select! {
-                count = deliveries.recv_many(&mut batch, batch_max) => count,
-                () = outlets.fell_behind() => continue,
+                count = next => Some(count),
+                () = outlets.fell_behind() => None,
             },
-            Backlog::Some => {
-                let next = deliveries.recv_many(&mut batch, batch_max);
-                match tokio::time::timeout(CATCH_BREATH, next).await {
-                    Ok(count) => count,
-                    Err(_) => continue,
-                }
-            }
+            Backlog::Some => tokio::time::timeout(CATCH_BREATH, next).await.ok(),
             Backlog::Pressing => {
+                drop(next);
                 tokio::time::sleep(CATCH_BREATH).await;
                 match deliveries.try_recv() {
-                    Ok(delivery) => batch.push(delivery),
-                    Err(TryRecvError::Empty) => continue,
-                    Err(TryRecvError::Disconnected) => return,
+                    Ok(delivery) => {
+                        batch.push(delivery);
+                        Some(1)
+                    }
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => Some(0),
                 }
-                1
             }
         };
-        if count == 0 {
-            return;
+        match count {
+            Some(0) => return,
+            Some(count) => {
+                let begun = Instant::now();
+                outlets.batch(count > 1);
+                write_all(outlets, &mut batch).await;
+                outlets.batch(false);
+                backlog = outlets.flush();
+                outlets.note_fan_out(begun.elapsed());
+            }
+            None => backlog = outlets.flush(),
         }
-        outlets.batch(count > 1);
-        write_all(outlets, &mut batch).await;
-        outlets.batch(false);
     }
 }
 
@@ -79,18 +88,11 @@ async fn write_all(outlets: &Outlets, batch: &mut Vec<Delivery>) {
             Delivery::StatusChanges(more) => changes.extend(more),
             delivery => {
                 tell_all(outlets, &std::mem::take(&mut changes)).await;
-                timed(outlets, || write(outlets, delivery));
+                write(outlets, delivery);
             }
         }
     }
     tell_all(outlets, &changes).await;
-}
-
-/// Notes how long it takes, whoever it is for.
-fn timed(outlets: &Outlets, write: impl FnOnce()) {
-    let begun = Instant::now();
-    write();
-    outlets.note_fan_out(begun.elapsed());
 }
 
 fn write(outlets: &Outlets, delivery: Delivery) {
@@ -158,7 +160,7 @@ fn write(outlets: &Outlets, delivery: Delivery) {
 
 async fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
     for changes in changes.chunks(CHANGES_MAX) {
-        timed(outlets, || tell(outlets, changes));
+        tell(outlets, changes);
         if outlets.flush() == Backlog::Pressing {
             tokio::time::sleep(CATCH_BREATH).await;
         }

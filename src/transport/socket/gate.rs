@@ -13,10 +13,9 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::{ConnectHandler, Value};
 use socketioxide::socket::Socket;
-use tokio::sync::Notify;
 
 use super::carrier::{Carrier, Place};
-use super::inbox::Inbox;
+use super::inbox::{End, Inbox};
 use super::outlet::Outlet;
 use super::session;
 use super::{NAMESPACES, Sockets};
@@ -84,15 +83,15 @@ impl Sockets {
         if self.transports.join(&socket.id.to_string(), &carrier) {
             self.openings.joined(carrier.opened);
         }
-        let ended = Arc::new(Notify::new());
+        let end = Arc::new(End::default());
         let place = Place { carrier, namespace };
         let (inbox, incoming) =
-            Inbox::new(self.clone(), outlet.clone(), place.clone(), ended.clone());
+            Inbox::new(self.clone(), outlet.clone(), place.clone(), end.clone());
         socket.on_fallback(inbox.clone());
         socket.on_disconnect(inbox);
         socket.extensions.insert(outlet.clone());
         tokio::spawn(async move {
-            session::run(self, connection, identity, outlet, place, incoming, &ended).await;
+            session::run(self, connection, identity, outlet, place, incoming, &end).await;
             drop(counted);
         });
         Ok(())

@@ -4,7 +4,7 @@
 //! it does in order is calling the handler: that is where events are queued. What is refused is refused at
 //! once; it has no effect that would need an order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use socketioxide::adapter::LocalAdapter;
@@ -31,9 +31,35 @@ pub(super) type Incoming = Box<(Request, Question)>;
 #[derive(Clone)]
 pub(super) struct Inbox(Arc<Inner>);
 
+/// The end of a connection, for whoever runs it.
+#[derive(Default)]
+pub(super) struct End {
+    because: OnceLock<EndedBecause>,
+    told: Notify,
+}
+
+impl End {
+    fn tell(&self, because: EndedBecause) {
+        // The first one counts.
+        let _ = self.because.set(because);
+        self.told.notify_one();
+    }
+
+    /// Resolves when the client is gone.
+    pub(super) async fn told(&self) {
+        self.told.notified().await;
+    }
+
+    /// Why it ended. Of a client that was gone before it was told that it is connected nobody says.
+    pub(super) fn because(&self) -> EndedBecause {
+        let because = self.because.get().copied();
+        because.unwrap_or(EndedBecause::Transport)
+    }
+}
+
 struct Inner {
     queue: mpsc::Sender<Incoming>,
-    ended: Arc<Notify>,
+    end: Arc<End>,
     sockets: Arc<Sockets>,
     outlet: Arc<Outlet>,
     place: Place,
@@ -41,18 +67,18 @@ struct Inner {
 
 impl Inbox {
     /// The inbox, and the queue that the session works off. It is bounded: what a client may send at once.
-    /// `ended` is notified when the client is gone.
+    /// `end` is told when the client is gone.
     pub(super) fn new(
         sockets: Arc<Sockets>,
         outlet: Arc<Outlet>,
         place: Place,
-        ended: Arc<Notify>,
+        end: Arc<End>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let limits = sockets.limits.get();
         let (queue, incoming) = mpsc::channel(limits.events_burst as usize + QUEUE_SLACK);
         let inner = Inner {
             queue,
-            ended,
+            end,
             sockets,
             outlet,
             place,
@@ -160,8 +186,7 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
             .sockets
             .transports
             .leave(&socket, &inner.place.carrier, stays);
-        inner.sockets.metrics.count_ended(because(reason));
-        inner.ended.notify_one();
+        inner.end.tell(because(reason));
         defer(socket);
     }
 }

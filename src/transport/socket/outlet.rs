@@ -39,6 +39,8 @@ struct State {
     begun: usize,
     /// Whether somebody knows that something waits.
     is_behind: bool,
+    /// Whether the client was told why it is closed.
+    is_kicked: bool,
     /// Since when so much waits that everybody else has to wait, too.
     pressing_since: Option<Instant>,
     /// Questions whose answers come through the stream of deliveries, oldest first.
@@ -80,6 +82,7 @@ impl Outlet {
                 waiting: VecDeque::new(),
                 begun: 0,
                 is_behind: false,
+                is_kicked: false,
                 pressing_since: None,
                 questions: VecDeque::new(),
             }),
@@ -137,8 +140,12 @@ impl Outlet {
     /// may, at the transport, so that it comes back by itself.
     pub(super) fn kick(&self, code: KickCode) {
         let kicked = Kicked::new(code);
-        self.shared.metrics.count_kicked(code.as_str());
         let mut state = self.state();
+        let is_over = matches!(state.stage, Stage::Leaving(_) | Stage::Closed);
+        if is_over || std::mem::replace(&mut state.is_kicked, true) {
+            return;
+        }
+        self.shared.metrics.count_kicked(code.as_str());
         if let Some(packets) = Packets::new(server_event::KICKED, &kicked) {
             self.send(&mut state, Parcel::Packets(packets));
         }
@@ -223,8 +230,9 @@ impl Outlet {
             }
             Stage::Open(_) | Stage::Opening => state.waiting.push_back(parcel),
         }
-        if state.waiting.len() + on_the_way > self.shared.waiting_max() {
-            self.give_up(state);
+        let left = state.waiting.len() + on_the_way;
+        if left > self.shared.waiting_max() {
+            self.give_up(state, left);
         }
     }
 
@@ -249,16 +257,15 @@ impl Outlet {
         }
         let since = *state.pressing_since.get_or_insert_with(Instant::now);
         if since.elapsed() >= self.shared.pressing_max() {
-            self.give_up(&mut state);
+            self.give_up(&mut state, left);
         }
         Backlog::Pressing
     }
 
-    /// It does not keep up, and holds up others.
-    fn give_up(&self, state: &mut State) {
+    /// It does not keep up, and holds up others. So many are left that it is not told.
+    fn give_up(&self, state: &mut State, left: usize) {
         self.shared.metrics.overflows.inc();
-        let dropped = state.waiting.len() as u64;
-        self.shared.metrics.dropped.inc_by(dropped);
+        self.shared.metrics.dropped.inc_by(left as u64);
         tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
         self.end(state);
     }

@@ -137,21 +137,6 @@ impl ListPace {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits {
-            connections: 1,
-            connections_per_address: 0,
-            handshake: Duration::from_secs(10),
-            inbound_rate: 1,
-            inbound_burst: 1,
-            events_per_second: 200,
-            events_burst: 1000,
-            outbound_queue: 1,
-            stalled_write: Duration::from_secs(5),
-            http_body: 1,
-        }
-    }
-
     /// How many of `count` events of a kind pass, are refused, and are once too often.
     fn sent(kind: Kind, count: usize, limits: &Limits) -> [usize; 3] {
         let now = Instant::now();
@@ -163,17 +148,23 @@ mod tests {
 
     #[test]
     fn a_burst_passes_the_rest_is_refused_and_then_it_is_enough() {
-        assert_eq!(sent(Kind::Common, 2500, &limits()), [1000, 1000, 500]);
+        assert_eq!(
+            sent(Kind::Common, 2500, &Limits::sample()),
+            [1000, 1000, 500]
+        );
     }
 
     #[test]
     fn dear_events_have_rates_of_their_own() {
-        assert_eq!(sent(Kind::Matchmaking, 200, &limits()), [100, 100, 0]);
-        assert_eq!(sent(Kind::Token, 200, &limits()), [100, 100, 0]);
+        assert_eq!(
+            sent(Kind::Matchmaking, 200, &Limits::sample()),
+            [100, 100, 0]
+        );
+        assert_eq!(sent(Kind::Token, 200, &Limits::sample()), [100, 100, 0]);
         let frugal = Limits {
             events_per_second: 1,
             events_burst: 1,
-            ..limits()
+            ..Limits::sample()
         };
         assert_eq!(sent(Kind::Token, 2, &frugal), [1, 1, 0]);
         assert_eq!(sent(Kind::Common, 200, &frugal), [1, 100, 99]);
@@ -181,7 +172,7 @@ mod tests {
 
     #[test]
     fn whoever_is_refused_now_and_then_stays() {
-        let (limits, begin) = (limits(), Instant::now());
+        let (limits, begin) = (Limits::sample(), Instant::now());
         let mut rates = Rates::new(&limits, begin);
         for second in 0..1000 {
             let now = begin + Duration::from_secs(second);

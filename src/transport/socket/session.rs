@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::Sockets;
 use super::carrier::Place;
-use super::inbox::Incoming;
+use super::inbox::{End, Incoming};
 use super::outlet::Outlet;
 use super::packet::Packets;
 use super::reply::Question;
@@ -50,7 +50,7 @@ struct Expiry {
     announced: bool,
 }
 
-/// Runs until the client is gone, which `ended` tells, then forgets the connection.
+/// Runs until the client is gone, which `end` tells, then forgets the connection.
 pub(super) async fn run(
     sockets: Arc<Sockets>,
     connection: Connection,
@@ -58,7 +58,7 @@ pub(super) async fn run(
     outlet: Arc<Outlet>,
     place: Place,
     incoming: mpsc::Receiver<Incoming>,
-    ended: &Notify,
+    end: &End,
 ) {
     let id = connection.id();
     let mut session = Session {
@@ -72,17 +72,18 @@ pub(super) async fn run(
     // What the client still wanted is void: nobody is left to see it.
     let is_leaving = tokio::select! {
         biased;
-        () = ended.notified() => false,
+        () = end.told() => false,
         () = outlet.leaving() => true,
         () = session.work(incoming) => false,
     };
     // Whoever is about to be closed is here no longer, however long the client takes to read why.
     session.connection.close();
     if is_leaving {
-        let _ = tokio::time::timeout(FAREWELL, ended.notified()).await;
+        let _ = tokio::time::timeout(FAREWELL, end.told()).await;
         outlet.close_transport();
     }
     tracing::debug!(connection = %id, "closed a connection");
+    session.sockets.metrics.count_ended(end.because());
     session.sockets.outlets.close(id);
 }
 

@@ -141,8 +141,19 @@ impl Program {
         command
     }
 
-    /// The project's file with paths under `scratch` instead of the system's.
-    pub fn text_with_paths(self, scratch: &Path) -> String {
+    /// The project's file with paths under `scratch` instead of the system's, and a port that not only root may have.
+    pub fn text_for_a_check(self, scratch: &Path) -> String {
+        let text = self.text_with_paths(scratch);
+        match self {
+            Self::Nginx => {
+                let listen = format!(" listen unix:{}/nginx.sock;", scratch.display());
+                replace(&text, " listen 80;", 1, &listen)
+            }
+            Self::Haproxy => text,
+        }
+    }
+
+    fn text_with_paths(self, scratch: &Path) -> String {
         let text = self.text();
         let scratch = scratch.to_str().expect("a plain path");
         match self {
@@ -170,7 +181,11 @@ impl Program {
                 // Longer than the drain of the tests, as it is longer than that of a node by default.
                 replace(&text, "fail_timeout=15s", 4, "fail_timeout=4s")
             }
-            Self::Haproxy => replace(&text, " bind :80\n", 1, &format!(" bind {address}\n")),
+            Self::Haproxy => {
+                // Not only root runs the tests.
+                let text = replace(&text, "    user haproxy\n    group haproxy\n", 1, "");
+                replace(&text, " bind :80\n", 1, &format!(" bind {address}\n"))
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -141,7 +141,7 @@ impl Viewer {
 }
 
 /// Streams what the operators' page shows: a sample each second, as server-sent events named `sample`. It ends when the
-/// node stops. Without a key for programs and browsers on this machine, as `/metrics` is.
+/// node stops, or its keys are replaced: whoever has a new one comes again. Without a key for programs and browsers on this machine, as `/metrics` is.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/live",
@@ -167,6 +167,7 @@ pub(in crate::transport::http) async fn show(
         let event = Event::default().event("sample").data(&*sample);
         Some((Ok::<_, Infallible>(event), viewer))
     });
+    let events = events.take_until(Box::pin(internal.keys.replaced()));
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([no_store, UNBUFFERED], events).into_response())

@@ -210,7 +210,7 @@ function renderNodes(nodes, sample) {
   const known = new Map([...rows.children].map((row) => [row.dataset.node, row]));
   const ordered = nodes.map((node) => {
     const row = known.get(node.incarnation) ?? rowOf(node);
-    const left = Math.max(0, node.leaseEndsAt - sample.at);
+    const left = Math.max(0, node.leaseEndsAt - (sample.engineAt ?? sample.at));
     const share = Math.min(1, left / sample.leaseMs);
     const state = share > 0.34 ? "good" : share > 0 ? "warn" : "bad";
     fill(row, "lease", share, `${rough.format(left / 1000)} s`, state);

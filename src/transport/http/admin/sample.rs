@@ -19,6 +19,8 @@ use crate::telemetry::Metrics;
 pub(super) struct Sample {
     /// When, in ms since 1970 on the clock of this node.
     at: u64,
+    /// The same on the clock on which leases end, Redis's; none where nobody can say.
+    engine_at: Option<u64>,
     /// The name of this node.
     node: String,
     /// How long a node counts as alive after its last sign of life, in ms.
@@ -81,12 +83,18 @@ enum IncidentKind {
 impl Sample {
     /// Looks once. What cannot be said at the moment is left out.
     pub(super) async fn take(hub: &Hub, metrics: &Arc<Metrics>) -> Self {
-        let (nodes, queue, checks) = tokio::join!(hub.nodes(), hub.queue_status(), hub.readiness());
+        let (nodes, engine_at, queue, checks) = tokio::join!(
+            hub.nodes(),
+            hub.engine_now_ms(),
+            hub.queue_status(),
+            hub.readiness()
+        );
         let failed = checks.iter().filter(|check| check.failure.is_some());
         let (vital, lesser): (Vec<_>, Vec<_>) = failed.partition(|check| check.is_vital);
         let nodes = nodes.ok();
         Self {
             at: now_ms(),
+            engine_at: engine_at.ok(),
             node: hub.node_id(),
             lease_ms: hub.lease_length().as_millis() as u64,
             failing: vital.iter().map(|check| check.name).collect(),
