@@ -107,9 +107,14 @@ async fn floods_of_every_event() {
         r#"["no-such-event",{}]"#,
     ];
     let abuse = async || {
-        let flood = async |number: usize, event: &str| {
-            let user = number.is_multiple_of(2).then_some(ADA + number as u64);
-            let mut wire = cluster.joined(number % 2, user).await;
+        // All join before the first one floods: this test has one thread, and who joins has not for ever.
+        let joining = (0..32).map(|number| {
+            let user = number % 2 == 0;
+            cluster.joined(number % 2, user.then_some(ADA + number as u64))
+        });
+        let wires = join_all(joining).await;
+        let flood = async |(number, mut wire): (usize, Wire)| {
+            let event = events[number / 4];
             let acknowledgement = if number % 4 < 2 { "7" } else { "" };
             // How many it takes depends on how fast they can be sent: rates allow for more as time goes by.
             let message = format!("42{acknowledgement}{event}");
@@ -119,7 +124,7 @@ async fn floods_of_every_event() {
             // Whoever reads is told why, as other tests see; here what is said may not fit into what nobody reads.
             wire.ended_within(FLOOD_WITHIN).await;
         };
-        let floods = (0..32).map(|number| flood(number, events[number / 4]));
+        let floods = wires.into_iter().enumerate().map(flood);
         let fresh = async {
             for _ in 0..3 {
                 super::assert_served(&cluster).await;
