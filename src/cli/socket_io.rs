@@ -5,6 +5,35 @@ pub(super) mod packet;
 
 use std::net::SocketAddr;
 
+/// Why there is no connection to a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ConnectionError {
+    /// The node does not want it.
+    #[error("{address} refused a client: {reason}{}", hint(reason))]
+    Refused {
+        /// The node.
+        address: SocketAddr,
+        /// In its words.
+        reason: String,
+    },
+    /// It came to nothing, or broke.
+    #[error("a connection to {address} failed: {cause}")]
+    Failed {
+        /// The node.
+        address: SocketAddr,
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl ConnectionError {
+    /// It failed: `cause` says how.
+    pub(super) fn failed(address: SocketAddr, cause: impl std::fmt::Display) -> Self {
+        let cause = cause.to_string();
+        Self::Failed { address, cause }
+    }
+}
+
 /// What an HTTP head ends with.
 pub(super) const HEAD_END: &[u8] = b"\r\n\r\n";
 
@@ -31,7 +60,7 @@ pub(super) fn check_head(head: &[u8]) -> Result<(), String> {
 }
 
 /// What to do about a refusal.
-pub(super) fn hint(reason: &str) -> &'static str {
+fn hint(reason: &str) -> &'static str {
     match reason {
         _ if reason.contains("invalid_token") => {
             "; tokens are signed with auth.secret of these settings: set VIGIE_AUTH__SECRET to the nodes'"

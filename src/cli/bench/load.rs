@@ -21,7 +21,7 @@ use self::worker::{Command, Setup, WAKE};
 
 pub(super) use self::tally::{Count, Latencies, Tally};
 pub(super) use self::worker::Received;
-use crate::cli::socket_io::hint;
+use crate::cli::socket_io::ConnectionError;
 pub(super) use crate::cli::socket_io::packet::Question;
 
 /// Connections that are opening at once, over all threads: nodes' backlogs take them.
@@ -36,22 +36,9 @@ const COMMANDS_MAX: usize = 16;
 /// What is wrong with a client, and with it the run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ClientError {
-    /// The node does not want it.
-    #[error("{address} refused a client: {reason}{}", hint(reason))]
-    Refused {
-        /// The node.
-        address: SocketAddr,
-        /// In its words.
-        reason: String,
-    },
     /// There is no connection.
-    #[error("a connection to {address} failed: {cause}")]
-    Failed {
-        /// The node.
-        address: SocketAddr,
-        /// What happened.
-        cause: String,
-    },
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
     /// The process has as many files open as it may.
     #[error(
         "this process may not open as many files; raise the limit (`ulimit -n`), or take fewer --connections"
@@ -283,7 +270,7 @@ mod tests {
     fn a_refusal_says_what_to_do() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let reason = r#"{"message":"invalid_token"}"#.to_owned();
-        let error = ClientError::Refused { address, reason };
+        let error = ClientError::from(ConnectionError::Refused { address, reason });
         assert!(error.to_string().contains("VIGIE_AUTH__SECRET"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::cli::socket_io::frame::{self, Frame};
 use crate::cli::socket_io::packet::{self, Packet, Reader};
-use crate::cli::socket_io::{HEAD_END, check_head, hint, upgrade_request};
+use crate::cli::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 
 /// How long a connection may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -20,22 +20,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// The node does not want it.
-    #[error("{address} refused a client: {reason}{}", hint(reason))]
-    Refused {
-        /// The node.
-        address: SocketAddr,
-        /// In its words.
-        reason: String,
-    },
     /// There is no connection, or no longer.
-    #[error("a connection to {address} failed: {cause}")]
-    Failed {
-        /// The node.
-        address: SocketAddr,
-        /// What happened.
-        cause: String,
-    },
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
     /// Tokens cannot be signed.
     #[error("cannot sign tokens: {0}")]
     Token(String),
@@ -105,7 +92,7 @@ impl Client {
                 }
                 Packet::Refused(reason) => {
                     let reason = String::from_utf8_lossy(reason).into_owned();
-                    return Err(ClientError::Refused { address, reason });
+                    return Err(ConnectionError::Refused { address, reason }.into());
                 }
                 _ => None,
             };
@@ -121,7 +108,7 @@ impl Client {
             if let Some(end) = memchr::memmem::find(&self.buffer, HEAD_END) {
                 let address = self.address;
                 check_head(&self.buffer[..end])
-                    .map_err(|reason| ClientError::Refused { address, reason })?;
+                    .map_err(|reason| ConnectionError::Refused { address, reason })?;
                 self.buffer.drain(..end + HEAD_END.len());
                 return Ok(());
             }
@@ -222,10 +209,7 @@ impl Client {
 }
 
 fn failed(address: SocketAddr, cause: impl std::fmt::Display) -> ClientError {
-    ClientError::Failed {
-        address,
-        cause: cause.to_string(),
-    }
+    ConnectionError::failed(address, cause).into()
 }
 
 fn meaning(packet: &Packet<'_>) -> Heard {

@@ -10,7 +10,7 @@ use super::told::{Common, Told};
 use super::{ClientError, Opening};
 use crate::cli::socket_io::frame::{self, Frame};
 use crate::cli::socket_io::packet::{self, Packet, Question};
-use crate::cli::socket_io::{HEAD_END, check_head, upgrade_request};
+use crate::cli::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,10 +156,7 @@ impl Client {
             (Stage::Gone, _) => return Ok(()),
             (_, Some(error)) => return Err(self.failed(error)),
             (_, None) => {
-                return Err(ClientError::Refused {
-                    address: self.opening.address,
-                    reason: "it closed the connection".to_owned(),
-                });
+                return Err(self.refused("it closed the connection"));
             }
         };
         (self.stage, self.stream) = (Stage::Gone, None);
@@ -168,10 +165,7 @@ impl Client {
     }
 
     fn failed(&self, error: &io::Error) -> ClientError {
-        ClientError::Failed {
-            address: self.opening.address,
-            cause: error.to_string(),
-        }
+        ConnectionError::failed(self.opening.address, error).into()
     }
 
     /// Writes at once what is to be written: it is little, and the node reads.
@@ -231,10 +225,7 @@ impl Client {
     }
 
     fn on_head(&mut self, head: &[u8]) -> Result<(), ClientError> {
-        check_head(head).map_err(|reason| ClientError::Refused {
-            address: self.opening.address,
-            reason,
-        })?;
+        check_head(head).map_err(|reason| self.refused(reason))?;
         self.stage = Stage::Opening;
         Ok(())
     }
@@ -291,7 +282,7 @@ impl Client {
                 common.findings.opening.record(now - self.since);
                 common.count(Count::Joined);
             }
-            Packet::Refused(reason) => return Err(self.refused(reason)),
+            Packet::Refused(reason) => return Err(self.refused(String::from_utf8_lossy(reason))),
             Packet::Answer(answer) => return self.on_answer(answer, now, common),
             Packet::Event(_) | Packet::Closed | Packet::Other => {}
         }
@@ -307,14 +298,14 @@ impl Client {
         match self.question.take() {
             Some(Question::OnlineUsers) => {
                 let Some(ids) = packet::count_ids(answer) else {
-                    return Err(self.refused(answer));
+                    return Err(self.refused(String::from_utf8_lossy(answer)));
                 };
                 let ids_min = &mut common.findings.ids_min;
                 *ids_min = Some(ids_min.map_or(ids, |min| min.min(ids)));
             }
             Some(Question::Watch(_)) => {
                 if memchr::memmem::find(answer, b"\"ok\":true").is_none() {
-                    return Err(self.refused(answer));
+                    return Err(self.refused(String::from_utf8_lossy(answer)));
                 }
             }
             None => return Ok(()),
@@ -324,17 +315,12 @@ impl Client {
         Ok(())
     }
 
-    fn refused(&self, reason: &[u8]) -> ClientError {
-        ClientError::Refused {
-            address: self.opening.address,
-            reason: String::from_utf8_lossy(reason).into_owned(),
-        }
+    fn refused(&self, reason: impl Into<String>) -> ClientError {
+        let (address, reason) = (self.opening.address, reason.into());
+        ConnectionError::Refused { address, reason }.into()
     }
 
     fn unreadable(&self, error: &frame::FrameError) -> ClientError {
-        ClientError::Refused {
-            address: self.opening.address,
-            reason: format!("it sent {error}"),
-        }
+        self.refused(format!("it sent {error}"))
     }
 }

@@ -19,6 +19,7 @@ use super::client::{Client, Stage};
 use super::tally::{COUNTS, Tally};
 use super::told::{Common, Findings};
 use super::{ClientError, Opening, Users};
+use crate::cli::socket_io::ConnectionError;
 use crate::cli::socket_io::packet::{Question, Reader};
 
 /// What wakes a thread when there is a command.
@@ -279,10 +280,7 @@ fn source_of(place: usize, to: SocketAddr) -> Option<SocketAddr> {
 fn failed(address: SocketAddr, error: &io::Error) -> ClientError {
     match error.raw_os_error() {
         Some(code) if code == Errno::EMFILE as i32 => ClientError::NoFiles,
-        _ => ClientError::Failed {
-            address,
-            cause: error.to_string(),
-        },
+        _ => ConnectionError::failed(address, error).into(),
     }
 }
 
