@@ -13,6 +13,7 @@ pub mod lease;
 pub mod matchmaking;
 pub mod presence;
 pub mod profile;
+mod pulse;
 mod questions;
 pub mod replica;
 pub mod standing;
@@ -39,6 +40,7 @@ use self::lease::{Lease, LeaseOptions};
 use self::matchmaking::{Matchmaking, Streams};
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
+use self::pulse::Pulses;
 use self::questions::Questions;
 use self::survey::Surveys;
 use self::topic::Topics;
@@ -121,6 +123,7 @@ struct Inner {
     surveys: Surveys,
     incidents: Arc<Incidents>,
     lease: Lease,
+    pulses: Pulses,
     metrics: Arc<Metrics>,
     options: Options,
     allowances: ArcSwap<Allowances>,
@@ -197,6 +200,7 @@ impl Hub {
             incidents.clone(),
             options.presence,
         );
+        let partitions = engine.partitions();
         let hub = Self(Arc::new(Inner {
             visibility,
             engine,
@@ -209,7 +213,8 @@ impl Hub {
             questions: Questions::default(),
             surveys: Surveys::default(),
             incidents,
-            lease: Lease::new(options.lease),
+            lease: Lease::new(options.lease, partitions),
+            pulses: Pulses::new(partitions),
             metrics,
             allowances: ArcSwap::from_pointee(options.allowances),
             options,
@@ -217,10 +222,16 @@ impl Hub {
             draining: AtomicBool::new(false),
         }));
         let incarnation = hub.0.engine.incarnation();
-        hub.0
-            .engine
-            .begin(&hub.node_info(&incarnation), hub.0.lease.length())
-            .await?;
+        let engine = &hub.0.engine;
+        let info = hub.node_info(&incarnation);
+        match engine.begin(&info, hub.0.lease.length()).await {
+            Ok(()) => {}
+            // Others serve their partitions. The lease begins when it can.
+            Err(error) if engine.is_partial(&error).await => {
+                tracing::warn!(%error, "the lease could not begin yet; trying again");
+            }
+            Err(error) => return Err(error),
+        }
         hub.0.accounts.look().await;
         let running = hub.spawn(messages, streams);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
@@ -238,6 +249,9 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.0.presence.keep_releasing().await }));
         run(|hub| Box::pin(async move { hub.0.presence.sweep().await }));
         run(|hub| Box::pin(async move { hub.keep_lease().await }));
+        run(|hub| Box::pin(async move { hub.keep_registered().await }));
+        run(|hub| Box::pin(async move { hub.run_pulse().await }));
+        run(|hub| Box::pin(async move { hub.run_pulse_watch().await }));
         run(|hub| Box::pin(async move { hub.keep_reaping().await }));
         run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
@@ -270,16 +284,31 @@ impl Hub {
                 Message::Canary { nonce } => self.0.canaries.landed(nonce),
                 Message::Asked(question) => self.0.questions.put(question),
                 Message::Watchers { survey, watchers } => self.0.surveys.answered(survey, watchers),
-                Message::Interrupted => {
-                    tracing::info!("messages may have been missed; subscribing and reading anew");
-                    self.0.metrics.interruptions.inc();
-                    self.0.incidents.note(Happening::Interrupted);
-                    self.0.presence.interrupted();
-                    self.0.topics.interrupted();
-                    self.0.lease.doubt();
-                }
+                Message::Pulse { partition, pulse } => self.on_pulse(partition, &pulse),
+                Message::Interrupted(partitions) => self.interrupted(&partitions),
             }
         }
+    }
+
+    /// Messages of these partitions may have been missed, and their data may be lost.
+    fn interrupted(&self, partitions: &[u32]) {
+        tracing::info!(
+            ?partitions,
+            "messages may have been missed; subscribing and reading again"
+        );
+        self.0.metrics.interruptions.inc();
+        self.0.incidents.note(Happening::Interrupted);
+        self.read_again(partitions);
+        self.0.engine.forget_own_channel();
+        if self.0.engine.may_hold_leases(partitions) {
+            self.0.lease.doubt();
+        }
+    }
+
+    fn read_again(&self, partitions: &[u32]) {
+        self.0.presence.interrupted(partitions);
+        self.0.topics.interrupted(partitions);
+        self.0.lease.register_again(partitions);
     }
 
     /// Hands a message on a user's topic to those who care.
@@ -491,15 +520,18 @@ impl Hub {
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
     pub async fn readiness(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
-        let complete = self.0.presence.is_complete();
+        let silent = self.silent_partitions();
+        let all_silent = silent.len() >= self.0.engine.partitions() as usize;
+        let silent: Vec<String> = silent.iter().map(u32::to_string).collect();
         let [engine, canary] = self.0.canaries.check(&self.0.engine).await;
         let mut checks = vec![
             engine,
             canary,
             Check {
-                name: "replica",
-                failure: (!complete).then(|| "is being read anew".to_owned()),
-                is_vital: true,
+                name: "partitions",
+                failure: (!silent.is_empty()).then(|| format!("not heard: {}", silent.join(", "))),
+                // The users of other partitions can be served.
+                is_vital: all_silent,
             },
             Check {
                 name: "draining",
@@ -570,12 +602,27 @@ impl Hub {
             guests,
             users: self.0.topics.users() as u64,
             topics: self.0.topics.len() as u64,
+            silent: self.silent_partitions(),
         }
     }
 
     /// Has the oldest open question of a connection answered in its turn.
     async fn take_turn(&self, to: ConnectionId) {
         self.0.deliveries.place().await.put(Delivery::Turn { to });
+    }
+
+    /// Partitions of which this node hears nothing, or which it is still reading.
+    fn silent_partitions(&self) -> Vec<u32> {
+        let silent = self.0.pulses.silent(self.0.lease.heartbeat());
+        let all = 0..self.0.engine.partitions();
+        all.filter(|partition| {
+            silent.contains(partition) || !self.0.presence.is_complete(*partition)
+        })
+        .collect()
+    }
+
+    fn pulses(&self) -> &Pulses {
+        &self.0.pulses
     }
 
     fn accounts(&self) -> &Accounts {

@@ -192,6 +192,16 @@ pub struct Transition {
     pub offline: Vec<UserId>,
 }
 
+/// Where the transitions of a partition stand, said again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Name of this life of the data.
+    pub epoch: String,
+    /// Number of the last transition.
+    #[serde(rename = "rev")]
+    pub revision: u64,
+}
+
 /// The kinds of update about a user; each has revisions of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -365,8 +375,16 @@ pub enum Message {
         /// How many of that node's connections watch whom it is about.
         watchers: u64,
     },
-    /// Messages may have been missed: whatever was built from them is to be built anew.
-    Interrupted,
+    /// Where the transitions of a partition stand.
+    Pulse {
+        /// The partition.
+        partition: u32,
+        /// Its position.
+        pulse: Pulse,
+    },
+    /// Messages of a server, with these partitions, may have been missed, and its data may be lost: everything built
+    /// from them is to be built again.
+    Interrupted(Vec<u32>),
 }
 
 /// What a node is asked.
@@ -419,6 +437,8 @@ pub struct NodeInfo {
     pub users: u64,
     /// Topics the node listens to.
     pub topics: u64,
+    /// Partitions of which the node hears nothing.
+    pub silent: Vec<u32>,
 }
 
 /// A node that is alive.
@@ -503,7 +523,7 @@ impl Engine {
         either!(self.connections_of(user))
     }
 
-    /// Listens to the partition's transitions and to the node's own channel. Returns once confirmed.
+    /// Listens to the partition's transitions and pulses. Returns once confirmed.
     pub async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
         either!(self.subscribe_presence(partition))
     }
@@ -562,6 +582,44 @@ impl Engine {
         let nodes = either!(self.delete_account(user))?;
         self.cancel(user, matchmaking::Meant::Any).await?;
         Ok(nodes)
+    }
+
+    /// Publishes a pulse of the partition to every node that listens to it; see [`Message::Pulse`].
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
+        either!(self.pulse(partition))
+    }
+
+    /// No pulse of the partition has arrived for `silence`: has its messages looked for, which interrupts it.
+    pub async fn recover(&self, partition: u32, silence: Duration) {
+        if let Self::Redis(redis) = self {
+            redis.recover(partition, silence).await;
+        }
+    }
+
+    /// Whether an error concerns a part of the engine only, while others answer.
+    pub async fn is_partial(&self, error: &EngineError) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(redis) => redis.is_partial(error).await,
+        }
+    }
+
+    /// Whether the list of leases may be on the server of one of these partitions.
+    pub fn may_hold_leases(&self, partitions: &[u32]) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(redis) => redis.may_hold_leases(partitions),
+        }
+    }
+
+    /// Has the node's own channel subscribed again: messages may have been missed.
+    pub fn forget_own_channel(&self) {
+        if let Self::Redis(redis) = self {
+            redis.forget_own_channel();
+        }
     }
 
     /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].

@@ -18,17 +18,19 @@ impl Hub {
                 () = tokio::time::sleep(interval) => {}
                 () = self.lease().registered_again() => {}
             }
-            if let Err(error) = self.audit().await {
-                tracing::debug!(%error, "could not audit; trying again");
+            for partition in 0..self.engine().partitions() {
+                if let Err(error) = self.audit(partition).await {
+                    tracing::debug!(partition, %error, "could not audit; trying again");
+                }
             }
         }
     }
 
-    async fn audit(&self) -> Result<(), EngineError> {
-        let registered = self.registered().await?;
+    async fn audit(&self, partition: u32) -> Result<(), EngineError> {
+        let registered: HashSet<Owed> = self.engine().owed(partition).await?.into_iter().collect();
         let forgotten: Vec<Owed> = self
             .topics()
-            .own_connections()
+            .own_connections(Some(partition))
             .into_iter()
             .filter(|own| !registered.contains(own))
             .collect();
@@ -54,13 +56,5 @@ impl Hub {
             self.presence().release(user, connection);
         }
         Ok(())
-    }
-
-    async fn registered(&self) -> Result<HashSet<Owed>, EngineError> {
-        let mut registered = HashSet::new();
-        for partition in 0..self.engine().partitions() {
-            registered.extend(self.engine().owed(partition).await?);
-        }
-        Ok(registered)
     }
 }

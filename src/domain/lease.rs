@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 
 use super::incidents::Happening;
@@ -18,6 +19,9 @@ use crate::ids::Incarnation;
 
 /// Connections released by one call of the reaper: few enough that Redis stays responsive.
 const REAP_BATCH_MAX: u32 = 200;
+
+/// Pause before a registration that failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The rules, as configured.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +37,25 @@ pub(crate) struct Lease {
     options: LeaseOptions,
     tenure: Mutex<Tenure>,
     doubted: Notify,
+    /// One for each partition.
+    registrations: Vec<Registrations>,
+    tickets_wanted: Notify,
     registered_again: Notify,
     given_back: AtomicBool,
+}
+
+/// What a partition needs to know of this node's connections once more.
+#[derive(Default)]
+struct Registrations {
+    wanted: Notify,
+    /// This node's own incarnations that are over, and may still owe something.
+    former: Mutex<Vec<Incarnation>>,
+}
+
+impl Registrations {
+    fn former(&self) -> MutexGuard<'_, Vec<Incarnation>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// For how long the lease has been renewed without a gap.
@@ -92,11 +113,13 @@ impl Tenure {
 }
 
 impl Lease {
-    pub(crate) fn new(options: LeaseOptions) -> Self {
+    pub(crate) fn new(options: LeaseOptions, partitions: u32) -> Self {
         Self {
             options,
             tenure: Mutex::default(),
             doubted: Notify::new(),
+            registrations: (0..partitions).map(|_| Registrations::default()).collect(),
+            tickets_wanted: Notify::new(),
             registered_again: Notify::new(),
             given_back: AtomicBool::new(false),
         }
@@ -114,14 +137,24 @@ impl Lease {
         self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages may have been missed, so data may be lost, too: the next heartbeat comes at once, and
-    /// registers everything again.
+    /// Messages of a server with these partitions may have been missed, so data may be lost, too: everything in them is
+    /// registered again, and tickets are asked for again.
+    pub(crate) fn register_again(&self, partitions: &[u32]) {
+        for partition in partitions {
+            if let Some(registrations) = self.registrations.get(*partition as usize) {
+                registrations.wanted.notify_one();
+            }
+        }
+        self.tickets_wanted.notify_one();
+    }
+
+    /// The list of leases may be lost: the next heartbeat comes at once.
     pub(crate) fn doubt(&self) {
         *self.tenure() = Tenure::default();
         self.doubted.notify_one();
     }
 
-    /// Resolves when everything was registered again.
+    /// Resolves when the connections of a partition were registered again.
     pub(crate) async fn registered_again(&self) {
         self.registered_again.notified().await;
     }
@@ -143,36 +176,26 @@ impl Hub {
         let lease = self.lease();
         let mut heartbeat = tokio::time::interval(lease.options.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut register_again = false;
         loop {
             tokio::select! {
                 _ = heartbeat.tick() => {}
-                () = lease.doubted.notified() => register_again = true,
+                () = lease.doubted.notified() => {}
             }
-            if let Err(error) = self.beat(&mut register_again).await {
+            if let Err(error) = self.beat().await {
                 *lease.tenure() = Tenure::default();
                 tracing::warn!(%error, "could not renew the lease; trying again");
             }
         }
     }
 
-    async fn beat(&self, register_again: &mut bool) -> Result<(), EngineError> {
-        let mut dead = None;
+    async fn beat(&self) -> Result<(), EngineError> {
         if !self.renew().await? {
             if self.lease().given_back.load(Ordering::Relaxed) {
                 return Ok(());
             }
             self.metrics().lease_losses.inc();
             self.incidents().note(Happening::LeaseLost);
-            *register_again = true;
-            dead = Some(self.start_over().await?);
-        }
-        if *register_again {
-            self.register_again().await?;
-            *register_again = false;
-        }
-        if let Some(dead) = dead {
-            self.reap_everywhere(dead.as_str()).await?;
+            self.start_over().await?;
         }
         if let Err(error) = self.look_around().await {
             // The lease is renewed all the same.
@@ -185,6 +208,9 @@ impl Hub {
     async fn look_around(&self) -> Result<(), EngineError> {
         let leases = self.engine().leases().await?;
         self.metrics().nodes.set(count(leases.len()));
+        let incarnations = leases.iter().map(|(incarnation, _)| incarnation.as_str());
+        let own = self.engine().incarnation();
+        self.pulses().choose_owners(own.as_str(), incarnations);
         self.incidents().note_leases(leases, self.lease().length());
         Ok(())
     }
@@ -200,28 +226,60 @@ impl Hub {
         Ok(renewed.is_some())
     }
 
-    /// Registers every connection again, and renews the lease meanwhile: many connections take longer than a lease.
-    async fn register_again(&self) -> Result<(), EngineError> {
-        let connections = self.topics().own_connections();
-        let registering = self.presence().register_again(&connections);
-        tokio::pin!(registering);
-        while let Err(_still_registering) =
-            tokio::time::timeout(self.lease().heartbeat(), &mut registering).await
-        {
-            if !self.renew().await? {
-                let reason = "the lease was gone before everything was registered again";
-                return Err(EngineError::Unavailable(reason.to_owned()));
+    /// Registers the connections of each partition again whenever that is wanted, for ever.
+    pub(crate) async fn keep_registered(&self) {
+        let partitions = (0..).zip(&self.lease().registrations);
+        let registered = partitions.map(|(number, of)| self.keep_registered_in(number, of));
+        tokio::join!(join_all(registered), self.keep_asking_again());
+    }
+
+    /// Puts users of this node back in the queue whenever that is wanted, for ever.
+    async fn keep_asking_again(&self) {
+        loop {
+            self.lease().tickets_wanted.notified().await;
+            while let Err(error) = self.matchmaking().ask_again().await {
+                tracing::warn!(%error, "could not put users back in the queue; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
-        self.matchmaking().ask_again().await?;
-        tracing::info!(connections = connections.len(), "registered again");
-        self.lease().registered_again.notify_one();
+    }
+
+    async fn keep_registered_in(&self, partition: u32, registrations: &Registrations) {
+        loop {
+            registrations.wanted.notified().await;
+            while let Err(error) = self.register_again(partition, registrations).await {
+                tracing::warn!(partition, %error, "could not register connections again; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            self.lease().registered_again.notify_one();
+        }
+    }
+
+    async fn register_again(
+        &self,
+        partition: u32,
+        registrations: &Registrations,
+    ) -> Result<(), EngineError> {
+        // Noted first: an incarnation that ends from now on is reaped after the next round.
+        let former = registrations.former().clone();
+        let connections = self.topics().own_connections(Some(partition));
+        self.presence().register_again(&connections).await?;
+        if !connections.is_empty() {
+            let connections = connections.len();
+            tracing::info!(partition, connections, "registered connections again");
+        }
+        for incarnation in &former {
+            self.reap(partition, incarnation.as_str()).await?;
+        }
+        registrations
+            .former()
+            .retain(|known| !former.contains(known));
         Ok(())
     }
 
     /// Takes a new incarnation. Its lease begins before anything is registered with it, so that nobody takes it
-    /// for a dead one. Returns the incarnation that is dead.
-    async fn start_over(&self) -> Result<Incarnation, EngineError> {
+    /// for a dead one. What the one before owes is reaped once everything is registered again.
+    async fn start_over(&self) -> Result<(), EngineError> {
         // Whoever took this lease away, or lost it, may have done so with those of others.
         *self.lease().tenure() = Tenure::default();
         let next = Incarnation::new(self.engine().incarnation().node_id());
@@ -229,11 +287,14 @@ impl Hub {
         self.engine()
             .begin(&self.node_info(&next), self.lease().length())
             .await?;
-        let dead = self.engine().go_on_as(next);
+        let former = self.engine().go_on_as(next);
+        for registrations in &self.lease().registrations {
+            registrations.former().push(former.clone());
+        }
         // The data may be gone with the lease.
-        self.presence().interrupted();
-        self.topics().interrupted();
-        Ok(dead)
+        let all: Vec<u32> = (0..self.engine().partitions()).collect();
+        self.read_again(&all);
+        Ok(())
     }
 
     /// Releases what dead nodes owe, for ever.
@@ -256,21 +317,18 @@ impl Hub {
             self.metrics().reaped_nodes.inc();
             self.incidents().note(Happening::NodeReaped { incarnation });
         }
-        for partition in 0..self.engine().partitions() {
-            for incarnation in self.engine().dead(partition).await? {
-                // This node's own lease may have been lost since, and then perhaps those of others.
-                if self.lease().may_reap_until().is_none() {
-                    return Ok(());
-                }
-                self.reap(partition, &incarnation).await?;
-            }
-        }
-        Ok(())
+        let partitions = 0..self.engine().partitions();
+        let reaped = join_all(partitions.map(|partition| self.reap_dead_in(partition))).await;
+        reaped.into_iter().collect()
     }
 
-    async fn reap_everywhere(&self, incarnation: &str) -> Result<(), EngineError> {
-        for partition in 0..self.engine().partitions() {
-            self.reap(partition, incarnation).await?;
+    async fn reap_dead_in(&self, partition: u32) -> Result<(), EngineError> {
+        for incarnation in self.engine().dead(partition).await? {
+            // This node's own lease may have been lost since, and then perhaps those of others.
+            if self.lease().may_reap_until().is_none() {
+                return Ok(());
+            }
+            self.reap(partition, &incarnation).await?;
         }
         Ok(())
     }

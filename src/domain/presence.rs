@@ -1,6 +1,7 @@
 //! Who is online: counts connections with the engine, keeps the replica, says who comes and goes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::matchmaking::Matchmaking;
 use super::replica::{Applied, Change, Replica};
 use super::token::Identity;
 use super::topic::Topics;
-use crate::engine::{Admission, Engine, EngineError, Registration, Transition};
+use crate::engine::{Admission, Engine, EngineError, Pulse, Registration, Transition};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::Metrics;
 
@@ -71,11 +72,25 @@ pub(crate) struct Presence {
     incidents: Arc<Incidents>,
     options: PresenceOptions,
     replica: Mutex<Replica>,
+    partitions: Vec<Partition>,
+    /// How many releases wait, of all partitions.
+    releases_len: AtomicUsize,
+    released: Notify,
+}
+
+/// The work of one partition. Each has loops of its own, so that one that cannot be reached holds up no other.
+#[derive(Default)]
+struct Partition {
     snapshot_needed: Notify,
     releases: Mutex<VecDeque<(UserId, ConnectionId)>>,
     release_wanted: Notify,
-    released: Notify,
     somebody_left: Notify,
+}
+
+impl Partition {
+    fn releases(&self) -> MutexGuard<'_, VecDeque<(UserId, ConnectionId)>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Presence {
@@ -89,6 +104,8 @@ impl Presence {
         options: PresenceOptions,
     ) -> Self {
         let replica = Replica::new(engine.partitions());
+        let partitions = 0..engine.partitions();
+        let partitions = partitions.map(|_| Partition::default()).collect();
         Self {
             engine,
             topics,
@@ -98,11 +115,9 @@ impl Presence {
             incidents,
             options,
             replica: Mutex::new(replica),
-            snapshot_needed: Notify::new(),
-            releases: Mutex::default(),
-            release_wanted: Notify::new(),
+            partitions,
+            releases_len: AtomicUsize::new(0),
             released: Notify::new(),
-            somebody_left: Notify::new(),
         }
     }
 
@@ -181,34 +196,40 @@ impl Presence {
         }
     }
 
-    fn releases(&self) -> MutexGuard<'_, VecDeque<(UserId, ConnectionId)>> {
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    fn partition_of(&self, user: UserId) -> &Partition {
+        &self.partitions[self.engine.partition_of(user) as usize]
     }
 
     /// Stops counting a connection, as soon as the engine can be reached.
     pub(crate) fn release(&self, user: UserId, connection: ConnectionId) {
-        self.releases().push_back((user, connection));
-        self.release_wanted.notify_one();
+        let partition = self.partition_of(user);
+        self.releases_len.fetch_add(1, Ordering::Relaxed);
+        partition.releases().push_back((user, connection));
+        partition.release_wanted.notify_one();
     }
 
     /// Whether so many releases wait that nobody more is to be admitted.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.releases().len() >= RELEASES_MAX
+        self.releases_len.load(Ordering::Relaxed) >= RELEASES_MAX
     }
 
     /// Releases what is to be released, for ever.
     pub(crate) async fn keep_releasing(&self) {
+        join_all(self.partitions.iter().map(|of| self.keep_releasing_in(of))).await;
+    }
+
+    async fn keep_releasing_in(&self, partition: &Partition) {
         loop {
-            self.release_wanted.notified().await;
-            while self.release_batch().await {}
+            partition.release_wanted.notified().await;
+            while self.release_batch(partition).await {}
             self.released.notify_waiters();
-            self.somebody_left.notify_one();
+            partition.somebody_left.notify_one();
         }
     }
 
     /// Returns whether there may be more.
-    async fn release_batch(&self) -> bool {
-        let batch: Vec<_> = self
+    async fn release_batch(&self, partition: &Partition) -> bool {
+        let batch: Vec<_> = partition
             .releases()
             .iter()
             .take(RELEASE_BATCH_MAX)
@@ -226,11 +247,13 @@ impl Presence {
             .map(|(_, owed)| *owed)
             .collect();
         {
-            // Only this task takes from the queue. What failed goes behind the others.
-            let mut releases = self.releases();
+            // Only this loop takes from the queue. Releases that failed go behind the others.
+            let mut releases = partition.releases();
             releases.drain(..batch.len());
             releases.extend(&failed);
         }
+        let done = batch.len() - failed.len();
+        self.releases_len.fetch_sub(done, Ordering::Relaxed);
         if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
             tracing::debug!(%error, count = failed.len(), "could not release connections; trying again");
             tokio::time::sleep(RETRY_DELAY).await;
@@ -244,7 +267,7 @@ impl Presence {
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            if self.releases().is_empty() {
+            if self.releases_len.load(Ordering::Relaxed) == 0 {
                 return;
             }
             released.await;
@@ -279,13 +302,19 @@ impl Presence {
 
     /// Whether `user` is online, as far as this node knows; where it does not know, the user may be.
     pub(crate) fn may_be_online(&self, user: UserId) -> bool {
+        let partition = self.engine.partition_of(user);
         let replica = self.replica();
-        !replica.is_complete() || replica.contains(user)
+        !replica.is_complete(partition) || replica.contains(user)
     }
 
-    /// Whether the replica follows the transitions of every partition.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.replica().is_complete()
+    /// Whether the replica follows the transitions of the partition.
+    pub(crate) fn is_complete(&self, partition: u32) -> bool {
+        self.replica().is_complete(partition)
+    }
+
+    /// Whether transitions of the partition were missed, as its pulse shows.
+    pub(crate) fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
+        self.replica().is_behind(partition, pulse)
     }
 
     /// Takes in what the engine announced.
@@ -302,15 +331,23 @@ impl Presence {
             Applied::Gap => {
                 self.metrics.presence_gaps.inc();
                 self.incidents.note(Happening::PresenceGap { partition });
-                self.snapshot_needed.notify_one();
+                self.need_snapshot(partition);
             }
         }
     }
 
-    /// Messages may have been missed: begins the replica anew.
-    pub(crate) fn interrupted(&self) {
-        self.replica().expect_snapshots();
-        self.snapshot_needed.notify_one();
+    /// Messages of these partitions may have been missed: has them read again.
+    pub(crate) fn interrupted(&self, partitions: &[u32]) {
+        for partition in partitions {
+            self.replica().expect_snapshot(*partition);
+            self.need_snapshot(*partition);
+        }
+    }
+
+    fn need_snapshot(&self, partition: u32) {
+        if let Some(partition) = self.partitions.get(partition as usize) {
+            partition.snapshot_needed.notify_one();
+        }
     }
 
     /// Who was there before this node looked did not come just now, so snapshots are not counted.
@@ -337,40 +374,49 @@ impl Presence {
 
     /// Returns once the first snapshot of every partition is part of the replica, or `within` is over.
     pub(crate) async fn wait_until_complete(&self, within: Duration) {
-        for partition in 0..self.engine.partitions() {
-            let restored = self.replica().wait_for(partition, 0);
-            if let Some(restored) = restored
-                && tokio::time::timeout(within, restored).await.is_err()
-            {
-                return tracing::warn!("still reading who is online; starting without");
-            }
+        let restored: Vec<_> = (0..self.engine.partitions())
+            .filter_map(|partition| self.replica().wait_for(partition, 0))
+            .collect();
+        if tokio::time::timeout(within, join_all(restored))
+            .await
+            .is_err()
+        {
+            tracing::warn!("still reading who is online; starting without");
         }
     }
 
-    /// Reads a snapshot whenever one is needed, for ever; the first one at once. Whoever is missing after an
-    /// interruption is gone only when the time to register again is over.
+    /// Reads a snapshot of a partition whenever one is needed, for ever; the first one at once. Users whom it lacks
+    /// after an interruption are gone only when the time to register again is over.
     pub(crate) async fn keep_replica(&self) {
+        join_all((0..self.engine.partitions()).map(|partition| self.keep_replica_of(partition)))
+            .await;
+    }
+
+    async fn keep_replica_of(&self, partition: u32) {
+        let Some(state) = self.partitions.get(partition as usize) else {
+            return;
+        };
         loop {
-            self.restore_expected().await;
-            if self.replica().doubtful_count() == 0 {
-                self.snapshot_needed.notified().await;
+            self.restore_expected(partition).await;
+            if self.replica().doubtful_count(partition) == 0 {
+                state.snapshot_needed.notified().await;
                 continue;
             }
             tokio::select! {
-                () = self.snapshot_needed.notified() => {}
-                () = self.doubt() => self.settle().await,
+                () = state.snapshot_needed.notified() => {}
+                () = self.doubt(partition) => self.settle(partition).await,
             }
         }
     }
 
     /// Returns when everybody has had the time to be registered again, and nobody is any more: a Redis that is
     /// slow, or a node with many connections, may take longer.
-    async fn doubt(&self) {
+    async fn doubt(&self, partition: u32) {
         tokio::time::sleep(self.options.doubt).await;
-        let mut before = self.replica().doubtful_count();
+        let mut before = self.replica().doubtful_count(partition);
         loop {
             tokio::time::sleep(QUIET_FOR).await;
-            let now = self.replica().doubtful_count();
+            let now = self.replica().doubtful_count(partition);
             if now == before {
                 return;
             }
@@ -378,17 +424,14 @@ impl Presence {
         }
     }
 
-    async fn restore_expected(&self) {
+    async fn restore_expected(&self, partition: u32) {
         loop {
-            let expected = self.replica().expected_snapshots();
-            if expected.is_empty() {
+            let Some(round) = self.replica().expected_snapshot(partition) else {
                 return;
-            }
-            for (partition, round) in expected {
-                if let Err(error) = self.restore(partition, round).await {
-                    tracing::warn!(%error, "could not read who is online; trying again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
+            };
+            if let Err(error) = self.restore(partition, round).await {
+                tracing::warn!(partition, %error, "could not read who is online; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
@@ -407,10 +450,10 @@ impl Presence {
         Ok(())
     }
 
-    async fn settle(&self) {
+    async fn settle(&self, partition: u32) {
         let place = self.deliveries.place().await;
         let mut replica = self.replica();
-        let change = replica.settle();
+        let change = replica.settle(partition);
         self.count(&change);
         tracing::info!(
             count = change.offline.len(),
@@ -421,32 +464,40 @@ impl Presence {
 
     /// Takes users offline when their grace is over, for ever.
     pub(crate) async fn sweep(&self) {
+        join_all(
+            (0..)
+                .zip(&self.partitions)
+                .map(|(number, of)| self.sweep_one(number, of)),
+        )
+        .await;
+    }
+
+    async fn sweep_one(&self, number: u32, partition: &Partition) {
         loop {
-            let next_due = self.expire_all(Duration::ZERO).await;
+            let next_due = match self.expire(number, Duration::ZERO).await {
+                Ok(next_due) => next_due,
+                Err(error) => {
+                    tracing::debug!(%error, "could not take users offline; trying again");
+                    None
+                }
+            };
             let pause = next_due.map_or(SWEEP_INTERVAL, |due| due.min(SWEEP_INTERVAL));
-            // Whoever leaves now is due later than everybody already waiting; an early look costs little.
+            // A user who leaves now is due later than everybody already waiting; an early look costs little.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.somebody_left.notified() => {}
+                () = partition.somebody_left.notified() => {}
             }
         }
     }
 
     /// Takes offline everybody whose grace is running: no node is left that would do it later.
     pub(crate) async fn expire_leaving(&self) {
-        self.expire_all(self.options.offline_grace).await;
-    }
-
-    /// Takes offline whoever is due within `ahead`. Returns when the next one is due.
-    async fn expire_all(&self, ahead: Duration) -> Option<Duration> {
-        let mut next_due = None;
-        for partition in 0..self.engine.partitions() {
-            match self.expire(partition, ahead).await {
-                Ok(due) => next_due = next_due.into_iter().chain(due).min(),
-                Err(error) => tracing::debug!(%error, "could not take users offline; trying again"),
-            }
+        let grace = self.options.offline_grace;
+        let partitions = 0..self.engine.partitions();
+        let expired = join_all(partitions.map(|partition| self.expire(partition, grace))).await;
+        for error in expired.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "could not take everybody offline");
         }
-        next_due
     }
 
     async fn expire(

@@ -50,7 +50,7 @@ impl Hub {
         loop {
             let outcome = match self.questions().next().await {
                 Question::Connections { reply } => {
-                    let held = self.topics().own_connections();
+                    let held = self.topics().own_connections(None);
                     self.engine().answer(&reply, &held).await
                 }
                 Question::Watchers {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use crate::engine::{Position, Transition};
+use crate::engine::{Position, Pulse, Transition};
 use crate::ids::UserId;
 
 /// Transitions kept while a snapshot is being read. More than that, and the snapshot is read again.
@@ -107,11 +107,20 @@ impl Replica {
         self.encoded.get_or_insert_with(|| encode(online)).clone()
     }
 
-    /// Whether every partition follows its transitions.
-    pub fn is_complete(&self) -> bool {
-        self.partitions
-            .iter()
-            .all(|partition| partition.pending.is_none())
+    /// Whether the partition follows its transitions.
+    pub fn is_complete(&self, partition: u32) -> bool {
+        let state = self.partitions.get(partition as usize);
+        state.is_some_and(|state| state.pending.is_none())
+    }
+
+    /// Whether transitions of the partition were missed, as its pulse shows; `false` while a snapshot is being read.
+    pub fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
+        let state = self.partitions.get(partition as usize);
+        let state = state.filter(|state| state.pending.is_none());
+        let position = state.and_then(|state| state.position.as_ref());
+        position.is_some_and(|position| {
+            position.epoch != pulse.epoch || position.revision < pulse.revision
+        })
     }
 
     /// Resolves when `revision` of the partition is part of the replica; `None` where it already is. Revision 0
@@ -130,22 +139,19 @@ impl Replica {
         Some(receiver)
     }
 
-    /// Messages may have been missed, or the engine may have lost data: every partition needs a snapshot that is
-    /// begun from now on. Whoever it lacks is shown until [`Self::settle`].
-    pub fn expect_snapshots(&mut self) {
-        for partition in &mut self.partitions {
+    /// Messages may have been missed, or the engine may have lost data: the partition needs a snapshot that is begun
+    /// from now on. Users whom it lacks are shown until [`Self::settle`].
+    pub fn expect_snapshot(&mut self, partition: u32) {
+        if let Some(partition) = self.partitions.get_mut(partition as usize) {
             partition.suspicious = true;
             partition.expect_snapshot(VecDeque::new());
         }
     }
 
-    /// The partitions that need a snapshot, each with the round to name in [`Self::restore`].
-    pub fn expected_snapshots(&self) -> Vec<(u32, u64)> {
-        let expecting = |(_, partition): &(u32, &Partition)| partition.pending.is_some();
-        let partitions = (0..).zip(&self.partitions).filter(expecting);
-        partitions
-            .map(|(number, partition)| (number, partition.round))
-            .collect()
+    /// The round to name in [`Self::restore`] if the partition needs a snapshot.
+    pub fn expected_snapshot(&self, partition: u32) -> Option<u64> {
+        let state = self.partitions.get(partition as usize)?;
+        state.pending.as_ref().map(|_| state.round)
     }
 
     /// Takes in what the engine announced.
@@ -183,21 +189,18 @@ impl Replica {
         Applied::Changed(change)
     }
 
-    /// How many are shown whom the last snapshot lacked.
-    pub fn doubtful_count(&self) -> usize {
-        self.partitions
-            .iter()
-            .map(|partition| partition.doubtful.len())
-            .sum()
+    /// How many users of the partition are shown whom its last snapshot lacked.
+    pub fn doubtful_count(&self, partition: u32) -> usize {
+        let state = self.partitions.get(partition as usize);
+        state.map_or(0, |state| state.doubtful.len())
     }
 
-    /// Everybody who is connected has had the time to be registered again: those still doubtful are gone.
-    pub fn settle(&mut self) -> Change {
-        let doubtful: Vec<UserId> = self
-            .partitions
-            .iter_mut()
-            .flat_map(|partition| partition.doubtful.drain())
-            .collect();
+    /// Everybody who is connected has had the time to be registered again: those of the partition who are still
+    /// doubtful are gone.
+    pub fn settle(&mut self, partition: u32) -> Change {
+        let state = self.partitions.get_mut(partition as usize);
+        let doubtful: Vec<UserId> =
+            state.map_or_else(Vec::new, |state| state.doubtful.drain().collect());
         let change = Change {
             online: Vec::new(),
             offline: remove_all(&mut self.online, doubtful),
@@ -373,10 +376,7 @@ mod tests {
     }
 
     fn restore(replica: &mut Replica, position: Position, snapshot: &[UserId]) -> Option<Change> {
-        let (_, round) = replica
-            .expected_snapshots()
-            .pop()
-            .expect("a snapshot is needed");
+        let round = replica.expected_snapshot(0).expect("a snapshot is needed");
         replica.restore(0, round, position, snapshot.to_vec())
     }
 
@@ -409,7 +409,7 @@ mod tests {
         assert_eq!(replica.apply(0, transition(9, &[], &[5])), Applied::Waiting);
         let restored = restore(&mut replica, position("a", 7), &users(&[5, 6]));
         assert_eq!(restored, Some(change(&[6], &[])));
-        assert!(replica.is_complete());
+        assert!(replica.is_complete(0));
     }
 
     #[test]
@@ -431,7 +431,7 @@ mod tests {
         let mut replica = Replica::new(1);
         assert_eq!(replica.apply(0, transition(9, &[9], &[])), Applied::Waiting);
         assert_eq!(restore(&mut replica, position("a", 7), &[]), None);
-        assert!(!replica.is_complete());
+        assert!(!replica.is_complete(0));
         assert_eq!(
             restore(&mut replica, position("a", 9), &users(&[9])),
             Some(change(&[9], &[]))
@@ -458,15 +458,15 @@ mod tests {
         // One registers again in silence, one does not.
         let again = replica.apply(0, in_epoch_b(transition(2, &[1], &[])));
         assert_eq!(again, Applied::Changed(change(&[], &[])));
-        assert_ne!(replica.doubtful_count(), 0);
-        assert_eq!(replica.settle(), change(&[], &[3]));
-        assert_eq!(replica.doubtful_count(), 0);
+        assert_ne!(replica.doubtful_count(0), 0);
+        assert_eq!(replica.settle(0), change(&[], &[3]));
+        assert_eq!(replica.doubtful_count(0), 0);
     }
 
     #[test]
     fn after_an_interruption_whoever_is_missing_is_doubtful() {
         let mut replica = replica(7, &[1, 2]);
-        replica.expect_snapshots();
+        replica.expect_snapshot(0);
         assert_eq!(
             restore(&mut replica, position("a", 9), &users(&[1])),
             Some(change(&[], &[]))
@@ -481,7 +481,7 @@ mod tests {
             replica.apply(0, transition(12, &[], &[2])),
             Applied::Changed(change(&[], &[2]))
         );
-        assert_eq!(replica.settle(), change(&[], &[]));
+        assert_eq!(replica.settle(0), change(&[], &[]));
     }
 
     #[test]
@@ -490,7 +490,8 @@ mod tests {
         replica.restore(0, 0, position("a", 1), users(&[2, 4]));
         replica.restore(1, 0, position("a", 1), users(&[1]));
         assert_eq!(replica.apply(0, transition(3, &[], &[])), Applied::Gap);
-        assert_eq!(replica.expected_snapshots(), [(0, 1)]);
+        assert_eq!(replica.expected_snapshot(0), Some(1));
+        assert_eq!(replica.expected_snapshot(1), None);
         let restored = replica.restore(0, 1, position("a", 3), users(&[2]));
         assert_eq!(restored, Some(change(&[], &[4])));
         assert_eq!(replica.encoded().get(), "[1,2]");
@@ -499,13 +500,29 @@ mod tests {
     #[test]
     fn a_snapshot_begun_before_an_interruption_does_not_count() {
         let mut replica = Replica::new(1);
-        let (_, round) = replica.expected_snapshots()[0];
-        replica.expect_snapshots();
+        let round = replica.expected_snapshot(0).expect("a snapshot is needed");
+        replica.expect_snapshot(0);
         assert_eq!(
             replica.restore(0, round, position("a", 1), users(&[1])),
             None
         );
-        assert!(!replica.is_complete());
+        assert!(!replica.is_complete(0));
+    }
+
+    #[test]
+    fn a_pulse_shows_what_was_missed() {
+        let mut replica = Replica::new(2);
+        let pulse = |epoch: &str, revision| Pulse {
+            epoch: epoch.to_owned(),
+            revision,
+        };
+        assert!(!replica.is_behind(0, &pulse("a", 9)), "a snapshot is read");
+        replica.restore(0, 0, position("a", 7), Vec::new());
+        assert!(!replica.is_behind(0, &pulse("a", 6)));
+        assert!(!replica.is_behind(0, &pulse("a", 7)));
+        assert!(replica.is_behind(0, &pulse("a", 8)));
+        assert!(replica.is_behind(0, &pulse("b", 1)));
+        assert!(!replica.is_behind(1, &pulse("a", 8)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Which topics this node needs, who on this node cares about each, and what was last delivered.
 //!
-//! A topic is in the table while somebody cares. One task brings the engine's subscriptions in line with the
-//! table, so that a subscription that comes, goes and comes again ends as it should.
+//! A topic is in the table while somebody cares. For each partition one loop brings the engine's subscriptions in line
+//! with the table, so that a subscription that comes, goes and comes again ends as it should, and a partition that
+//! cannot be reached holds up no other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,27 +41,44 @@ pub(crate) struct Topics {
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
     table: Mutex<Table>,
-    changed: Notify,
+    /// One for each partition.
+    changed: Vec<Notify>,
 }
 
-#[derive(Default)]
 struct Table {
     topics: HashMap<UserId, Topic>,
     /// Topics of users who have a connection of their own here.
     users: usize,
     /// Watchers of all topics together.
     watchers: usize,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Default)]
+struct Partition {
     /// Topics whose subscription may be out of line.
     changed: HashSet<UserId>,
     /// How often messages may have been missed. Whatever was found out before the last time is void.
     interruptions: u64,
 }
 
-/// Topics to bring in line.
+impl Table {
+    fn partition(&mut self, user: UserId) -> &mut Partition {
+        let place = place(user, self.partitions.len());
+        &mut self.partitions[place]
+    }
+}
+
+/// The place of the partition of `user` among so many.
+fn place(user: UserId, partitions: usize) -> usize {
+    (user.get() % partitions as u64) as usize
+}
+
+/// Topics of one partition to bring in line.
 struct Batch {
     wanted: Vec<UserId>,
     unwanted: Vec<UserId>,
-    /// The table's count when the batch was taken.
+    /// The partition's count when the batch was taken.
     interruptions: u64,
 }
 
@@ -101,7 +119,7 @@ pub(crate) struct Heard {
 /// How things stood when a connection of the user's own entered a topic.
 #[derive(Clone, Copy)]
 pub(crate) struct Entered {
-    /// The table's count.
+    /// The partition's count.
     interruptions: u64,
 }
 
@@ -119,14 +137,27 @@ impl Topics {
         deliveries: Deliveries,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let partitions = engine.partitions().max(1);
+        let table = Table {
+            topics: HashMap::new(),
+            users: 0,
+            watchers: 0,
+            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+        };
         Arc::new(Self {
             engine,
             accounts,
             deliveries,
             metrics,
-            table: Mutex::default(),
-            changed: Notify::new(),
+            table: Mutex::new(table),
+            changed: (0..partitions).map(|_| Notify::new()).collect(),
         })
+    }
+
+    /// Has the topic's subscription brought in line.
+    fn note_changed(&self, table: &mut Table, user: UserId) {
+        table.partition(user).changed.insert(user);
+        self.changed[place(user, self.changed.len())].notify_one();
     }
 
     /// No call leaves the table half changed, so a poisoned lock is as good as any.
@@ -160,7 +191,8 @@ impl Topics {
 
     /// Wants the topic of `user` for as long as the hold, or what comes of it, lives.
     pub(crate) fn hold(self: &Arc<Self>, user: UserId) -> Hold {
-        let mut table = self.table();
+        let mut guard = self.table();
+        let table = &mut *guard;
         let topic = table.topics.entry(user).or_default();
         topic.holds += 1;
         let confirmed = (!topic.confirmed).then(|| {
@@ -169,8 +201,7 @@ impl Topics {
             receiver
         });
         if confirmed.is_some() {
-            table.changed.insert(user);
-            self.changed.notify_one();
+            self.note_changed(table, user);
         }
         Hold {
             topics: Arc::clone(self),
@@ -195,7 +226,7 @@ impl Topics {
                 *since = since_ms;
             }
         });
-        if self.table().interruptions != entered.interruptions {
+        if self.table().partition(user).interruptions != entered.interruptions {
             self.edit(user, |topic| topic.behind = true);
             self.try_again(user);
         }
@@ -227,8 +258,7 @@ impl Topics {
         table.watchers = table.watchers + watched_by_now - watched_by;
         table.users = table.users + usize::from(is_here) - usize::from(was_here);
         if !is_wanted {
-            table.changed.insert(user);
-            self.changed.notify_one();
+            self.note_changed(&mut table, user);
         }
     }
 
@@ -255,41 +285,58 @@ impl Topics {
         Heard { is_here, is_new }
     }
 
-    /// Messages may have been missed: subscribes to everything again.
-    pub(crate) fn interrupted(&self) {
+    /// Messages of these partitions may have been missed: subscribes to everything in them again.
+    pub(crate) fn interrupted(&self, partitions: &[u32]) {
         let mut guard = self.table();
         let table = &mut *guard;
-        table.interruptions += 1;
-        for (user, topic) in &mut table.topics {
-            topic.confirmed = false;
-            topic.loaded = false;
-            topic.behind = true;
-            table.changed.insert(*user);
+        let count = table.partitions.len();
+        let mut is_concerned = vec![false; count];
+        for partition in partitions {
+            if let Some(state) = table.partitions.get_mut(*partition as usize) {
+                state.interruptions += 1;
+                is_concerned[*partition as usize] = true;
+            }
         }
-        self.changed.notify_one();
+        for (user, topic) in &mut table.topics {
+            let place = place(*user, count);
+            if is_concerned[place] {
+                topic.confirmed = false;
+                topic.loaded = false;
+                topic.behind = true;
+                table.partitions[place].changed.insert(*user);
+            }
+        }
+        for (changed, _) in self.changed.iter().zip(is_concerned).filter(|(_, is)| *is) {
+            changed.notify_one();
+        }
     }
 
     /// Keeps the engine's subscriptions in line with the table, for ever.
     pub(crate) async fn keep_subscribed(&self) {
+        join_all((0..self.changed.len()).map(|place| self.keep_partition_subscribed(place))).await;
+    }
+
+    async fn keep_partition_subscribed(&self, place: usize) {
         loop {
-            self.changed.notified().await;
-            while let Some(batch) = self.take_changed() {
+            self.changed[place].notified().await;
+            while let Some(batch) = self.take_changed(place) {
                 self.bring_in_line(batch).await;
             }
         }
     }
 
-    /// The next topics to bring in line, or `None` when all are.
-    fn take_changed(&self) -> Option<Batch> {
+    /// The next topics of a partition to bring in line, or `None` when all are.
+    fn take_changed(&self, place: usize) -> Option<Batch> {
         let mut guard = self.table();
         let table = &mut *guard;
-        if table.changed.is_empty() {
+        let partition = &mut table.partitions[place];
+        if partition.changed.is_empty() {
             return None;
         }
-        let batch: Vec<UserId> = table.changed.iter().take(BATCH_MAX).copied().collect();
+        let batch: Vec<UserId> = partition.changed.iter().take(BATCH_MAX).copied().collect();
         let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
         for user in batch {
-            table.changed.remove(&user);
+            partition.changed.remove(&user);
             match table.topics.get(&user) {
                 Some(topic) if !topic.is_wanted() => {
                     table.topics.remove(&user);
@@ -302,7 +349,7 @@ impl Topics {
         Some(Batch {
             wanted,
             unwanted,
-            interruptions: table.interruptions,
+            interruptions: partition.interruptions,
         })
     }
 
@@ -331,7 +378,9 @@ impl Topics {
     fn settle(&self, batch: &Batch, outcome: &Result<(), EngineError>) {
         let mut guard = self.table();
         let table = &mut *guard;
-        if outcome.is_ok() && batch.interruptions != table.interruptions {
+        let partition = batch.wanted.first().map(|user| table.partition(*user));
+        let interruptions = partition.map(|partition| partition.interruptions);
+        if outcome.is_ok() && interruptions != Some(batch.interruptions) {
             // What was confirmed may be gone again; everything is on its way to be subscribed anew.
             return;
         }
@@ -345,7 +394,7 @@ impl Topics {
                 let _ = waiting.send(outcome.clone());
             }
             if outcome.is_err() {
-                table.changed.insert(*user);
+                table.partition(*user).changed.insert(*user);
             }
         }
     }
@@ -386,8 +435,7 @@ impl Topics {
     /// Has the topic subscribed and caught up once more.
     fn try_again(&self, user: UserId) {
         self.edit(user, |topic| topic.confirmed = false);
-        self.table().changed.insert(user);
-        self.changed.notify_one();
+        self.note_changed(&mut self.table(), user);
     }
 
     /// Delivers what the engine has stored and this node has not delivered, and has it store again what it has
@@ -424,7 +472,7 @@ impl Topics {
         interruptions: u64,
     ) -> (Vec<TopicMessage>, Vec<Update>) {
         let mut table = self.table();
-        let still_behind = table.interruptions != interruptions;
+        let still_behind = table.partition(user).interruptions != interruptions;
         let Some(topic) = table.topics.get_mut(&user) else {
             return Default::default();
         };
@@ -469,12 +517,15 @@ impl Topics {
         }
     }
 
-    /// The connections of their own that users have on this node.
-    pub(crate) fn own_connections(&self) -> Vec<(UserId, ConnectionId)> {
+    /// The connections of their own that users have on this node: those of one partition, or all.
+    pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<(UserId, ConnectionId)> {
         let table = self.table();
+        let count = table.partitions.len();
+        let is_in = |user| partition.is_none_or(|number| place(user, count) == number as usize);
         let own = table
             .topics
             .iter()
+            .filter(|(user, _)| is_in(**user))
             .flat_map(|(user, topic)| topic.own.iter().map(|id| (*user, *id)));
         own.collect()
     }
@@ -670,7 +721,7 @@ impl Hold {
     /// Enters a connection of the user's own: from here on it is told what arrives on the topic.
     pub(crate) fn enter_own(self, connection: ConnectionId) -> Entered {
         // Counted before it enters: an interruption in between is one too many, not one too few.
-        let interruptions = self.topics.table().interruptions;
+        let interruptions = self.topics.table().partition(self.user).interruptions;
         self.topics.edit(self.user, |topic| {
             Arc::make_mut(&mut topic.own).push(connection);
             topic.own_since_ms.push(u64::MAX);
@@ -723,7 +774,7 @@ impl Hold {
                 .await;
         }
         let mut table = self.topics.table();
-        let still_valid = table.interruptions == interruptions;
+        let still_valid = table.partition(self.user).interruptions == interruptions;
         if let Some(topic) = table.topics.get_mut(&self.user) {
             topic.loaded = topic.confirmed && still_valid && known.certain;
             topic.complete = true;
@@ -732,12 +783,12 @@ impl Hold {
     }
 
     fn unless_loaded(&self) -> Option<u64> {
-        let table = self.topics.table();
+        let mut table = self.topics.table();
         let loaded = table
             .topics
             .get(&self.user)
             .is_some_and(|topic| topic.loaded);
-        (!loaded).then_some(table.interruptions)
+        (!loaded).then(|| table.partition(self.user).interruptions)
     }
 }
 
@@ -777,7 +828,7 @@ mod tests {
         };
         // The message about it is lost, and the answer to the registration is late.
         engine.disconnect(user).await.unwrap();
-        topics.interrupted();
+        topics.interrupted(&[0]);
         while topics.is_behind(user) {
             tokio::task::yield_now().await;
         }

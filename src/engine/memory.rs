@@ -15,8 +15,8 @@ use tokio::sync::{broadcast, mpsc};
 use self::matchmaking::Matchmaking;
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo,
-    Position, Published, Question, Reaped, RegisteredConnection, Registration, Revoked, Standing,
-    Stored, TopicMessage, Transition, Update, Views,
+    Position, Published, Pulse, Question, Reaped, RegisteredConnection, Registration, Revoked,
+    Standing, Stored, TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
 use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
@@ -450,6 +450,13 @@ impl Memory {
         Ok(())
     }
 
+    pub(super) fn pulse(&self, partition: u32) -> Result<(), EngineError> {
+        let Position { epoch, revision } = self.position(partition)?;
+        let pulse = Pulse { epoch, revision };
+        self.tell(Message::Pulse { partition, pulse });
+        Ok(())
+    }
+
     pub(super) fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         self.tell(Message::Canary { nonce });
         Ok(())
@@ -546,7 +553,7 @@ async fn forward(mut arriving: broadcast::Receiver<Message>, sender: mpsc::Sende
     loop {
         let message = match arriving.recv().await {
             Ok(message) => message,
-            Err(RecvError::Lagged(_)) => Message::Interrupted,
+            Err(RecvError::Lagged(_)) => Message::Interrupted(vec![0]),
             Err(RecvError::Closed) => return,
         };
         if sender.send(message).await.is_err() {

@@ -1,35 +1,34 @@
 //! The engine for any number of nodes: presence and last updates in Redis, messages over its sharded pub/sub.
 //!
-//! Two connections: one for commands, one for subscriptions (`bus`), so that neither waits for the other.
+//! Each server has two connections: one for commands, one for subscriptions, so that neither waits for the other.
 
 mod answer;
 mod bus;
+mod client;
+mod cluster;
 pub mod doctor;
 pub mod inspect;
 mod keys;
 mod matchmaking;
 mod page;
 mod scripts;
+mod servers;
 mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use fred::interfaces::{
-    ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, SortedSetsInterface,
-};
-use fred::prelude::{Builder, Client, ReconnectPolicy};
-use fred::types::config::UnresponsiveConfig;
-use fred::types::{ClusterHash, CustomCommand, FromValue};
+use fred::types::FromValue;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
-use self::bus::Bus;
+use self::bus::Listener;
 use self::keys::Keys;
 use self::page::{BEGINNING, Page};
-use self::scripts::{Script, Scripts, unavailable};
+use self::scripts::{Script, Scripts, not_understood, unavailable};
+use self::servers::{Servers, slot_of};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
     Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored, Update,
@@ -47,18 +46,8 @@ const SCAN_COUNT: u32 = 1000;
 /// Leases taken away by one call of the script.
 const BURY_BATCH_MAX: u32 = 100;
 
-/// Pub/sub messages that fred keeps for a slow reader before the oldest are lost (then everything built
-/// from messages is built anew). At 1 KiB a message this is 16 MiB at the very most.
-const PUBSUB_BUFFER: usize = 16 * 1024;
-
-/// How long the hub waits for a connection that it has opened anew.
-const REOPEN_WITHIN: Duration = Duration::from_secs(2);
-
-/// Delays between attempts to reconnect grow from the first to the second, with jitter on top.
-const RECONNECT_DELAY_MS: (u32, u32) = (50, 2_000);
-
-/// Random extra delay, so that nodes do not all come back in the same millisecond.
-const RECONNECT_JITTER_MS: u32 = 100;
+/// How long a master may take to show that some of the Cluster is there.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How to reach Redis and how to use it.
 #[derive(Clone)]
@@ -85,8 +74,9 @@ pub struct Redis {
     partitions: u64,
     keys: Keys,
     scripts: Scripts,
-    commands: Client,
-    bus: Bus,
+    servers: Servers,
+    /// The channel of the incarnation that is subscribed, as far as is known.
+    own_channel: Mutex<Option<String>>,
     profile_ttl_ms: u128,
     revocation_ttl_ms: u128,
 }
@@ -102,45 +92,39 @@ impl Redis {
         options: &Options,
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
-        let commands = connect(options).await?;
-        let subscriptions = connect(options).await?;
-        let (redis, messages) = Self::on(commands, subscriptions, incarnation, options, metrics);
+        let (listener, messages) = Listener::new(Keys::new(&options.prefix, options.partitions));
+        let servers = Servers::open(options, Some(listener)).await?;
+        let redis = Self::on(servers, incarnation, options, metrics);
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
     }
 
     fn on(
-        commands: Client,
-        subscriptions: Client,
+        servers: Servers,
         incarnation: Incarnation,
         options: &Options,
         metrics: &Metrics,
-    ) -> (Self, Messages) {
-        let keys = Keys::new(&options.prefix, options.partitions);
-        let (bus, messages) = Bus::start(subscriptions, keys.clone());
-        let redis = Self {
+    ) -> Self {
+        Self {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
-            keys,
+            keys: Keys::new(&options.prefix, options.partitions),
             scripts: Scripts::new(metrics),
-            commands,
-            bus,
+            servers,
+            own_channel: Mutex::default(),
             profile_ttl_ms: options.profile_ttl.as_millis(),
             revocation_ttl_ms: options.revocation_ttl.as_millis(),
-        };
-        (redis, messages)
+        }
     }
 
-    /// Connects without being a node, to look at the data: records no layout, and no message ever arrives.
+    /// Connects without being a node, to look at the data: records no layout, and subscribes to nothing.
     ///
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn visit(options: &Options) -> Result<Self, OpenError> {
-        let commands = connect(options).await?;
-        // Nothing is subscribed, so one connection does.
+        let servers = Servers::open(options, None).await?;
         let nobody = Incarnation::new(&random_name());
-        let metrics = Metrics::new();
-        let (redis, _messages) = Self::on(commands.clone(), commands, nobody, options, &metrics);
+        let redis = Self::on(servers, nobody, options, &Metrics::new());
         let recorded = redis
             .recorded_layout()
             .await
@@ -152,29 +136,34 @@ impl Redis {
     }
 
     async fn recorded_layout(&self) -> Result<Option<(u64, u64)>, EngineError> {
-        let (layout, partitions): (Option<u64>, Option<u64>) = self
-            .commands
-            .hmget(self.keys.meta(), vec!["layout", "partitions"])
-            .await
-            .map_err(unavailable)?;
+        let fields = vec!["layout".to_owned(), "partitions".to_owned()];
+        let (layout, partitions): (Option<u64>, Option<u64>) =
+            self.servers.call("HMGET", self.keys.meta(), fields).await?;
         Ok(layout.zip(partitions))
     }
 
     /// Records the layout, or compares with the one that is recorded.
     async fn claim_layout(&self, options: &Options) -> Result<(), OpenError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
-        let found: (u64, u64) = self
+        let found: Result<(u64, u64), _> = self
             .scripts
             .claim
-            .call(&self.commands, vec![self.keys.meta()], args)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        agree(options, found)
+            .call(&self.servers, vec![self.keys.meta()], args)
+            .await;
+        match found {
+            Ok(found) => agree(options, found),
+            // The node begins without; `begin` compares before the lease begins.
+            Err(error) if self.is_partial(&error).await => {
+                tracing::warn!(%error, "the layout of the data could not be compared yet");
+                Ok(())
+            }
+            Err(error) => Err(self.unreachable(&error)),
+        }
     }
 
     fn unreachable(&self, error: &EngineError) -> OpenError {
         OpenError::Unreachable {
-            server: server_of(&self.commands),
+            server: self.servers.name(),
             cause: error.to_string(),
         }
     }
@@ -198,13 +187,25 @@ impl Redis {
         self.keys.partitions()
     }
 
+    /// Whether an error concerns some of the masters of a Cluster only, as others answer.
+    pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
+        matches!(error, EngineError::Unavailable(_))
+            && self.servers.is_cluster()
+            && self.servers.any_answers(ANSWER_WITHIN).await
+    }
+
+    pub(super) fn may_hold_leases(&self, partitions: &[u32]) -> bool {
+        let leases = slot_of(&self.keys.leases());
+        let mut slots = partitions
+            .iter()
+            .map(|partition| self.keys.slot(*partition));
+        slots.any(|slot| self.servers.share_a_server(slot, leases))
+    }
+
+    /// The clock on which leases end.
     pub(super) async fn now_ms(&self) -> Result<u64, EngineError> {
-        let command = CustomCommand::new_static("TIME", ClusterHash::Random, false);
-        let (seconds, microseconds): (u64, u64) = self
-            .commands
-            .custom(command, Vec::<String>::new())
-            .await
-            .map_err(unavailable)?;
+        let slot = slot_of(&self.keys.leases());
+        let (seconds, microseconds): (u64, u64) = self.servers.call_at(slot, "TIME", &[]).await?;
         Ok(seconds * 1000 + microseconds / 1000)
     }
 
@@ -241,7 +242,7 @@ impl Redis {
         let answer: Vec<fred::types::Value> = self
             .scripts
             .register
-            .call(&self.commands, keys, args)
+            .call(&self.servers, keys, args)
             .await?;
         let number = |at: usize| answer.get(at).and_then(fred::types::Value::as_u64);
         match answer.first().and_then(|status| status.as_str()).as_deref() {
@@ -290,11 +291,8 @@ impl Redis {
             connection.to_string(),
             grace.as_millis().to_string(),
         ];
-        let (refcount, _offline_at_ms): (u64, u64) = self
-            .scripts
-            .release
-            .call(&self.commands, keys, args)
-            .await?;
+        let (refcount, _offline_at_ms): (u64, u64) =
+            self.scripts.release.call(&self.servers, keys, args).await?;
         Ok(refcount)
     }
 
@@ -319,7 +317,7 @@ impl Redis {
             patience.as_millis().to_string(),
         ];
         let (offline, next_due_ms): (Vec<u64>, i64) =
-            self.scripts.expire.call(&self.commands, keys, args).await?;
+            self.scripts.expire.call(&self.servers, keys, args).await?;
         let offline = offline.into_iter();
         Ok(Expired {
             offline: offline.filter_map(|id| UserId::try_from(id).ok()).collect(),
@@ -332,7 +330,7 @@ impl Redis {
         let (epoch, revision): (String, u64) = self
             .scripts
             .position
-            .call(&self.commands, keys, Vec::new())
+            .call(&self.servers, keys, Vec::new())
             .await?;
         Ok(Position { epoch, revision })
     }
@@ -365,13 +363,14 @@ impl Redis {
         user: UserId,
     ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
         let online_key = self.keys.online(self.partition_of(user));
-        let (online, connections) = tokio::try_join!(
-            self.commands
-                .sismember::<bool, _, _>(online_key, user.to_string()),
-            self.commands
-                .hgetall::<HashMap<String, u64>, _>(self.keys.connections(user)),
-        )
-        .map_err(unavailable)?;
+        let is_online = self
+            .servers
+            .call("SISMEMBER", online_key, vec![user.to_string()]);
+        let connections = self
+            .servers
+            .call("HGETALL", self.keys.connections(user), Vec::new());
+        let (online, connections): (bool, HashMap<String, u64>) =
+            tokio::try_join!(is_online, connections)?;
         let mut connections: Vec<_> = connections.into_iter().filter_map(registered).collect();
         connections.sort_by(|a, b| {
             (a.connected_at_ms, &a.connection).cmp(&(b.connected_at_ms, &b.connection))
@@ -381,16 +380,27 @@ impl Redis {
 
     pub(super) async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
         let presence = self.keys.presence_channel(partition);
-        let own = self.keys.node(self.incarnation().as_str());
-        self.bus.subscribe(vec![presence, own]).await
+        let pulse = self.keys.pulse_channel(partition);
+        self.servers.subscribe(vec![presence, pulse]).await
     }
 
     pub(super) async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        self.bus.subscribe(self.topics(users)).await
+        self.servers.subscribe(self.topics(users)).await
     }
 
     pub(super) async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        self.bus.unsubscribe(self.topics(users)).await
+        self.servers.unsubscribe(self.topics(users)).await
+    }
+
+    pub(super) async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
+        let keys = vec![self.keys.revision(partition), self.keys.epoch(partition)];
+        let args = vec![self.keys.pulse_channel(partition)];
+        let _listeners: u64 = self.scripts.pulse.call(&self.servers, keys, args).await?;
+        Ok(())
+    }
+
+    pub(super) async fn recover(&self, partition: u32, silence: Duration) {
+        self.servers.recover(partition, silence).await;
     }
 
     fn topics(&self, users: &[UserId]) -> Vec<String> {
@@ -408,16 +418,38 @@ impl Redis {
         let mut begun = HashSet::new();
         let published = updates.iter().map(|update| {
             let is_first = begun.insert(self.partition_of(update.user));
-            self.publish_one(update, several && is_first)
+            self.publish_once(update, several && is_first)
         });
-        join_all(published).await
+        let mut outcomes = join_all(published).await;
+        // Where a slot is on the move, those that were not carried out are repeated one after the other, in order.
+        for (outcome, update) in outcomes.iter_mut().zip(&updates) {
+            if matches!(outcome, Err(Attempt::Redirected)) {
+                *outcome = self.publish_one(update).await.map_err(Attempt::Failed);
+            }
+        }
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.map_err(EngineError::from))
+            .collect()
     }
 
-    async fn publish_one(
-        &self,
-        update: &Update,
-        with_source: bool,
-    ) -> Result<Published, EngineError> {
+    async fn publish_one(&self, update: &Update) -> Result<Published, EngineError> {
+        let (keys, args) = self.update_words(update);
+        let answer = self.scripts.update.call(&self.servers, keys, args).await?;
+        published(answer)
+    }
+
+    /// The same, once: where the Cluster points elsewhere the update is not carried out.
+    async fn publish_once(&self, update: &Update, with_source: bool) -> Result<Published, Attempt> {
+        let (keys, args) = self.update_words(update);
+        let script = &self.scripts.update;
+        let answer = script
+            .call_once(&self.servers, keys, args, with_source)
+            .await?;
+        published(answer).map_err(Attempt::Failed)
+    }
+
+    fn update_words(&self, update: &Update) -> (Vec<String>, Vec<String>) {
         let partition = self.partition_of(update.user);
         let keys = vec![
             self.keys.profile(update.user),
@@ -436,18 +468,7 @@ impl Redis {
             self.profile_ttl_ms.to_string(),
             self.keys.topic(update.user),
         ];
-        let (script, client) = (&self.scripts.update, &self.commands);
-        let (status, revision, nodes): (String, u64, u64) = match with_source {
-            true => script.call_with_source(client, keys, args).await?,
-            false => script.call(client, keys, args).await?,
-        };
-        let revision = Revision(revision);
-        match status.as_str() {
-            "ok" => Ok(Published::Stored { revision, nodes }),
-            "stale" => Ok(Published::Stale { revision }),
-            "deleted" => Ok(Published::AccountDeleted),
-            _ => Err(EngineError::Answer("update.lua".to_owned())),
-        }
+        (keys, args)
     }
 
     pub(super) async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
@@ -458,7 +479,7 @@ impl Redis {
         let (epoch, fields): (String, Vec<String>) = self
             .scripts
             .read
-            .call(&self.commands, keys, Vec::new())
+            .call(&self.servers, keys, Vec::new())
             .await?;
         let fields = pairs(fields);
         let number = |name: &str| {
@@ -499,7 +520,7 @@ impl Redis {
         let nodes: i64 = self
             .scripts
             .disconnect
-            .call(&self.commands, keys, args)
+            .call(&self.servers, keys, args)
             .await?;
         Ok(u64::try_from(nodes).ok())
     }
@@ -513,19 +534,20 @@ impl Redis {
             self.keys.topic(user),
         ];
         let (nodes, before_ms): (i64, u64) =
-            self.scripts.revoke.call(&self.commands, keys, args).await?;
+            self.scripts.revoke.call(&self.servers, keys, args).await?;
         let nodes = u64::try_from(nodes).ok();
         Ok(nodes.map(|nodes| Revoked { nodes, before_ms }))
     }
 
     pub(super) async fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
         // Sent together, in one round trip: neither says anything about the other.
-        let (deleted, revoked_before_ms) = tokio::try_join!(
-            self.commands
-                .hexists::<bool, _, _>(self.keys.profile(user), "deleted"),
-            self.commands.get::<Option<u64>, _>(self.keys.revoked(user)),
-        )
-        .map_err(unavailable)?;
+        let (profile, revoked) = (self.keys.profile(user), self.keys.revoked(user));
+        let deleted = self
+            .servers
+            .call("HEXISTS", profile, vec!["deleted".to_owned()]);
+        let revoked_before_ms = self.servers.call("GET", revoked, Vec::new());
+        let (deleted, revoked_before_ms): (bool, Option<u64>) =
+            tokio::try_join!(deleted, revoked_before_ms)?;
         Ok(Standing {
             deleted,
             revoked_before_ms: revoked_before_ms.unwrap_or(0),
@@ -548,11 +570,7 @@ impl Redis {
     ) -> Result<Option<u64>, EngineError> {
         let keys = self.request_keys(user);
         let args = vec![message, self.keys.topic(user)];
-        let nodes: i64 = self
-            .scripts
-            .publish
-            .call(&self.commands, keys, args)
-            .await?;
+        let nodes: i64 = self.scripts.publish.call(&self.servers, keys, args).await?;
         Ok(u64::try_from(nodes).ok())
     }
 
@@ -561,30 +579,52 @@ impl Redis {
         let args = vec![self.keys.topic(user)];
         self.scripts
             .delete_account
-            .call(&self.commands, keys, args)
+            .call(&self.servers, keys, args)
             .await
     }
 
     pub(super) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
-        let channel = self.keys.node(self.incarnation().as_str());
+        let channel = self.subscribe_own().await?;
         // Changes nothing, and is refused where nothing can be changed: a server that has become a replica would
         // publish the canary nevertheless.
-        let _: () = self
-            .commands
-            .hdel(channel.as_str(), "canary")
-            .await
-            .map_err(unavailable)?;
-        self.commands
-            .spublish(channel, nonce.to_string())
-            .await
-            .map_err(unavailable)
+        let field = vec!["canary".to_owned()];
+        let _: u64 = self.servers.call("HDEL", channel.clone(), field).await?;
+        let listeners = self.spublish(channel, nonce.to_string()).await?;
+        if listeners == 0 {
+            self.forget_own_channel();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the channel of the present incarnation is subscribed, and returns it.
+    async fn subscribe_own(&self) -> Result<String, EngineError> {
+        let channel = self.keys.node(self.incarnation().as_str());
+        if self.own_channel().as_ref() != Some(&channel) {
+            self.servers.subscribe(vec![channel.clone()]).await?;
+            *self.own_channel() = Some(channel.clone());
+        }
+        Ok(channel)
+    }
+
+    fn own_channel(&self) -> MutexGuard<'_, Option<String>> {
+        self.own_channel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the node's own channel subscribed again before the next canary.
+    pub(super) fn forget_own_channel(&self) {
+        *self.own_channel() = None;
+    }
+
+    /// Returns how many nodes listen.
+    async fn spublish(&self, channel: String, message: String) -> Result<u64, EngineError> {
+        self.servers.call("SPUBLISH", channel, vec![message]).await
     }
 
     pub(super) async fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
         let question = bus::watchers_question(self.incarnation().as_str(), survey);
-        let topic = self.keys.topic(user);
-        let listening = self.commands.spublish(topic, question).await;
-        listening.map_err(unavailable)
+        self.spublish(self.keys.topic(user), question).await
     }
 
     pub(super) async fn tell_watchers(
@@ -594,20 +634,24 @@ impl Redis {
         watchers: u64,
     ) -> Result<(), EngineError> {
         let answer = bus::watchers_answer(survey, watchers);
-        self.commands
-            .spublish(self.keys.node(asker), answer)
-            .await
-            .map_err(unavailable)
+        self.spublish(self.keys.node(asker), answer).await?;
+        Ok(())
     }
 
     pub(super) async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
         // Recorded again where Redis has lost its data; another node's record stays.
-        let _recorded: (u64, u64) = self
+        let recorded: (u64, u64) = self
             .scripts
             .claim
-            .call(&self.commands, vec![self.keys.meta()], args)
+            .call(&self.servers, vec![self.keys.meta()], args)
             .await?;
+        if recorded != (LAYOUT, self.partitions) {
+            let (layout, partitions) = recorded;
+            return Err(EngineError::Answer(format!(
+                "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
+            )));
+        }
         let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
         self.describe(info, lease).await
     }
@@ -634,14 +678,15 @@ impl Redis {
     ) -> Result<u64, EngineError> {
         let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
         script
-            .call(&self.commands, vec![self.keys.leases()], args)
+            .call(&self.servers, vec![self.keys.leases()], args)
             .await
     }
 
     /// Tells the others about the node, until the lease ends.
     async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let key = self.keys.node(&info.incarnation);
-        let fields: HashMap<&str, String> = HashMap::from([
+        let silent: Vec<String> = info.silent.iter().map(u32::to_string).collect();
+        let fields = [
             ("id", info.id.clone()),
             ("incarnation", info.incarnation.clone()),
             ("version", info.version.clone()),
@@ -650,33 +695,30 @@ impl Redis {
             ("guests", info.guests.to_string()),
             ("users", info.users.to_string()),
             ("topics", info.topics.to_string()),
-        ]);
-        // One pipeline, so that a node that dies in between leaves no hash without an end.
-        let pipeline = self.commands.pipeline();
-        let _: () = pipeline
-            .hset(key.as_str(), fields)
-            .await
-            .map_err(unavailable)?;
-        let keep_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-        let _: () = pipeline
-            .pexpire(key.as_str(), keep_ms, None)
-            .await
-            .map_err(unavailable)?;
-        pipeline.last().await.map_err(unavailable)
+            ("silent", silent.join(",")),
+        ];
+        let mut set = vec![key.clone()];
+        set.extend(
+            fields
+                .into_iter()
+                .flat_map(|(field, value)| [field.to_owned(), value]),
+        );
+        let expire = vec![key.clone(), lease.as_millis().to_string()];
+        // Together, so that a node that dies in between leaves no hash without an end.
+        let commands = [("HSET", set), ("PEXPIRE", expire)];
+        self.servers.call_together(&key, &commands).await?;
+        Ok(())
     }
 
     pub(super) async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
         let keys = vec![self.keys.leases()];
         let args = vec![BURY_BATCH_MAX.to_string(), until_ms.to_string()];
-        self.scripts.bury.call(&self.commands, keys, args).await
+        self.scripts.bury.call(&self.servers, keys, args).await
     }
 
     pub(super) async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
-        let mut owing: Vec<String> = self
-            .commands
-            .smembers(self.keys.registered_nodes(partition))
-            .await
-            .map_err(unavailable)?;
+        let nodes = self.keys.registered_nodes(partition);
+        let mut owing: Vec<String> = self.servers.call("SMEMBERS", nodes, Vec::new()).await?;
         // Asked for after, so that a node that began meanwhile is seen with its lease.
         let leases = self.leases().await?;
         let has_lease = |incarnation: &str| leases.iter().any(|(name, _)| name == incarnation);
@@ -707,7 +749,7 @@ impl Redis {
             batch_max.to_string(),
             grace.as_millis().to_string(),
         ];
-        let (released, left) = self.scripts.reap.call(&self.commands, keys, args).await?;
+        let (released, left) = self.scripts.reap.call(&self.servers, keys, args).await?;
         Ok(Reaped { released, left })
     }
 
@@ -732,54 +774,45 @@ impl Redis {
     ) -> Result<(), EngineError> {
         // Read after `held` was: where a new life began meanwhile, the answer is not taken for the old one's.
         let incarnation = self.incarnation().to_string();
-        answer::give(&self.commands, &self.keys.reply(reply), incarnation, held).await
+        answer::give(&self.servers, &self.keys.reply(reply), incarnation, held).await
     }
 
-    /// fred gives up a connection that does not answer only when nothing was sent over it for a while, so one
-    /// that is used would never be given up.
     pub(super) async fn reconnect(&self) {
-        reopen(&self.commands).await;
-        reopen(self.bus.client()).await;
+        self.forget_own_channel();
+        let own = self.keys.node(self.incarnation().as_str());
+        self.servers.reconnect(&own).await;
     }
 
     pub(super) async fn resign(&self) -> Result<(), EngineError> {
-        let incarnation = self.incarnation();
-        let incarnation = incarnation.as_str();
-        let _: () = self
-            .commands
-            .zrem(self.keys.leases(), incarnation)
-            .await
-            .map_err(unavailable)?;
-        self.commands
-            .del(self.keys.node(incarnation))
-            .await
-            .map_err(unavailable)
+        let incarnation = self.incarnation().to_string();
+        let node = self.keys.node(&incarnation);
+        let leases = self.keys.leases();
+        let _: u64 = self.servers.call("ZREM", leases, vec![incarnation]).await?;
+        let _: u64 = self.servers.call("DEL", node, Vec::new()).await?;
+        Ok(())
     }
 
     pub(super) async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
-        let leases: Vec<(String, f64)> = self
-            .commands
-            .zrange(self.keys.leases(), 0, -1, None, false, None, true)
-            .await
-            .map_err(unavailable)?;
-        let whole = |(incarnation, ends_ms)| (incarnation, ends_ms as u64);
-        Ok(leases.into_iter().map(whole).collect())
+        let range = ["0", "-1", "WITHSCORES"].map(str::to_owned).to_vec();
+        let leases: Vec<String> = self
+            .servers
+            .call("ZRANGE", self.keys.leases(), range)
+            .await?;
+        let lease = |pair: &[String]| Some((pair[0].clone(), pair[1].parse::<f64>().ok()? as u64));
+        Ok(leases.chunks_exact(2).filter_map(lease).collect())
     }
 
     pub(super) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         let leases = self.leases().await?;
         let told = leases.iter().map(|(incarnation, _)| {
             let key = self.keys.node(incarnation);
-            async move {
-                self.commands
-                    .hgetall::<HashMap<String, String>, _>(key)
-                    .await
-            }
+            self.servers
+                .call::<HashMap<String, String>>("HGETALL", key, Vec::new())
         });
         let mut nodes = Vec::with_capacity(leases.len());
         for (fields, (_, ends_at)) in join_all(told).await.into_iter().zip(&leases) {
             // The hash ends with the lease, so a node without one is no longer alive.
-            if let Some(info) = node_info(&fields.map_err(unavailable)?) {
+            if let Some(info) = node_info(&fields?) {
                 nodes.push(LiveNode {
                     info,
                     lease_ends_at_ms: *ends_at,
@@ -799,55 +832,43 @@ pub fn check(options: &Options) -> Result<(), OpenError> {
     tls::config(options).map(|_| ())
 }
 
-/// Opens one connection, and keeps opening it anew from then on.
-async fn connect(options: &Options) -> Result<Client, OpenError> {
-    let config = tls::config(options)?;
-    let encrypted = config.uses_tls();
-    let mut policy =
-        ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
-    policy.set_jitter(RECONNECT_JITTER_MS);
-    let client = Builder::from_config(config)
-        .with_performance_config(|performance| {
-            performance.default_command_timeout = options.command_timeout;
-            performance.broadcast_channel_capacity = PUBSUB_BUFFER;
-        })
-        .with_connection_config(|connection| {
-            connection.connection_timeout = options.command_timeout;
-            connection.internal_command_timeout = options.command_timeout;
-            connection.tcp.nodelay = Some(true);
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(options.command_timeout * 2),
-                interval: options.command_timeout / 2,
-            };
-        })
-        .set_policy(policy)
-        .build()
-        .map_err(|error| OpenError::Url(error.details().to_owned()))?;
-    client
-        .init()
-        .await
-        .map_err(|error| tls::refusal(server_of(&client), &error, encrypted))?;
-    Ok(client)
+/// Why an update that was sent once was not stored.
+enum Attempt {
+    /// Its slot is served elsewhere, or on the move: it was not carried out.
+    Redirected,
+    Failed(EngineError),
 }
 
-/// Opens a connection anew, unless it is being opened already.
-async fn reopen(client: &Client) {
-    if !client.is_connected() {
-        return;
-    }
-    match tokio::time::timeout(REOPEN_WITHIN, client.force_reconnection()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "could not open a connection anew; it goes on trying")
+impl From<fred::error::Error> for Attempt {
+    fn from(error: fred::error::Error) -> Self {
+        if Servers::is_redirected(&error) {
+            Self::Redirected
+        } else {
+            Self::Failed(unavailable(error))
         }
-        Err(_) => tracing::debug!("opening a connection anew takes long; it goes on trying"),
     }
 }
 
-/// Where Redis is looked for, without its password.
-fn server_of(client: &Client) -> String {
-    let hosts = client.client_config().server.hosts();
-    hosts.first().map_or_else(String::new, ToString::to_string)
+impl From<Attempt> for EngineError {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Redirected => Self::Unavailable("the slot is on the move".to_owned()),
+            Attempt::Failed(error) => error,
+        }
+    }
+}
+
+/// Reads what `profile/update.lua` answers.
+fn published(answer: fred::types::Value) -> Result<Published, EngineError> {
+    let answer = answer.convert().map_err(not_understood)?;
+    let (status, revision, nodes): (String, u64, u64) = answer;
+    let revision = Revision(revision);
+    match status.as_str() {
+        "ok" => Ok(Published::Stored { revision, nodes }),
+        "stale" => Ok(Published::Stale { revision }),
+        "deleted" => Ok(Published::AccountDeleted),
+        _ => Err(EngineError::Answer("update.lua".to_owned())),
+    }
 }
 
 /// Whether the data has the layout that this version and these settings need.
@@ -904,5 +925,10 @@ fn node_info(fields: &HashMap<String, String>) -> Option<NodeInfo> {
         guests: number("guests")?,
         users: number("users")?,
         topics: number("topics")?,
+        silent: text("silent")
+            .iter()
+            .flat_map(|silent| silent.split(','))
+            .filter_map(|partition| partition.parse().ok())
+            .collect(),
     })
 }

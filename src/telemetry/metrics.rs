@@ -77,6 +77,8 @@ pub struct Metrics {
     pub presence_gaps: Counter,
     /// Times at which messages may have been missed.
     pub interruptions: Counter,
+    /// Times at which nothing was heard of a partition.
+    pub silences: Counter,
     /// Snapshots of who is online that were read.
     pub snapshots: Counter,
     /// Messages that had been missed and were delivered late.
@@ -189,6 +191,10 @@ impl Metrics {
             interruptions: new.metric(
                 "interruptions",
                 "Times at which messages may have been missed",
+            ),
+            silences: new.metric(
+                "partition_silences",
+                "Times at which nothing was heard of a partition for three heartbeats",
             ),
             snapshots: new.metric(
                 "presence_snapshots",

@@ -68,7 +68,10 @@ impl Hub {
             // Asking the engine about those alone whom this node does not see online costs next to nothing.
             let unseen = paired.waiting.into_iter();
             let unseen = unseen.filter(|(user, _)| !self.presence().may_be_online(*user));
-            matchmaking.drop_if_offline(unseen).await?;
+            if let Err(error) = matchmaking.drop_if_offline(unseen).await {
+                // Others are told all the same.
+                tracing::debug!(%error, "could not see who is offline; trying again");
+            }
             told |= matchmaking.tell_due().await?;
             if !paired.more {
                 return Ok(told);

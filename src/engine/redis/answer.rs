@@ -6,11 +6,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use fred::interfaces::{KeysInterface, ListInterface};
-use fred::prelude::Client;
 use serde::{Deserialize, Serialize};
 
-use super::scripts::unavailable;
+use super::servers::Servers;
 use crate::engine::EngineError;
 use crate::ids::{ConnectionId, UserId};
 
@@ -36,35 +34,32 @@ enum Part {
 
 /// Writes an answer to the list at `key`.
 pub(super) async fn give(
-    commands: &Client,
+    servers: &Servers,
     key: &str,
     incarnation: String,
     held: &[Held],
 ) -> Result<(), EngineError> {
     for part in held.chunks(PART_LEN_MAX) {
         let entries = part.iter().map(|(user, id)| format!("{user}/{id}"));
-        push(commands, key, Part::Connections(entries.collect())).await?;
+        push(servers, key, Part::Connections(entries.collect())).await?;
     }
     let connections = held.len();
     let end = Part::End {
         incarnation,
         connections,
     };
-    push(commands, key, end).await
+    push(servers, key, end).await
 }
 
-async fn push(commands: &Client, key: &str, part: Part) -> Result<(), EngineError> {
+async fn push(servers: &Servers, key: &str, part: Part) -> Result<(), EngineError> {
     let part = serde_json::to_string(&part)
         .map_err(|error| EngineError::Answer(format!("an answer cannot be written: {error}")))?;
-    // One pipeline, so that a node that dies in between leaves no list without an end.
-    let pipeline = commands.pipeline();
-    let _: () = pipeline.rpush(key, part).await.map_err(unavailable)?;
-    let keep_ms = KEPT_FOR.as_millis() as i64;
-    let _: () = pipeline
-        .pexpire(key, keep_ms, None)
-        .await
-        .map_err(unavailable)?;
-    pipeline.last().await.map_err(unavailable)
+    let push = vec![key.to_owned(), part];
+    let expire = vec![key.to_owned(), KEPT_FOR.as_millis().to_string()];
+    // Together, so that a node that dies in between leaves no list without an end.
+    let commands = [("RPUSH", push), ("PEXPIRE", expire)];
+    servers.call_together(key, &commands).await?;
+    Ok(())
 }
 
 /// An answer on its way in. A part that is told twice counts once.

@@ -1,26 +1,17 @@
-//! Subscriptions, and the messages that come in over them.
-//!
-//! fred matches answers to commands by their order, and an `SSUBSCRIBE` of several channels has several
-//! answers of which it takes the first: the rest are taken for answers to later commands. So each
-//! channel is subscribed by a command of its own, and those are sent together.
+//! The messages that come in over the subscriptions, on all servers, as one stream.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::interfaces::EventInterface;
 use fred::prelude::Client;
-use fred::types::{ClusterHash, CustomCommand, Value};
-use fred::util::redis_keyslot;
-use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::keys::{Channel, Keys};
-use super::scripts::unavailable;
-use crate::engine::{
-    EngineError, Kind, MESSAGES_MAX, Message, Messages, Question, TopicMessage, Views,
-};
+use crate::engine::{Kind, MESSAGES_MAX, Message, Messages, Pulse, Question, TopicMessage, Views};
 use crate::ids::{MatchId, Revision, UserId};
 
 /// What the doctor asks.
@@ -29,88 +20,115 @@ const ASK_CONNECTIONS: &str = "connections";
 /// What nodes ask on a topic.
 const ASK_WATCHERS: &str = "count-watchers";
 
-/// The subscribing connection.
-pub(super) struct Bus {
-    client: Client,
-    reader: tokio::task::JoinHandle<()>,
+/// Puts what arrives into the stream of messages. Clones share the stream.
+#[derive(Clone)]
+pub(super) struct Listener {
+    keys: Keys,
+    sender: mpsc::Sender<Message>,
+    interrupted: Arc<Interrupted>,
 }
 
-impl Bus {
-    /// Starts reading what arrives on `client`.
-    pub(super) fn start(client: Client, keys: Keys) -> (Self, Messages) {
+/// An interruption that has not been announced yet.
+#[derive(Default)]
+struct Interrupted {
+    partitions: Mutex<BTreeSet<u32>>,
+    any: Notify,
+}
+
+impl Listener {
+    /// Returns it with its stream, which ends with the last clone.
+    pub(super) fn new(keys: Keys) -> (Self, Messages) {
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let reader = tokio::spawn(read(client.clone(), keys, sender));
-        (Self { client, reader }, messages)
+        let interrupted = Arc::<Interrupted>::default();
+        tokio::spawn(interrupted.clone().announce(sender.downgrade()));
+        let listener = Self {
+            keys,
+            sender,
+            interrupted,
+        };
+        (listener, messages)
     }
 
-    /// Listens to `channels`; returns once Redis has confirmed each.
-    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
-        let confirmations = channels.into_iter().map(|channel| async {
-            let slot = redis_keyslot(channel.as_bytes());
-            let command = CustomCommand::new_static("SSUBSCRIBE", ClusterHash::Custom(slot), false);
-            self.client.custom::<Value, _>(command, vec![channel]).await
-        });
-        try_join_all(confirmations)
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
-    /// Stops listening to `channels`. After an error the others are still seen to.
-    pub(super) async fn unsubscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
-        let mut outcome = Ok(());
-        for channel in channels {
-            if let Err(error) = self.client.sunsubscribe(channel).await {
-                outcome = Err(unavailable(error));
+    /// Messages of a server, with these partitions, may have been missed. Several interruptions before the stream has
+    /// room are one.
+    pub(super) fn interrupt(&self, partitions: impl IntoIterator<Item = u32>) {
+        self.interrupted.lock().extend(partitions);
+        self.interrupted.any.notify_one();
+    }
+
+    /// Forwards what arrives on `client` until nobody reads the stream any more; calls `note` whenever something does. A
+    /// reader that falls behind loses the oldest messages, and a new connection has missed some: both interrupt the
+    /// `partitions` of the server.
+    pub(super) async fn read(
+        self,
+        client: Client,
+        note: impl Fn() + Send,
+        partitions: impl Fn() -> Vec<u32> + Send,
+    ) {
+        let mut arriving = client.message_rx();
+        let mut reconnected = client.reconnect_rx();
+        loop {
+            let message = tokio::select! {
+                // What arrived over the old connection comes before the word that there is a new one.
+                biased;
+                arrived = arriving.recv() => match arrived {
+                    Ok(arrived) => {
+                        note();
+                        decode(&self.keys, &arrived)
+                    }
+                    Err(RecvError::Lagged(lost)) => {
+                        tracing::warn!(lost, "pub/sub messages were lost because this node fell behind");
+                        self.interrupt(partitions());
+                        None
+                    }
+                    Err(RecvError::Closed) => return,
+                },
+                event = reconnected.recv() => match event {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        self.interrupt(partitions());
+                        None
+                    }
+                    Err(RecvError::Closed) => return,
+                },
+            };
+            if let Some(message) = message
+                && self.sender.send(message).await.is_err()
+            {
+                return;
             }
         }
-        outcome
-    }
-
-    /// The connection itself.
-    pub(super) fn client(&self) -> &Client {
-        &self.client
     }
 }
 
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.reader.abort();
+impl Interrupted {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Forwards what arrives until nobody wants it any more. A reader that falls behind loses the oldest
-/// messages, and a new connection has missed some: both are told as an interruption.
-async fn read(client: Client, keys: Keys, sender: mpsc::Sender<Message>) {
-    let mut arriving = client.message_rx();
-    let mut reconnected = client.reconnect_rx();
-    loop {
-        let message = tokio::select! {
-            // What arrived over the old connection comes before the word that there is a new one.
-            biased;
-            arrived = arriving.recv() => match arrived {
-                Ok(arrived) => understand(&keys, &arrived),
-                Err(RecvError::Lagged(lost)) => {
-                    tracing::warn!(lost, "pub/sub messages were lost because this node fell behind");
-                    Some(Message::Interrupted)
-                }
-                Err(RecvError::Closed) => return,
-            },
-            event = reconnected.recv() => match event {
-                Ok(_) | Err(RecvError::Lagged(_)) => Some(Message::Interrupted),
-                Err(RecvError::Closed) => return,
-            },
-        };
-        if let Some(message) = message
-            && sender.send(message).await.is_err()
-        {
-            return;
+    /// Announces interruptions until the stream is closed.
+    async fn announce(self: Arc<Self>, sender: mpsc::WeakSender<Message>) {
+        loop {
+            self.any.notified().await;
+            let Some(sender) = sender.upgrade() else {
+                return;
+            };
+            let Ok(room) = sender.reserve().await else {
+                return;
+            };
+            let partitions = std::mem::take(&mut *self.lock());
+            room.send(Message::Interrupted(partitions.into_iter().collect()));
         }
     }
 }
 
 /// Reads one message; anything foreign on our channels is logged and left out.
-fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
+fn decode(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
     let text = arrived.value.as_bytes_str()?;
     let message = match keys.parse_channel(&arrived.channel)? {
         Channel::Presence(partition) => {
@@ -121,10 +139,13 @@ fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
                     transition,
                 })
         }
+        Channel::Pulse(partition) => serde_json::from_str::<Pulse>(&text)
+            .ok()
+            .map(|pulse| Message::Pulse { partition, pulse }),
         Channel::Topic(user) => serde_json::from_str::<WireMessage>(&text)
             .ok()
-            .and_then(|message| message.understand(user)),
-        Channel::Node => understand_own(&text),
+            .and_then(|message| message.decode(user)),
+        Channel::Node => decode_own(&text),
     };
     if message.is_none() {
         tracing::warn!(channel = %arrived.channel, "ignored a message that makes no sense on this channel");
@@ -134,7 +155,7 @@ fn understand(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
 
 /// What is said on a node's own channel: a number by the node itself, a question by the doctor, an answer by another
 /// node.
-fn understand_own(text: &str) -> Option<Message> {
+fn decode_own(text: &str) -> Option<Message> {
     if let Ok(nonce) = text.parse() {
         return Some(Message::Canary { nonce });
     }
@@ -190,7 +211,7 @@ struct WireMessage {
 }
 
 impl WireMessage {
-    fn understand(self, user: UserId) -> Option<Message> {
+    fn decode(self, user: UserId) -> Option<Message> {
         if self.kind == ASK_WATCHERS {
             return Some(Message::Asked(Question::Watchers {
                 user,
@@ -238,8 +259,8 @@ fn null() -> Arc<RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use fred::types::MessageKind;
     use fred::types::config::Server;
+    use fred::types::{MessageKind, Value};
     use proptest::prelude::*;
     use proptest::sample::select;
 
@@ -254,7 +275,7 @@ mod tests {
             kind: MessageKind::SMessage,
             server: Server::new("127.0.0.1", 6379),
         };
-        understand(&Keys::new("vigie", 4), &arrived)
+        decode(&Keys::new("vigie", 4), &arrived)
     }
 
     fn understood(text: &str) -> Option<TopicMessage> {
@@ -285,9 +306,9 @@ mod tests {
 
     #[test]
     fn a_node_hears_canaries_and_questions() {
-        let canary = understand_own("7");
+        let canary = decode_own("7");
         assert!(matches!(canary, Some(Message::Canary { nonce: 7 })));
-        match understand_own(&question("x1")) {
+        match decode_own(&question("x1")) {
             Some(Message::Asked(asked)) => {
                 let reply = "x1".to_owned();
                 assert_eq!(asked, Question::Connections { reply });
@@ -295,7 +316,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         for text in ["", "x", "-1", r#"{"ask":"else","reply":"x"}"#, "{}"] {
-            assert!(understand_own(text).is_none(), "{text}");
+            assert!(decode_own(text).is_none(), "{text}");
         }
     }
 
@@ -303,7 +324,7 @@ mod tests {
     fn watchers_are_asked_for_and_told() {
         let user = UserId::try_from(7).expect("a valid id");
         let question = serde_json::from_str::<WireMessage>(&watchers_question("a.1", 3));
-        match question.expect("JSON").understand(user) {
+        match question.expect("JSON").decode(user) {
             Some(Message::Asked(asked)) => {
                 let (asker, survey) = ("a.1".to_owned(), 3);
                 let wanted = Question::Watchers {
@@ -315,7 +336,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        let answer = understand_own(&watchers_answer(3, 12));
+        let answer = decode_own(&watchers_answer(3, 12));
         assert!(
             matches!(
                 answer,

@@ -4,16 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
-use fred::interfaces::{
-    ClientLike, HashesInterface, KeysInterface, SetsInterface, SortedSetsInterface,
-};
-use fred::types::{ClusterHash, CustomCommand};
-use fred::util::redis_keyslot;
 use futures_util::future::try_join_all;
 
 use super::page::{BEGINNING, Page};
-use super::scripts::unavailable;
-use super::{LAYOUT, Options, Redis, SCAN_COUNT, registered, server_of};
+use super::servers::slot_of;
+use super::{LAYOUT, Options, Redis, SCAN_COUNT, registered};
 use crate::engine::matchmaking::{QueueStatus, Ticket};
 use crate::engine::{EngineError, Kind, LiveNode, OpenError, RegisteredConnection};
 use crate::ids::{Revision, UserId};
@@ -162,7 +157,7 @@ impl Inspector {
     /// When Redis cannot be reached.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
         Ok(Overview {
-            server: server_of(&self.redis.commands),
+            server: self.redis.servers.name(),
             prefix: self.prefix.clone(),
             layout: LAYOUT,
             partitions: self.redis.partitions(),
@@ -175,22 +170,14 @@ impl Inspector {
 
     async fn online_count(&self) -> Result<u64, EngineError> {
         let keys = (0..self.redis.partitions()).map(|partition| self.redis.keys.online(partition));
-        let counts = keys.map(|key| self.redis.commands.scard::<u64, _>(key));
-        Ok(try_join_all(counts)
-            .await
-            .map_err(unavailable)?
-            .iter()
-            .sum())
+        let counts = keys.map(|key| self.redis.servers.call::<u64>("SCARD", key, Vec::new()));
+        Ok(try_join_all(counts).await?.iter().sum())
     }
 
     async fn leaving_count(&self) -> Result<u64, EngineError> {
         let keys = (0..self.redis.partitions()).map(|partition| self.redis.keys.leaving(partition));
-        let counts = keys.map(|key| self.redis.commands.zcard::<u64, _>(key));
-        Ok(try_join_all(counts)
-            .await
-            .map_err(unavailable)?
-            .iter()
-            .sum())
+        let counts = keys.map(|key| self.redis.servers.call::<u64>("ZCARD", key, Vec::new()));
+        Ok(try_join_all(counts).await?.iter().sum())
     }
 
     /// The nodes that are alive.
@@ -247,7 +234,7 @@ impl Inspector {
         let key = self.redis.keys.connections(user);
         Ok(OnlineUser {
             user,
-            connections: self.redis.commands.hlen(key).await.map_err(unavailable)?,
+            connections: self.redis.servers.call("HLEN", key, Vec::new()).await?,
             listeners: self.listeners(user).await?,
         })
     }
@@ -255,11 +242,10 @@ impl Inspector {
     /// How many nodes listen to a user's topic, as the server says to which its messages go.
     async fn listeners(&self, user: UserId) -> Result<u64, EngineError> {
         let topic = self.redis.keys.topic(user);
-        let slot = ClusterHash::Custom(redis_keyslot(topic.as_bytes()));
-        let command = CustomCommand::new_static("PUBSUB", slot, false);
-        let words = vec!["SHARDNUMSUB".to_owned(), topic];
-        let answer = self.redis.commands.custom(command, words).await;
-        let (_topic, listeners): (String, u64) = answer.map_err(unavailable)?;
+        let slot = slot_of(&topic);
+        let words = ["SHARDNUMSUB".to_owned(), topic];
+        let (_topic, listeners): (String, u64) =
+            self.redis.servers.call_at(slot, "PUBSUB", &words).await?;
         Ok(listeners)
     }
 
@@ -268,17 +254,17 @@ impl Inspector {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
-        let (keys, commands) = (&self.redis.keys, &self.redis.commands);
+        let (keys, servers) = (&self.redis.keys, &self.redis.servers);
         let partition = self.redis.partition_of(user);
         let id = user.to_string();
+        let id = || vec![id.clone()];
         let (online, leaving_at_ms, refcount, revoked_before_ms, match_id) = tokio::try_join!(
-            commands.sismember::<bool, _, _>(keys.online(partition), id.as_str()),
-            commands.zscore::<Option<f64>, _, _>(keys.leaving(partition), id.as_str()),
-            commands.hlen::<u64, _>(keys.connections(user)),
-            commands.get::<Option<u64>, _>(keys.revoked(user)),
-            commands.hget::<Option<String>, _, _>(keys.playing(), id.as_str()),
-        )
-        .map_err(unavailable)?;
+            servers.call::<bool>("SISMEMBER", keys.online(partition), id()),
+            servers.call::<Option<f64>>("ZSCORE", keys.leaving(partition), id()),
+            servers.call::<u64>("HLEN", keys.connections(user), Vec::new()),
+            servers.call::<Option<u64>>("GET", keys.revoked(user), Vec::new()),
+            servers.call::<Option<String>>("HGET", keys.playing(), id()),
+        )?;
         let kept = self.kept(user).await?;
         let number = |name: &str| kept.get(name).copied();
         let last_update = |kind: Kind| {
@@ -330,12 +316,12 @@ impl Inspector {
                 .into_iter()
                 .flat_map(|kind| [revision_field(kind), at_field(kind)]),
         );
+        let profile = self.redis.keys.profile(user);
         let values: Vec<Option<u64>> = self
             .redis
-            .commands
-            .hmget(self.redis.keys.profile(user), fields.clone())
-            .await
-            .map_err(unavailable)?;
+            .servers
+            .call("HMGET", profile, fields.clone())
+            .await?;
         let kept = fields.into_iter().zip(values);
         Ok(kept
             .filter_map(|(field, value)| Some((field, value?)))

@@ -1,5 +1,7 @@
 //! Spells every key and channel. The table in `lua/README.md` says what each holds.
 
+use fred::util::redis_keyslot;
+
 use crate::ids::UserId;
 
 /// Spells keys and channels under one prefix.
@@ -24,6 +26,7 @@ pub(crate) enum Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
     Presence(u32),
+    Pulse(u32),
     Topic(UserId),
     Node,
 }
@@ -93,6 +96,15 @@ impl Keys {
 
     pub(crate) fn presence_channel(&self, partition: u32) -> String {
         self.of_partition(partition, "presence")
+    }
+
+    pub(crate) fn pulse_channel(&self, partition: u32) -> String {
+        self.of_partition(partition, "pulse")
+    }
+
+    /// The hash slot of everything in the partition.
+    pub(crate) fn slot(&self, partition: u32) -> u16 {
+        redis_keyslot(self.epoch(partition).as_bytes())
     }
 
     pub(crate) fn owed(&self, partition: u32, incarnation: &str) -> String {
@@ -222,6 +234,7 @@ impl Keys {
         match name.split_once(':') {
             Some(("user", user)) => user.parse().ok().map(Channel::Topic),
             None if name == "presence" => partition.parse().ok().map(Channel::Presence),
+            None if name == "pulse" => partition.parse().ok().map(Channel::Pulse),
             _ => None,
         }
     }
@@ -298,11 +311,14 @@ mod tests {
             prop_assert_eq!(keys.parse_channel(&keys.topic(user)), Some(Channel::Topic(user)));
             let presence = keys.presence_channel(partition);
             prop_assert_eq!(keys.parse_channel(&presence), Some(Channel::Presence(partition)));
+            let pulse = keys.pulse_channel(partition);
+            prop_assert_eq!(keys.parse_channel(&pulse), Some(Channel::Pulse(partition)));
             prop_assert_eq!(keys.parse(&keys.connections(user)), Some(Key::Connections(user)));
             for foreign in [foreign.clone(), format!("{prefix}{foreign}"), format!("{prefix}:{foreign}")] {
                 let ending = match keys.parse_channel(&foreign) {
                     Some(Channel::Topic(user)) => format!("}}:user:{}", user),
                     Some(Channel::Presence(_)) => "}:presence".to_owned(),
+                    Some(Channel::Pulse(_)) => "}:pulse".to_owned(),
                     Some(Channel::Node) | None => String::new(),
                 };
                 prop_assert!(foreign.ends_with(&ending), "{}", foreign);

@@ -5,11 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::interfaces::{HashesInterface, SortedSetsInterface};
 use serde_json::value::RawValue;
 
 use super::Redis;
-use super::scripts::unavailable;
 use crate::engine::EngineError;
 use crate::engine::matchmaking::{
     Due, Enqueued, Meant, Paired, PairingRules, PendingMatch, QueueStatus, Telling, Ticket,
@@ -38,11 +36,8 @@ impl Redis {
             rating.to_string(),
             joined_at_ms.unwrap_or(0).to_string(),
         ];
-        let (status, since_ms): (String, u64) = self
-            .scripts
-            .enqueue
-            .call(&self.commands, keys, args)
-            .await?;
+        let (status, since_ms): (String, u64) =
+            self.scripts.enqueue.call(&self.servers, keys, args).await?;
         let already = match status.as_str() {
             "queued" => false,
             "already_queued" => true,
@@ -71,7 +66,7 @@ impl Redis {
             Meant::Version(version) => version,
         };
         let args = vec![user.to_string(), version.to_string()];
-        let taken_out: u64 = self.scripts.cancel.call(&self.commands, keys, args).await?;
+        let taken_out: u64 = self.scripts.cancel.call(&self.servers, keys, args).await?;
         Ok(taken_out > 0)
     }
 
@@ -102,7 +97,7 @@ impl Redis {
             rest.as_millis().to_string(),
         ];
         let (matches, ran_out, queue_len, more, waiting): (u64, u64, u64, u64, Vec<u64>) =
-            self.scripts.pair.call(&self.commands, keys, args).await?;
+            self.scripts.pair.call(&self.servers, keys, args).await?;
         let waiting = waiting.chunks_exact(2);
         Ok(Paired {
             matches,
@@ -124,7 +119,7 @@ impl Redis {
         let keys = vec![at.pending(), at.matches(), at.timeouts()];
         let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
         let (matches, ran_out, now_ms): (Vec<String>, Vec<String>, u64) =
-            self.scripts.due.call(&self.commands, keys, args).await?;
+            self.scripts.due.call(&self.servers, keys, args).await?;
         let pending = |words: &[String]| {
             Some(PendingMatch {
                 id: MatchId::new(&words[0]),
@@ -150,7 +145,7 @@ impl Redis {
             .map(|(user, incarnation)| player_at(*user, incarnation))
             .collect();
         let args = vec![id.to_string(), nodes.join(" ")];
-        let mut words: Vec<String> = self.scripts.tell.call(&self.commands, keys, args).await?;
+        let mut words: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
         if words.is_empty() {
             return Err(EngineError::Answer("tell.lua".to_owned()));
         }
@@ -189,11 +184,7 @@ impl Redis {
             user.to_string(),
             self.incarnation().to_string(),
         ];
-        let over: u64 = self
-            .scripts
-            .confirm
-            .call(&self.commands, keys, args)
-            .await?;
+        let over: u64 = self.scripts.confirm.call(&self.servers, keys, args).await?;
         Ok(over > 0)
     }
 
@@ -215,7 +206,7 @@ impl Redis {
         ];
         let there: Vec<String> = there.iter().map(UserId::to_string).collect();
         let args = vec![id.to_string(), there.join(" ")];
-        self.scripts.requeue.call(&self.commands, keys, args).await
+        self.scripts.requeue.call(&self.servers, keys, args).await
     }
 
     pub(in crate::engine) async fn tell_timeout(
@@ -234,10 +225,8 @@ impl Redis {
 
     pub(in crate::engine) async fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
         let timeouts = self.keys.timeouts();
-        self.commands
-            .zrem::<u64, _, _>(timeouts, user.to_string())
-            .await
-            .map_err(unavailable)?;
+        let user = vec![user.to_string()];
+        let _: u64 = self.servers.call("ZREM", timeouts, user).await?;
         Ok(())
     }
 
@@ -250,10 +239,9 @@ impl Redis {
         }
         let fields: Vec<String> = users.iter().map(UserId::to_string).collect();
         let found: Vec<Option<String>> = self
-            .commands
-            .hmget(self.keys.tickets(), fields)
-            .await
-            .map_err(unavailable)?;
+            .servers
+            .call("HMGET", self.keys.tickets(), fields)
+            .await?;
         let found = users.iter().zip(found);
         Ok(found
             .filter_map(|(user, text)| ticket(*user, &text?))
@@ -268,12 +256,11 @@ impl Redis {
             // To Redis, "up to -1" is all of them.
             return Ok(Vec::new());
         }
-        let queue = self.keys.queue();
+        let range = vec!["0".to_owned(), (count - 1).to_string()];
         let first: Vec<String> = self
-            .commands
-            .zrange(queue, 0, i64::from(count) - 1, None, false, None, false)
-            .await
-            .map_err(unavailable)?;
+            .servers
+            .call("ZRANGE", self.keys.queue(), range)
+            .await?;
         self.tickets(&users(first)).await
     }
 
@@ -283,7 +270,7 @@ impl Redis {
         let (queue_len, oldest_wait_ms, pending, matches_per_minute) = self
             .scripts
             .status
-            .call(&self.commands, keys, Vec::new())
+            .call(&self.servers, keys, Vec::new())
             .await?;
         Ok(QueueStatus {
             queue_len,

@@ -1,10 +1,8 @@
 //! Reads collections in steps: few enough members at a time that Redis stays responsive in between.
 
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, FromValue};
+use fred::types::FromValue;
 
 use super::Redis;
-use super::scripts::unavailable;
 use crate::engine::EngineError;
 
 /// Where reading begins.
@@ -36,18 +34,8 @@ impl Redis {
     where
         Vec<T>: FromValue,
     {
-        let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-        let words = vec![
-            key.to_owned(),
-            cursor.to_owned(),
-            "COUNT".to_owned(),
-            count.to_string(),
-        ];
-        let (next, items) = self
-            .commands
-            .custom(command, words)
-            .await
-            .map_err(unavailable)?;
+        let words = vec![cursor.to_owned(), "COUNT".to_owned(), count.to_string()];
+        let (next, items) = self.servers.call(command, key.to_owned(), words).await?;
         Ok(Page::new(next, items))
     }
 }

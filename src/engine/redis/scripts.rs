@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use fred::interfaces::ClientLike;
-use fred::prelude::Client;
-use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
-use fred::util::{redis_keyslot, sha1_hash};
+use fred::types::{FromValue, Value};
+use fred::util::sha1_hash;
 
+use super::servers::{Servers, slot_of};
 use crate::engine::EngineError;
 use crate::telemetry::{Counter, Metrics, Times};
 
@@ -24,6 +23,7 @@ pub(crate) struct Scripts {
     pub(crate) release: Script,
     pub(crate) expire: Script,
     pub(crate) position: Script,
+    pub(crate) pulse: Script,
     pub(crate) update: Script,
     pub(crate) read: Script,
     pub(crate) publish: Script,
@@ -66,6 +66,10 @@ impl Scripts {
             position: script(
                 "presence/position",
                 include_str!("../../../lua/presence/position.lua"),
+            ),
+            pulse: script(
+                "presence/pulse",
+                include_str!("../../../lua/presence/pulse.lua"),
             ),
             update: script(
                 "profile/update",
@@ -149,68 +153,73 @@ impl Script {
         }
     }
 
-    /// Runs the script. All `keys` have one hash tag.
+    /// Runs the script where its keys are. All `keys` have one hash tag.
     pub(crate) async fn call<R: FromValue>(
         &self,
-        client: &Client,
+        servers: &Servers,
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<R, EngineError> {
         let begun = Instant::now();
-        let by_hash = self.send(client, "EVALSHA", &self.hash, &keys, &args).await;
-        match by_hash {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                self.call_with_source(client, keys, args).await
-            }
-            answer => self.understand(answer, begun),
+        let slot = keys.first().map_or(0, |key| slot_of(key));
+        let mut words = self.words(keys, args);
+        let mut answer = servers.send(slot, "EVALSHA", &words).await;
+        if is_forgotten(&answer) {
+            words[0] = self.source.to_owned();
+            answer = servers.send(slot, "EVAL", &words).await;
         }
-    }
-
-    /// Runs the script and has Redis remember it, so that calls sent after this one find it.
-    pub(crate) async fn call_with_source<R: FromValue>(
-        &self,
-        client: &Client,
-        keys: Vec<String>,
-        args: Vec<String>,
-    ) -> Result<R, EngineError> {
-        let begun = Instant::now();
-        let answer = self.send(client, "EVAL", self.source, &keys, &args).await;
-        self.understand(answer, begun)
-    }
-
-    fn understand<R: FromValue>(
-        &self,
-        answer: Result<Value, fred::error::Error>,
-        begun: Instant,
-    ) -> Result<R, EngineError> {
-        self.times.observe(begun.elapsed().as_secs_f64());
-        if answer.is_err() {
-            self.errors.inc();
-        }
+        self.note(begun, answer.is_ok());
         answer
             .map_err(unavailable)?
             .convert()
             .map_err(not_understood)
     }
 
-    /// A custom command, because fred pipelines those: with its own `evalsha` every call on a connection
-    /// waits for the answer to the one before.
-    async fn send(
+    /// Runs the script once, and does not follow where a Cluster points. With `with_source` Redis remembers the script,
+    /// so that calls sent after this one find it.
+    pub(crate) async fn call_once(
         &self,
-        client: &Client,
-        command: &'static str,
-        script: &str,
-        keys: &[String],
-        args: &[String],
+        servers: &Servers,
+        keys: Vec<String>,
+        args: Vec<String>,
+        with_source: bool,
     ) -> Result<Value, fred::error::Error> {
-        let slot = keys.first().map_or(0, |key| redis_keyslot(key.as_bytes()));
-        let command = CustomCommand::new_static(command, ClusterHash::Custom(slot), false);
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.push(script.to_owned());
-        words.push(keys.len().to_string());
-        words.extend(keys.iter().chain(args).cloned());
-        client.custom(command, words).await
+        let begun = Instant::now();
+        let slot = keys.first().map_or(0, |key| slot_of(key));
+        let mut words = self.words(keys, args);
+        let mut answer = Ok(Value::Null);
+        if !with_source {
+            answer = servers.send_once(slot, "EVALSHA", &words).await;
+        }
+        if with_source || is_forgotten(&answer) {
+            words[0] = self.source.to_owned();
+            answer = servers.send_once(slot, "EVAL", &words).await;
+        }
+        self.note(begun, answer.is_ok());
+        answer
     }
+
+    /// The arguments of `EVALSHA`.
+    fn words(&self, keys: Vec<String>, args: Vec<String>) -> Vec<String> {
+        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
+        words.push(self.hash.clone());
+        words.push(keys.len().to_string());
+        words.extend(keys);
+        words.extend(args);
+        words
+    }
+
+    fn note(&self, begun: Instant, is_ok: bool) {
+        self.times.observe(begun.elapsed().as_secs_f64());
+        if !is_ok {
+            self.errors.inc();
+        }
+    }
+}
+
+/// Whether the server does not know the script, or does not know it any more.
+fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
+    matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
 /// A call that Redis did not carry out, or whose answer was lost.

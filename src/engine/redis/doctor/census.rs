@@ -3,14 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use fred::interfaces::{KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Doctor, Name};
 use crate::engine::EngineError;
 use crate::engine::redis::answer::{Held, Incoming, Progress};
 use crate::engine::redis::bus::question;
-use crate::engine::redis::scripts::unavailable;
 use crate::ids::{ConnectionId, UserId, random_name};
 
 /// Nodes that are asked at the same time.
@@ -128,14 +126,10 @@ impl Doctor {
     }
 
     async fn read_leases(&self) -> Result<Census, EngineError> {
-        let commands = &self.redis.commands;
-        let leases: Vec<(String, f64)> = commands
-            .zrange(self.redis.keys.leases(), 0, -1, None, false, None, true)
-            .await
-            .map_err(unavailable)?;
+        let leases = self.redis.leases().await?;
         let taken_at_ms = self.redis.now_ms().await?;
-        let lease = |(incarnation, ends_at_ms): (String, f64)| {
-            let over = (ends_at_ms as u64) < taken_at_ms;
+        let lease = |(incarnation, ends_at_ms): (String, u64)| {
+            let over = ends_at_ms < taken_at_ms;
             let answered = false;
             (incarnation, Lease { over, answered })
         };
@@ -158,17 +152,12 @@ impl Doctor {
         let reply = random_name();
         let key = self.redis.keys.reply(&reply);
         let channel = self.redis.keys.node(incarnation);
-        let listeners: u64 = self
-            .redis
-            .commands
-            .spublish(channel, question(&reply))
-            .await
-            .map_err(unavailable)?;
+        let listeners = self.redis.spublish(channel, question(&reply)).await?;
         if listeners == 0 {
             return Ok(None);
         }
         let held = self.read_answer(incarnation, &key).await?;
-        let _: u64 = self.redis.commands.del(key).await.map_err(unavailable)?;
+        let _: u64 = self.redis.servers.call("DEL", key, Vec::new()).await?;
         Ok(held)
     }
 
@@ -181,12 +170,12 @@ impl Doctor {
         let (mut incoming, mut read) = (Incoming::default(), 0_i64);
         let mut heard_at = Instant::now();
         while heard_at.elapsed() < self.rules.patience {
+            let range = vec![read.to_string(), (read + PARTS_TOGETHER - 1).to_string()];
             let parts: Vec<String> = self
                 .redis
-                .commands
-                .lrange(key, read, read + PARTS_TOGETHER - 1)
-                .await
-                .map_err(unavailable)?;
+                .servers
+                .call("LRANGE", key.to_owned(), range)
+                .await?;
             if parts.is_empty() {
                 tokio::time::sleep(POLL_INTERVAL).await;
                 continue;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use fred::interfaces::{HashesInterface, KeysInterface, SetsInterface};
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -12,7 +11,6 @@ use crate::engine::EngineError;
 use crate::engine::redis::answer::{Held, read_entry};
 use crate::engine::redis::keys::Key;
 use crate::engine::redis::page::BEGINNING;
-use crate::engine::redis::scripts::unavailable;
 use crate::ids::UserId;
 
 /// Questions to Redis that are under way together.
@@ -60,10 +58,10 @@ impl Doctor {
         census: &Census,
     ) -> Result<Suspects, EngineError> {
         let mut suspects = Suspects::default();
-        for server in self.servers() {
+        for server in self.redis.servers.masters() {
             let mut cursor = Some(BEGINNING.to_owned());
             while let Some(at) = cursor {
-                let page = self.page_of_keys(server.as_ref(), &at).await?;
+                let page = self.page_of_keys(&server, &at).await?;
                 let keys = page.items.iter();
                 let keys = keys.filter_map(|key| self.redis.keys.parse(key)).collect();
                 self.look_at_keys(keys, census, &mut suspects).await?;
@@ -299,11 +297,8 @@ impl Doctor {
     ) -> Result<Vec<Finding>, EngineError> {
         let (user, connection) = held;
         let field = format!("{incarnation}/{connection}");
-        let registered = async {
-            let key = self.redis.keys.connections(user);
-            let registered = self.redis.commands.hexists::<bool, _, _>(key, field).await;
-            registered.map_err(unavailable)
-        };
+        let key = self.redis.keys.connections(user);
+        let registered = self.redis.servers.call::<bool>("HEXISTS", key, vec![field]);
         let owed = self.owes(partition, incarnation, held);
         let (registered, owed) = try_join(registered, owed).await?;
         let problem = (owed && !registered).then_some(Problem::OwedUnregistered);
@@ -334,13 +329,13 @@ impl Doctor {
     }
 
     async fn exists(&self, key: String) -> Result<bool, EngineError> {
-        self.redis.commands.exists(key).await.map_err(unavailable)
+        self.redis.servers.call("EXISTS", key, Vec::new()).await
     }
 
     async fn lists(&self, partition: u32, incarnation: &str) -> Result<bool, EngineError> {
         let key = self.redis.keys.registered_nodes(partition);
-        let listed = self.redis.commands.sismember(key, incarnation).await;
-        listed.map_err(unavailable)
+        let incarnation = vec![incarnation.to_owned()];
+        self.redis.servers.call("SISMEMBER", key, incarnation).await
     }
 
     async fn owes(
@@ -351,8 +346,7 @@ impl Doctor {
     ) -> Result<bool, EngineError> {
         let key = self.redis.keys.owed(partition, incarnation);
         let entry = format!("{user}/{connection}");
-        let owed = self.redis.commands.sismember(key, entry).await;
-        owed.map_err(unavailable)
+        self.redis.servers.call("SISMEMBER", key, vec![entry]).await
     }
 }
 

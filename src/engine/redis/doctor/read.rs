@@ -1,14 +1,14 @@
 //! Reads in steps: few enough words at a time that Redis stays responsive in between.
 
-use fred::interfaces::{ClientLike, HashesInterface, SetsInterface, SortedSetsInterface};
-use fred::types::{ClusterHash, CustomCommand, FromValue};
+use fred::types::{FromValue, Value};
 
 use super::Doctor;
 use super::finding::Problem;
 use crate::engine::EngineError;
 use crate::engine::redis::SCAN_COUNT;
 use crate::engine::redis::page::{BEGINNING, Page};
-use crate::engine::redis::scripts::unavailable;
+use crate::engine::redis::scripts::{not_understood, unavailable};
+use crate::engine::redis::servers::Master;
 use crate::ids::{ConnectionId, UserId};
 
 /// How long after its time a user may still be about to go offline: nodes look every second.
@@ -62,26 +62,12 @@ impl Doctor {
         self.redis.page(command, key, cursor, SCAN_COUNT).await
     }
 
-    /// The servers whose keys have to be walked through: one, or every one of a cluster.
-    pub(super) fn servers(&self) -> Vec<Option<fred::types::config::Server>> {
-        let commands = &self.redis.commands;
-        match commands.is_clustered() {
-            true => commands
-                .active_connections()
-                .into_iter()
-                .map(Some)
-                .collect(),
-            false => vec![None],
-        }
-    }
-
     /// One step through the keys of a server.
     pub(super) async fn page_of_keys(
         &self,
-        server: Option<&fred::types::config::Server>,
+        server: &Master,
         cursor: &str,
     ) -> Result<Page<String>, EngineError> {
-        let command = CustomCommand::new_static("SCAN", ClusterHash::Random, false);
         let words = vec![
             cursor.to_owned(),
             "MATCH".to_owned(),
@@ -89,17 +75,7 @@ impl Doctor {
             "COUNT".to_owned(),
             SCAN_COUNT.to_string(),
         ];
-        let commands = &self.redis.commands;
-        let answer = match server {
-            Some(server) => {
-                commands
-                    .with_cluster_node(server)
-                    .custom(command, words)
-                    .await
-            }
-            None => commands.custom(command, words).await,
-        };
-        let (next, items) = answer.map_err(unavailable)?;
+        let (next, items) = server.ask("SCAN", words).await.map_err(unavailable)?;
         Ok(Page::new(next, items))
     }
 
@@ -127,22 +103,16 @@ impl Doctor {
     pub(super) async fn state_of(&self, user: UserId) -> Result<UserState, EngineError> {
         let keys = &self.redis.keys;
         let partition = self.redis.partition_of(user);
-        let pipeline = self.redis.commands.pipeline();
-        let id = user.to_string();
-        let _: () = pipeline
-            .hlen(keys.connections(user))
-            .await
-            .map_err(unavailable)?;
-        let _: () = pipeline
-            .sismember(keys.online(partition), id.as_str())
-            .await
-            .map_err(unavailable)?;
-        let _: () = pipeline
-            .zscore(keys.leaving(partition), id.as_str())
-            .await
-            .map_err(unavailable)?;
+        let key = keys.connections(user);
+        let id = || user.to_string();
+        let commands = [
+            ("HLEN", vec![key.clone()]),
+            ("SISMEMBER", vec![keys.online(partition), id()]),
+            ("ZSCORE", vec![keys.leaving(partition), id()]),
+        ];
+        let answers = self.redis.servers.call_together(&key, &commands).await?;
         let (connections, online, leaving_at_ms): (u64, bool, Option<f64>) =
-            pipeline.all().await.map_err(unavailable)?;
+            Value::Array(answers).convert().map_err(not_understood)?;
         Ok(UserState {
             connections,
             online,

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use fred::interfaces::{KeysInterface, SortedSetsInterface};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Category, Doctor, Finding, Problem};
 use crate::engine::EngineError;
 use crate::engine::redis::answer::read_entry;
 use crate::engine::redis::page::BEGINNING;
-use crate::engine::redis::scripts::unavailable;
 use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 
 /// Calls that are under way together.
@@ -37,7 +35,7 @@ impl Doctor {
         for finding in of(findings, &[Problem::UnknownNode]) {
             let key = finding.incarnation.iter();
             for key in key.map(|incarnation| self.redis.keys.node(incarnation)) {
-                let _: u64 = self.redis.commands.del(key).await.map_err(unavailable)?;
+                let _: u64 = self.redis.servers.call("DEL", key, Vec::new()).await?;
             }
         }
         self.put_users_right(findings).await?;
@@ -175,7 +173,7 @@ impl Doctor {
             keys.presence_channel(partition),
         ];
         let script = &self.redis.scripts.repair;
-        let _wrong: u64 = script.call(&self.redis.commands, words, args).await?;
+        let _wrong: u64 = script.call(&self.redis.servers, words, args).await?;
         Ok(())
     }
 
@@ -183,10 +181,9 @@ impl Doctor {
     async fn take_offline(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let leases: u64 = self
             .redis
-            .commands
-            .zcard(self.redis.keys.leases())
-            .await
-            .map_err(unavailable)?;
+            .servers
+            .call("ZCARD", self.redis.keys.leases(), Vec::new())
+            .await?;
         let nobody_left = leases == 0;
         let partitions: BTreeSet<u32> = findings
             .iter()
@@ -206,12 +203,12 @@ impl Doctor {
     }
 
     async fn has_lease(&self, incarnation: &str) -> Result<bool, EngineError> {
+        let incarnation = vec![incarnation.to_owned()];
         let lease: Option<f64> = self
             .redis
-            .commands
-            .zscore(self.redis.keys.leases(), incarnation)
-            .await
-            .map_err(unavailable)?;
+            .servers
+            .call("ZSCORE", self.redis.keys.leases(), incarnation)
+            .await?;
         Ok(lease.is_some())
     }
 }

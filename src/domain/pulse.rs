@@ -1,0 +1,223 @@
+//! Notices partitions of which nothing arrives, whatever the cause.
+//!
+//! Two nodes own each partition, and publish its pulse every heartbeat. Every node listens to the pulses of all
+//! partitions. Where three in a row are missing, or one shows that transitions were missed, that partition alone is
+//! interrupted: its messages are subscribed and its state is read again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+
+use super::Hub;
+use crate::engine::Pulse;
+
+/// Nodes that publish the pulse of a partition: one may be gone, and its lease not over yet.
+const OWNERS: usize = 2;
+
+/// Pulses in a row that may be missing.
+const MISSED_MAX: u32 = 3;
+
+/// A partition that stays silent is looked for less and less often, up to this many heartbeats apart: to read
+/// everything again is work for a Redis that has trouble already.
+const PATIENCE_MAX: u32 = 24;
+
+/// The pulses that this node hears, and publishes.
+pub(crate) struct Pulses {
+    partitions: Vec<Partition>,
+}
+
+struct Partition {
+    heard: Mutex<Heard>,
+    /// Whether this node publishes the pulse.
+    owned: AtomicBool,
+}
+
+struct Heard {
+    at: Instant,
+    /// Heartbeats without a pulse until the partition is looked for.
+    patience: u32,
+}
+
+impl Pulses {
+    /// All partitions count as heard just now, and as owned until the other nodes are known.
+    pub(crate) fn new(partitions: u32) -> Self {
+        let partition = |_| Partition {
+            heard: Mutex::new(Heard {
+                at: Instant::now(),
+                patience: MISSED_MAX,
+            }),
+            owned: AtomicBool::new(true),
+        };
+        Self {
+            partitions: (0..partitions).map(partition).collect(),
+        }
+    }
+
+    /// Notes a pulse.
+    fn heard(&self, partition: u32) {
+        if let Some(partition) = self.partitions.get(partition as usize) {
+            *partition.heard() = Heard {
+                at: Instant::now(),
+                patience: MISSED_MAX,
+            };
+        }
+    }
+
+    /// The partitions that have been silent for too long.
+    pub(crate) fn silent(&self, heartbeat: Duration) -> Vec<u32> {
+        let now = Instant::now();
+        let is_silent = |partition: &Partition| {
+            let heard = partition.heard();
+            heard.patience > MISSED_MAX
+                || now.saturating_duration_since(heard.at) > heartbeat * (MISSED_MAX + 1)
+        };
+        let partitions = (0..).zip(&self.partitions);
+        let silent = partitions.filter(|(_, partition)| is_silent(partition));
+        silent.map(|(number, _)| number).collect()
+    }
+
+    /// Decides which partitions this node owns, among the nodes that are alive.
+    pub(crate) fn choose_owners<'a>(
+        &self,
+        incarnation: &str,
+        alive: impl Iterator<Item = &'a str>,
+    ) {
+        let others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
+        for (number, partition) in (0..).zip(&self.partitions) {
+            let owned = is_owner(incarnation, &others, number);
+            partition.owned.store(owned, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Partition {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rendezvous hashing: every node finds the same owners, and only the partitions of a node that comes or goes change
+/// theirs.
+fn is_owner(incarnation: &str, others: &[&str], partition: u32) -> bool {
+    let own = weight(incarnation, partition);
+    let heavier = others.iter().filter(|other| weight(other, partition) > own);
+    heavier.take(OWNERS).count() < OWNERS
+}
+
+/// The same on every node, whatever its version.
+fn weight(incarnation: &str, partition: u32) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(partition.to_be_bytes());
+    hash.update(incarnation);
+    hash.finalize().into()
+}
+
+impl Hub {
+    /// Publishes the pulses of this node's partitions every heartbeat, for ever.
+    pub(crate) async fn run_pulse(&self) {
+        let partitions = (0..).zip(&self.pulses().partitions);
+        join_all(partitions.map(|(number, of)| self.run_pulse_of(number, of))).await;
+    }
+
+    async fn run_pulse_of(&self, number: u32, partition: &Partition) {
+        let mut heartbeat = tokio::time::interval(self.lease().heartbeat());
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            heartbeat.tick().await;
+            if !partition.owned.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(error) = self.engine().pulse(number).await {
+                tracing::debug!(partition = number, %error, "could not publish a pulse");
+            }
+        }
+    }
+
+    /// Looks for partitions that are silent, for ever.
+    pub(crate) async fn run_pulse_watch(&self) {
+        let partitions = (0..).zip(&self.pulses().partitions);
+        join_all(partitions.map(|(number, of)| self.watch_pulse_of(number, of))).await;
+    }
+
+    async fn watch_pulse_of(&self, number: u32, partition: &Partition) {
+        let heartbeat = self.lease().heartbeat();
+        loop {
+            let wait = {
+                let heard = partition.heard();
+                (heartbeat * heard.patience).saturating_sub(heard.at.elapsed())
+            };
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let silence = heartbeat * MISSED_MAX;
+            {
+                let mut heard = partition.heard();
+                heard.at = Instant::now();
+                heard.patience = (heard.patience * 2).min(PATIENCE_MAX);
+            }
+            tracing::warn!(
+                partition = number,
+                "nothing is heard of a partition; subscribing and reading again"
+            );
+            self.metrics().silences.inc();
+            self.engine().recover(number, silence).await;
+        }
+    }
+
+    /// Notes a pulse. One that is ahead of what this node knows shows that it missed something.
+    pub(crate) fn on_pulse(&self, partition: u32, pulse: &Pulse) {
+        self.pulses().heard(partition);
+        if self.presence().is_behind(partition, pulse) {
+            tracing::warn!(
+                partition,
+                "a pulse shows that messages were missed; reading again"
+            );
+            self.interrupted(&[partition]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nodes_own_each_partition() {
+        let names: Vec<String> = (0..9).map(|number| format!("n{number}.x")).collect();
+        let mut owned = vec![0; names.len()];
+        for partition in 0..300 {
+            let mut owners = 0;
+            for (place, name) in names.iter().enumerate() {
+                let others = names.iter().filter(|other| *other != name);
+                let others: Vec<&str> = others.map(String::as_str).collect();
+                if is_owner(name, &others, partition) {
+                    owners += 1;
+                    owned[place] += 1;
+                }
+            }
+            assert_eq!(owners, OWNERS);
+        }
+        assert!(owned.iter().all(|count| *count > 30), "{owned:?}");
+    }
+
+    #[test]
+    fn a_node_alone_owns_everything() {
+        assert!(is_owner("a.1", &[], 7));
+        assert!(is_owner("a.1", &["b.1"], 7));
+    }
+
+    #[test]
+    fn a_partition_is_silent_until_a_pulse_is_heard() {
+        let pulses = Pulses::new(2);
+        let heartbeat = Duration::from_secs(1);
+        assert!(pulses.silent(heartbeat).is_empty());
+        pulses.partitions[1].heard().patience *= 2;
+        assert_eq!(pulses.silent(heartbeat), [1]);
+        pulses.heard(1);
+        assert!(pulses.silent(heartbeat).is_empty());
+    }
+}
