@@ -4,6 +4,7 @@
 
 mod bounds;
 mod chaos;
+mod cluster;
 mod drain;
 mod failover;
 mod killed;

@@ -17,6 +17,7 @@ mod process;
 mod proxy;
 mod raw;
 mod redis;
+mod redis_cluster;
 mod samples;
 mod servers;
 mod waiting;

@@ -16,6 +16,8 @@ enum Flow {
     Open,
     /// Nothing goes through, and nobody is told.
     Stalled,
+    /// What the target answers is lost; what it is asked goes through.
+    Deaf,
     Cut,
 }
 
@@ -93,7 +95,12 @@ impl Proxy {
         self.set(Flow::Stalled, |_| true);
     }
 
-    /// The same for those over which Redis was asked to subscribe; returns how many.
+    /// Drops what the target says over the connections there are; new ones work.
+    pub fn deafen(&self) {
+        self.set(Flow::Deaf, |_| true);
+    }
+
+    /// The same as `stall` for those over which Redis was asked to subscribe; returns how many.
     pub fn stall_subscriptions(&self) -> usize {
         self.set(Flow::Stalled, Connection::subscribes)
     }
@@ -195,8 +202,8 @@ async fn connect(near: TcpStream, state: Arc<State>) {
     };
     // Either way's end is the end of both.
     tokio::select! {
-        () = pump(near_read, far_write, flows.clone(), note) => {}
-        () = pump(far_read, near_write, flows, |_| {}) => {}
+        () = pump(near_read, far_write, flows.clone(), false, note) => {}
+        () = pump(far_read, near_write, flows, true, |_| {}) => {}
     }
 }
 
@@ -204,6 +211,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
+    is_answer: bool,
     note: impl Fn(&[u8]),
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -222,6 +230,9 @@ async fn pump(
             Ok(0) | Err(_) => return,
         };
         note(bytes);
+        if is_answer && *flow.borrow() == Flow::Deaf {
+            continue;
+        }
         let cut = async {
             let _ = flow.wait_for(|flow| *flow == Flow::Cut).await;
         };

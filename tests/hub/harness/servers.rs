@@ -13,7 +13,7 @@ pub struct Servers {
     url: String,
     all: Vec<Redis>,
     /// The place of the one that is asked by default.
-    primary: AtomicUsize,
+    pub(super) primary: AtomicUsize,
     sentinel: Option<Redis>,
 }
 
@@ -54,13 +54,27 @@ impl Servers {
 
     /// A Redis Cluster of so many masters.
     pub async fn cluster(masters: usize) -> Self {
+        // Short, so that a master that is gone is noticed soon.
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+        Self::cluster_with(masters, None, &options).await
+    }
+
+    /// The same, started with these options; a slot in `bounds` is the first of the next master.
+    pub(super) async fn cluster_with(
+        masters: usize,
+        bounds: Option<&[u32]>,
+        options: &[&str],
+    ) -> Self {
+        let bounds: Vec<usize> = match bounds {
+            Some(bounds) => bounds.iter().map(|slot| *slot as usize).collect(),
+            None => (1..masters).map(|place| SLOTS * place / masters).collect(),
+        };
+        let firsts: Vec<usize> = std::iter::once(0).chain(bounds).collect();
         let mut all = Vec::new();
         for place in 0..masters {
-            // Short, so that a master that is gone is noticed soon.
-            let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
-            let master = Redis::start_with(&options).await;
-            let slots = SLOTS * place / masters..SLOTS * (place + 1) / masters;
-            let (first, last) = (slots.start.to_string(), (slots.end - 1).to_string());
+            let master = Redis::start_with(options).await;
+            let end = firsts.get(place + 1).copied().unwrap_or(SLOTS);
+            let (first, last) = (firsts[place].to_string(), (end - 1).to_string());
             let add = ["CLUSTER", "ADDSLOTSRANGE", &first, &last];
             assert_eq!(master.cli(&add).await, "OK");
             all.push(master);
@@ -70,8 +84,12 @@ impl Servers {
             let meet = ["CLUSTER", "MEET", "127.0.0.1", &port];
             assert_eq!(all[0].cli(&meet).await, "OK");
         }
+        let others = all[1..]
+            .iter()
+            .map(|master| format!("node={}", master.address()));
+        let others: Vec<String> = others.collect();
         let servers = Self {
-            url: format!("redis-cluster://{}", all[0].address()),
+            url: format!("redis-cluster://{}?{}", all[0].address(), others.join("&")),
             all,
             primary: AtomicUsize::new(0),
             sentinel: None,
@@ -83,6 +101,10 @@ impl Servers {
     /// What nodes are configured with.
     pub fn url(&self) -> String {
         self.url.clone()
+    }
+
+    pub(super) fn add(&mut self, server: Redis) {
+        self.all.push(server);
     }
 
     /// Each of them.
