@@ -325,13 +325,15 @@ impl Client {
 
     /// Whether it stays away because its token was revoked or its account deleted.
     pub fn is_gone(&self) -> bool {
-        let records = self.log.records();
-        let last = records
-            .iter()
-            .rfind(|record| !matches!(record, Record::Event { .. }));
-        let revoked =
-            matches!(last, Some(Record::ConnectError { message }) if message == "invalid_token");
-        revoked || self.is_closed_for_good()
+        let is_revoked = {
+            let records = self.log.records();
+            let mut others = records
+                .iter()
+                .rev()
+                .filter(|record| !matches!(record, Record::Event { .. }));
+            matches!(others.next(), Some(Record::ConnectError { message }) if message == "invalid_token")
+        };
+        is_revoked || self.is_closed_for_good()
     }
 
     /// Whether an attempt to connect has come to nothing, whoever ended it; fails the test where one has succeeded.
