@@ -169,7 +169,7 @@ fn nodes_are_asked_where_they_answer() {
         let asked = &container[probe]["httpGet"];
         assert_eq!(
             (&asked["path"], &asked["port"]),
-            (&path.into(), &"public".into())
+            (&path.into(), &"internal".into())
         );
     }
     let exposed = format!("EXPOSE {} {}", ports[0], ports[1]);
