@@ -296,6 +296,42 @@ async fn a_pause_of_redis_disturbs_nobody_behind_haproxy() {
 /// Goal: nodes know clients by their own addresses, and not by what they say themselves.
 /// Method: one connection for each address on each of two nodes; four clients of four addresses get in, and of three
 /// from one address, which claim others, one does not.
+/// Goal: nginx finds a polling session wherever it was opened, also where the client's address leads to another node.
+/// Method: a session opened at each node itself; what one client asks through nginx about both, by POST and by GET, is
+/// answered by the node that has it. A session that nobody has is refused, and a node on its own says so as it always did.
+#[tokio::test]
+async fn nginx_finds_the_node_of_a_session() {
+    let cluster = two_nodes().start().await;
+    let balancer = Balancer::start(Program::Nginx, &cluster).await;
+    let client = reqwest::Client::new();
+    let poll = |base: &str, sid: &str| format!("{base}/socket.io/?EIO=4&transport=polling{sid}");
+    let through = format!("http://{}", balancer.address());
+    for node in [0, 1] {
+        let opening = client.get(poll(cluster.public_url(node), ""));
+        let opened = cluster.send(opening).await;
+        let sid = opened.text.split('"').nth(3).expect("a sid");
+        let url = poll(&through, &format!("&sid={sid}"));
+        let joined = cluster.send(client.post(&url).body("40")).await;
+        assert_eq!((joined.status, &*joined.text), (200, "ok"), "node {node}");
+        let answer = cluster.send(client.get(&url)).await;
+        assert!(answer.text.contains("40{"), "node {node}: {answer:?}");
+    }
+    let unknown = "&sid=AAAAAAAAAAAAAAAA";
+    let answer = cluster.send(client.get(poll(&through, unknown))).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    let upgrade = |base: &str| {
+        let url = poll(base, unknown).replace("polling", "websocket");
+        let request = client.get(url).header("connection", "upgrade");
+        let request = request.header("upgrade", "websocket");
+        let request = request.header("sec-websocket-version", "13");
+        request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    let answer = cluster.send(upgrade(&through)).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    let answer = cluster.get_public(0, &poll("", unknown)).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+}
+
 #[tokio::test]
 async fn nodes_know_the_addresses_of_clients() {
     for program in [Program::Nginx, Program::Haproxy] {
