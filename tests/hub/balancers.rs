@@ -2,6 +2,9 @@
 //!
 //! Clients come from addresses of their own, as they do in the world: nginx keeps those that poll at a node by it.
 
+mod restart;
+mod tab;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -293,9 +296,6 @@ async fn a_pause_of_redis_disturbs_nobody_behind_haproxy() {
     a_pause_of_redis_disturbs_nobody(Program::Haproxy).await;
 }
 
-/// Goal: nodes know clients by their own addresses, and not by what they say themselves.
-/// Method: one connection for each address on each of two nodes; four clients of four addresses get in, and of three
-/// from one address, which claim others, one does not.
 /// Goal: nginx finds a polling session wherever it was opened, also where the client's address leads to another node.
 /// Method: a session opened at each node itself; what one client asks through nginx about both, by POST and by GET, is
 /// answered by the node that has it. A session that nobody has is refused, and a node on its own says so as it always did.
@@ -332,6 +332,9 @@ async fn nginx_finds_the_node_of_a_session() {
     assert_eq!(answer.status, 400, "{answer:?}");
 }
 
+/// Goal: nodes know clients by their own addresses, and not by what they say themselves.
+/// Method: one connection for each address on each of two nodes; four clients of four addresses get in, and of three
+/// from one address, which claim others, one does not.
 #[tokio::test]
 async fn nodes_know_the_addresses_of_clients() {
     for program in [Program::Nginx, Program::Haproxy] {
