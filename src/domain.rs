@@ -558,6 +558,7 @@ impl Hub {
     /// From now on the node is not ready and admits nobody.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+        self.0.presence.drain();
     }
 
     /// Whether the node is stopping.

@@ -1,4 +1,6 @@
 //! `vigie healthcheck`: asks the node of these settings how it is, for containers that have no other program to ask with.
+//!
+//! It asks on the internal listener: clients that fill the public one must not get a healthy node ended.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -25,9 +27,10 @@ pub(super) struct HealthcheckArgs {
 
 /// Says nothing where all is well.
 pub(super) fn run(settings: &Settings, args: &HealthcheckArgs) -> ExitCode {
-    let listen = settings.http.listen;
+    let listen = settings.internal.listen;
     if listen.port() == 0 {
-        let advice = "http.listen has port 0, so only the node knows where it listens; set a port";
+        let advice =
+            "internal.listen has port 0, so only the node knows where it listens; set a port";
         return fail(EXIT_UNHEALTHY, advice);
     }
     let path = if args.ready { "readyz" } else { "healthz" };

@@ -68,6 +68,12 @@ pub struct Internal {
     pub live: Live,
 }
 
+impl FromRef<Internal> for Hub {
+    fn from_ref(internal: &Internal) -> Self {
+        internal.hub.clone()
+    }
+}
+
 impl FromRef<Internal> for BodyMax {
     fn from_ref(internal: &Internal) -> Self {
         Self(internal.limits.get().http_body)
@@ -78,7 +84,8 @@ impl FromRef<Internal> for BodyMax {
 #[openapi(
     info(
         title = "Vigie, internal API",
-        description = "For back ends and operators. Every route takes a key as `Authorization: Bearer` or `X-API-Key`. \
+        description = "For back ends and operators. Every route but /healthz and /readyz takes a key as \
+                       `Authorization: Bearer` or `X-API-Key`. \
                        JSON has at most 64 levels of arrays and objects in each other."
     ),
     components(schemas(Problem, accounts::Disconnection)),
@@ -119,7 +126,13 @@ pub fn internal(state: Internal) -> Router {
         .layer(from_fn(access::with_key))
         .merge(of_page)
         .split_for_parts();
+    // Probes ask every few seconds and present no key, so the audit leaves them out.
+    let (probes, of_probes) = OpenApiRouter::<Internal>::new()
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .split_for_parts();
     openapi::complete(&mut description);
+    description.merge(of_probes);
     let description = description.to_json().unwrap_or_default();
     let page = Page::new();
     api.route(
@@ -140,6 +153,7 @@ pub fn internal(state: Internal) -> Router {
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
     .layer(from_fn_with_state(Audit::default(), audit::note))
     .layer(from_fn_with_state(state.keys.clone(), access::identify))
+    .merge(probes.method_not_allowed_fallback(async || Problem::method_not_allowed()))
     .layer(timeout())
     .layer(from_fn_with_state(state.metrics.clone(), measure::count))
     .layer(map_response(headers::guard))

@@ -8,6 +8,7 @@ mod carrier;
 mod conflation;
 mod delivery;
 mod door;
+mod elsewhere;
 mod frame;
 mod gate;
 mod head;
@@ -149,11 +150,13 @@ impl SocketServer {
     /// The routes under `/socket.io/`.
     pub fn routes(&self) -> Router {
         let guarded = from_fn_with_state(self.sockets.clone(), door::guard);
+        let elsewhere = from_fn_with_state(self.service.clone(), elsewhere::point_elsewhere);
         Router::new()
             .route_service("/socket.io", self.service.clone())
             .route_service("/socket.io/", self.service.clone())
             .layer(map_request(head::lean))
             .layer(guarded)
+            .layer(elsewhere)
     }
 
     /// Writes what the domain wants told, until it has nothing more to tell.

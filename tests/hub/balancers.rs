@@ -2,6 +2,9 @@
 //!
 //! Clients come from addresses of their own, as they do in the world: nginx keeps those that poll at a node by it.
 
+mod restart;
+mod tab;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -291,6 +294,46 @@ async fn a_pause_of_redis_disturbs_nobody_behind_nginx() {
 #[tokio::test]
 async fn a_pause_of_redis_disturbs_nobody_behind_haproxy() {
     a_pause_of_redis_disturbs_nobody(Program::Haproxy).await;
+}
+
+/// Goal: nginx finds a polling session wherever it was opened, also where the client's address leads to another node.
+/// Method: a session opened at each node itself; what one client asks through nginx about both, by POST and by GET, is
+/// answered by the node that has it. A session that nobody has is refused, and a node on its own says so as it always did.
+#[tokio::test]
+async fn nginx_finds_the_node_of_a_session() {
+    let cluster = two_nodes().start().await;
+    let balancer = Balancer::start(Program::Nginx, &cluster).await;
+    let client = reqwest::Client::new();
+    let poll = |base: &str, sid: &str| format!("{base}/socket.io/?EIO=4&transport=polling{sid}");
+    let through = format!("http://{}", balancer.address());
+    for node in [0, 1] {
+        let opening = client.get(poll(cluster.public_url(node), ""));
+        let opened = cluster.send(opening).await;
+        let sid = opened.text.split('"').nth(3).expect("a sid");
+        let url = poll(&through, &format!("&sid={sid}"));
+        let joined = cluster.send(client.post(&url).body("40")).await;
+        assert_eq!((joined.status, &*joined.text), (200, "ok"), "node {node}");
+        // A ping may come first.
+        eventually("the namespace is joined", async || {
+            let answer = cluster.send(client.get(&url)).await;
+            answer.text.contains("40{").then_some(())
+        })
+        .await;
+    }
+    let unknown = "&sid=AAAAAAAAAAAAAAAA";
+    let answer = cluster.send(client.get(poll(&through, unknown))).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    let upgrade = |base: &str| {
+        let url = poll(base, unknown).replace("polling", "websocket");
+        let request = client.get(url).header("connection", "upgrade");
+        let request = request.header("upgrade", "websocket");
+        let request = request.header("sec-websocket-version", "13");
+        request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    let answer = cluster.send(upgrade(&through)).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    let answer = cluster.get_public(0, &poll("", unknown)).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
 }
 
 /// Goal: nodes know clients by their own addresses, and not by what they say themselves.

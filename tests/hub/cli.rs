@@ -224,18 +224,18 @@ async fn types_are_printed() {
 #[tokio::test]
 async fn healthcheck_says_how_the_node_is() {
     let cluster = Cluster::start(1).await;
-    let port = cluster.public_address(0).port();
+    let here = cluster.internal_url(0).trim_start_matches("http://");
+    let (_, port) = here.rsplit_once(':').expect("a port");
     let check = async |arguments: &[&str], listen: &str| {
         let arguments = [&["healthcheck"], arguments].concat();
-        let mut env = without("VIGIE_HTTP__LISTEN");
-        env.push(("VIGIE_HTTP__LISTEN", listen));
+        let mut env = without("VIGIE_INTERNAL__LISTEN");
+        env.push(("VIGIE_INTERNAL__LISTEN", listen));
         // A proxy of the surroundings has no part in it.
         env.push(("http_proxy", "http://127.0.0.1:1"));
         let (output, said) = run_vigie(&arguments, &env).await;
         (output.status.code(), said)
     };
-    let here = format!("127.0.0.1:{port}");
-    for listen in [here.clone(), format!("0.0.0.0:{port}")] {
+    for listen in [here.to_owned(), format!("0.0.0.0:{port}")] {
         for arguments in [&[][..], &["--ready"]] {
             let (code, said) = check(arguments, &listen).await;
             assert_eq!(
@@ -246,22 +246,25 @@ async fn healthcheck_says_how_the_node_is() {
         }
     }
     cluster.redis().pause();
-    let (code, said) = check(&["--ready"], &here).await;
+    let (code, said) = check(&["--ready"], here).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("answers 503") && said.contains("canary"),
         "{said}"
     );
-    assert_eq!(check(&[], &here).await.0, Some(0), "it is alive");
+    assert_eq!(check(&[], here).await.0, Some(0), "it is alive");
     cluster.redis().resume();
 
     cluster.stop(0).await;
-    let (code, said) = check(&[], &here).await;
+    let (code, said) = check(&[], here).await;
     assert!(
         code == Some(1) && said.contains("cannot be reached"),
         "{said}"
     );
-    for (listen, advice) in [("127.0.0.1:0", "set a port"), ("nowhere", "http.listen")] {
+    for (listen, advice) in [
+        ("127.0.0.1:0", "set a port"),
+        ("nowhere", "internal.listen"),
+    ] {
         let (code, said) = check(&[], listen).await;
         assert!(code == Some(1) && said.contains(advice), "{said}");
     }

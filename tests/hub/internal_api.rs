@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADA, BOB, Cluster, EVE, NODE_KEY, eventually, eventually_eq, kinds, now_seconds,
+    ADA, BOB, Cluster, EVE, NODE_KEY, eventually, eventually_eq, kinds, now_seconds, run, vigie,
 };
 
 /// Goal: presence over HTTP: one page after the other gives everybody once; one user in detail.
@@ -179,6 +179,18 @@ async fn the_api_describes_itself() {
         assert!(
             operation["responses"]["401"].is_object(),
             "{method} {path}: {operation}"
+        );
+    }
+    for path in ["/healthz", "/readyz"] {
+        let operation = &document["paths"][path]["get"];
+        assert!(
+            operation["responses"]["200"].is_object(),
+            "{path}: {operation}"
+        );
+        assert_eq!(operation["security"], json!([{}]), "{path} takes no key");
+        assert!(
+            operation["responses"]["401"].is_null(),
+            "{path}: {operation}"
         );
     }
     let path = "/api/v1/users/{id}/disconnect";
@@ -455,8 +467,8 @@ async fn large_bodies_are_refused() {
 }
 
 /// Goal: health, readiness and metrics answer whom they should.
-/// Method: health and readiness without a key on the public listener; metrics without a key on the
-/// internal one, which is on loopback; none of the internal routes on the public one.
+/// Method: health and readiness without a key on both listeners, on the internal one also through a proxy; metrics
+/// without a key on the internal one, which is on loopback; none of the internal routes on the public one.
 #[tokio::test]
 async fn health_readiness_and_metrics_answer() {
     let cluster = Cluster::start(2).await;
@@ -465,6 +477,14 @@ async fn health_readiness_and_metrics_answer() {
         assert_eq!(cluster.get_public(node, "/healthz").await.status, 200);
         let ready = cluster.get_public(node, "/readyz").await;
         assert_eq!(ready.status, 200, "{ready:?}");
+        for path in ["/healthz", "/readyz"] {
+            let probe = cluster.request(node, Method::GET, path);
+            let probe = cluster.send(probe.header("x-forwarded-for", "192.0.2.1"));
+            let probe = probe.await;
+            assert_eq!(probe.status, 200, "{probe:?}");
+            let posted = cluster.send(cluster.request(node, Method::POST, path));
+            posted.await.assert_problem(405);
+        }
         let metrics = cluster
             .send(cluster.request(node, Method::GET, "/metrics"))
             .await;
@@ -477,5 +497,32 @@ async fn health_readiness_and_metrics_answer() {
                 "{path} on the public listener: {answer:?}"
             );
         }
+    }
+}
+
+/// Goal: clients cannot take probes away.
+/// Method: the public listener holds as many TCP connections as it takes, and more are tried; the probes of the internal
+/// listener, and `vigie healthcheck`, are answered.
+#[tokio::test]
+async fn probes_are_answered_while_the_public_listener_is_full() {
+    let cluster = Cluster::builder()
+        .without_lookouts()
+        .env("VIGIE_LIMITS__CONNECTIONS", "1")
+        .start()
+        .await;
+    // Beyond `limits.connections` a node takes 1024 for those who poll.
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        silent.push(tokio::net::TcpStream::connect(cluster.public_address(0)).await);
+    }
+    for path in ["/healthz", "/readyz"] {
+        let probe = cluster.send(cluster.request(0, Method::GET, path)).await;
+        assert_eq!(probe.status, 200, "{probe:?}");
+    }
+    let listen = cluster.internal_url(0).trim_start_matches("http://");
+    let env = vec![("VIGIE_INTERNAL__LISTEN".to_owned(), listen.to_owned())];
+    for arguments in [&["healthcheck"][..], &["healthcheck", "--ready"]] {
+        let output = run(vigie(arguments, &env)).await;
+        assert!(output.status.success(), "{output:?}");
     }
 }

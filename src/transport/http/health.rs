@@ -1,34 +1,60 @@
 //! Whether the node is alive, and whether it can do its work; for balancers and orchestrators.
+//!
+//! Both routes are on both listeners. Probes use the internal one, which a flood of clients does not reach.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::Hub;
 
 /// The answer of `/readyz`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
+    /// Whether every vital check passed.
     ready: bool,
-    /// What is missing although the node is ready.
+    /// Names of the checks that failed although the node is ready.
+    #[schema(value_type = Vec<String>)]
     degraded: Vec<&'static str>,
+    /// Each check with its outcome.
     checks: Vec<CheckResult>,
 }
 
-#[derive(Serialize)]
+/// The outcome of one check.
+#[derive(Serialize, ToSchema)]
 struct CheckResult {
+    /// The name of the check.
+    #[schema(value_type = String)]
     name: &'static str,
+    /// Whether it passed.
     ok: bool,
+    /// Why it failed; absent where it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
-/// The process is alive. It asks nobody.
+/// Says that the process is alive; it asks nobody.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    security(()),
+    responses((status = 200, description = "the process is alive", body = String)),
+)]
 pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The node can do its work: `503` otherwise, and the body says which check failed.
+/// Says whether the node can do its work, and which check failed.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    security(()),
+    responses(
+        (status = 200, description = "the node can do its work", body = Readiness),
+        (status = 503, description = "it cannot: Redis does not answer, or the node drains", body = Readiness),
+    ),
+)]
 pub(super) async fn ready(State(hub): State<Hub>) -> (StatusCode, axum::Json<Readiness>) {
     let checks = hub.readiness().await;
     let failed = checks.iter().filter(|check| check.failure.is_some());

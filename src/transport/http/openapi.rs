@@ -6,7 +6,7 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-/// What every route may answer besides what it declares itself.
+/// What every route that takes a key may answer besides what it declares itself.
 const COMMON: [(&str, &str); 4] = [
     ("400", "the request makes no sense; nothing was changed"),
     ("401", "the key is missing or wrong"),
@@ -17,7 +17,7 @@ const COMMON: [(&str, &str); 4] = [
     ("503", "Redis cannot be reached; try again"),
 ];
 
-/// Adds what holds for every route: how to present the key, and the common errors.
+/// Adds what holds for every route that takes a key: how to present it, and the common errors.
 pub(super) fn complete(description: &mut OpenApi) {
     let components = description.components.get_or_insert_with(Default::default);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();

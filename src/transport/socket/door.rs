@@ -33,7 +33,7 @@ pub(super) async fn guard(
 }
 
 /// The session that a request says it belongs to, read as the library reads it: the first `sid`, as it is written.
-fn session_of(query: &str) -> Option<&str> {
+pub(super) fn session_of(query: &str) -> Option<&str> {
     let mut pairs = query.split('&');
     pairs.find_map(|pair| pair.strip_prefix("sid="))
 }

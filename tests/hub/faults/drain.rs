@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{fragile, incarnation_of, observers, times_offline, traces_of, wait_for_last_revision};
-use crate::harness::{Client, Cluster, Connecting, Record};
+use crate::harness::{ADA, BOB, Client, Cluster, Connecting, Offline, Record};
 use crate::harness::{eventually, eventually_eq, profile};
 
 /// Goal: a deploy under load: clients of the node that stops come back on the other, nobody is said to be
@@ -86,6 +86,28 @@ fn comes_back_by_itself(client: &Client) -> bool {
         _ => None,
     });
     reasons.all(|reason| reason != "io server disconnect")
+}
+
+/// Goal: a user whose node drains has the time that the official client takes to come back, however short the grace is;
+/// a user who does not come back goes offline all the same.
+/// Method: a grace of 300 ms, which is shorter than the client's first pause; two users on one of two nodes, one of which
+/// stays away; SIGTERM of that node. An observer is on the other one.
+#[tokio::test]
+async fn a_drain_leaves_the_time_to_come_back() {
+    let cluster = fragile().nodes(2).start().await;
+    let mut observer = cluster.connect_guest(1).await;
+    let balancer = cluster.balancer(&[0, 1]).await;
+    let patient = Connecting::user(ADA).with_own_backoff();
+    let mut ada = cluster.connect_through(&balancer, patient).await;
+    let _bob = cluster.connect_with(0, Connecting::user(BOB).once()).await;
+    cluster.wait_until_all_see(&[BOB, ADA]).await;
+
+    cluster.stop(0).await;
+    ada.next_disconnect().await;
+    while observer.next_status().await != (BOB, Offline) {}
+    assert_eq!(ada.next_verdict().await, Ok(()));
+    cluster.wait_until_all_see(&[ADA]).await;
+    assert_eq!(observer.times_said(ADA, Offline), 0);
 }
 
 /// Goal: a second signal ends a node that drains at once.

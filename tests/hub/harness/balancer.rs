@@ -1,6 +1,6 @@
 //! The real nginx and HAProxy in front of the nodes of a cluster, each with the project's own file of `config/`.
 //!
-//! Of a file only what has to differ here is replaced: addresses, paths, and how long a node that failed is left alone.
+//! Of a file only addresses and paths are replaced, which have to differ here; times are those of the file.
 //! Each replacement has to hit as often as is said, so a file that changes its shape fails the tests.
 
 use std::net::SocketAddr;
@@ -176,11 +176,7 @@ impl Program {
         let text = replace(&text, "FIRST", 2, &nodes[0].to_string());
         let text = replace(&text, "SECOND", 2, &nodes[1].to_string());
         match self {
-            Self::Nginx => {
-                let text = replace(&text, " listen 80;", 1, &format!(" listen {address};"));
-                // Longer than the drain of the tests, as it is longer than that of a node by default.
-                replace(&text, "fail_timeout=15s", 4, "fail_timeout=4s")
-            }
+            Self::Nginx => replace(&text, " listen 80;", 1, &format!(" listen {address};")),
             Self::Haproxy => {
                 // Not only root runs the tests.
                 let text = replace(&text, "    user haproxy\n    group haproxy\n", 1, "");

@@ -87,6 +87,13 @@ impl Connecting {
         self
     }
 
+    /// With the official client's own pauses between attempts to connect again; those of the tests are shorter.
+    pub fn with_own_backoff(mut self) -> Self {
+        self.options["reconnectionDelay"] = json!(1000);
+        self.options["reconnectionDelayMax"] = json!(5000);
+        self
+    }
+
     /// As a front end that means it: asks who is online and watches again whenever it is connected,
     /// and tries again when the hub says `unavailable`.
     pub fn steady(mut self) -> Self {

@@ -1,0 +1,49 @@
+//! Lets a balancer find the node that has a session.
+//!
+//! A balancer that chooses a node by the client's address, as nginx does, chooses another one after a node has come or
+//! gone, and a session that polls is known to one node only. The library answers 400 for a session it does not know,
+//! which no balancer takes for a reason to try another node, and 101 where the request opens a WebSocket. A balancer
+//! that sends [`ASKS`] gets 404 instead, for which it can try the next node.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::service::SocketIoService;
+use tower_service::Service;
+
+use super::door::session_of;
+
+/// The header by which a balancer says that it tries the next node after a 404. `config/nginx.conf` sends it.
+const ASKS: HeaderName = HeaderName::from_static("x-vigie-next-on-404");
+
+/// Answers 404 for a session that this node does not have, where the balancer asks for that.
+pub(super) async fn point_elsewhere(
+    State(service): State<SocketIoService<Router, LocalAdapter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let sid = session_of(request.uri().query().unwrap_or_default());
+    if let Some(sid) = sid.filter(|_| request.headers().contains_key(ASKS))
+        && !has_session(service, sid).await
+    {
+        return (StatusCode::NOT_FOUND, "this node does not know the session").into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a session with this `sid` polls at this node: the library takes a message without packets for it.
+async fn has_session(mut service: SocketIoService<Router, LocalAdapter>, sid: &str) -> bool {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+        .body(Body::empty());
+    let Ok(request) = request else {
+        return false;
+    };
+    let answer = Service::call(&mut service, request).await;
+    answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+}
