@@ -14,9 +14,16 @@ use tokio::task::JoinSet;
 
 use super::fragile;
 use super::truth::{Told, Truth};
-use crate::harness::{Client, Cluster, Connecting, NODE_KEY, Offline, eventually};
+use crate::harness::{
+    Builder, Client, Cluster, Connecting, NODE_KEY, Offline, Servers, eventually,
+};
 
 const NODES: usize = 3;
+
+/// Into so many partitions users are spread on one Redis, and on a Redis Cluster of so many masters.
+const PARTITIONS: u64 = 2;
+const CLUSTER_PARTITIONS: u64 = 6;
+const MASTERS: usize = 3;
 
 /// Users whose clients come and go.
 const USERS: std::ops::RangeInclusive<u64> = 1..=12;
@@ -61,10 +68,20 @@ async fn after_any_faults_everything_agrees() {
     let seed = from_env("CHAOS_SEED").unwrap_or_else(rand::random);
     let seconds = from_env("CHAOS_SECONDS").unwrap_or(20);
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
-    let mut chaos = Chaos::start(seed).await;
-    while chaos.actions.begun.elapsed() < Duration::from_secs(seconds) {
-        chaos.round().await;
-    }
+    let builder = fragile().partitions(PARTITIONS);
+    Chaos::start(seed, builder, false).await.run(seconds).await;
+}
+
+/// Goal: the same on a Redis Cluster whose slots move, whose replicas take over, and whose masters hang.
+/// Method: the same, without loss of data; every master has a replica.
+#[tokio::test]
+async fn after_any_faults_of_a_cluster_everything_agrees() {
+    let seed = from_env("CHAOS_SEED").unwrap_or_else(rand::random);
+    let seconds = from_env("CHAOS_SECONDS").unwrap_or(20);
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let servers = Servers::replicated_cluster(MASTERS, None).await;
+    let builder = fragile().partitions(CLUSTER_PARTITIONS).on_servers(servers);
+    Chaos::start(seed, builder, true).await.run(seconds).await;
 }
 
 fn from_env(name: &str) -> Option<u64> {
@@ -82,6 +99,8 @@ enum Heal {
     RestartNode(usize),
     ResumeRedis,
     RestartRedis,
+    /// A server of a Redis Cluster.
+    ResumeServer(usize),
 }
 
 impl Heal {
@@ -92,7 +111,7 @@ impl Heal {
     fn node(self) -> Option<usize> {
         match self {
             Self::ResumeNode(node) | Self::RestartNode(node) => Some(node),
-            Self::ResumeRedis | Self::RestartRedis => None,
+            Self::ResumeRedis | Self::RestartRedis | Self::ResumeServer(_) => None,
         }
     }
 }
@@ -123,6 +142,7 @@ struct Chaos {
     next_fault: Instant,
     /// Whether Redis may lose its data in this round.
     wipes: bool,
+    is_cluster: bool,
     telling: JoinSet<Option<Told>>,
     told: Vec<Told>,
     /// Whose account is the next to be deleted.
@@ -142,13 +162,8 @@ struct Actions {
 }
 
 impl Chaos {
-    async fn start(seed: u64) -> Self {
-        let cluster = fragile()
-            .nodes(NODES)
-            .partitions(2)
-            .without_lookouts()
-            .start()
-            .await;
+    async fn start(seed: u64, builder: Builder, is_cluster: bool) -> Self {
+        let cluster = builder.nodes(NODES).without_lookouts().start().await;
         let mut chaos = Self {
             cluster,
             rng: StdRng::seed_from_u64(seed),
@@ -157,6 +172,7 @@ impl Chaos {
             heals: Vec::new(),
             next_fault: Instant::now(),
             wipes: false,
+            is_cluster,
             telling: JoinSet::new(),
             told: Vec::new(),
             mortal: FIRST_MORTAL,
@@ -211,8 +227,14 @@ impl Chaos {
         self.actions.done.push(format!("{at:>7} ms  {action}"));
     }
 
+    async fn run(mut self, seconds: u64) {
+        while self.actions.begun.elapsed() < Duration::from_secs(seconds) {
+            self.round().await;
+        }
+    }
+
     async fn round(&mut self) {
-        self.wipes = self.rng.random_bool(0.5);
+        self.wipes = !self.is_cluster && self.rng.random_bool(0.5);
         self.note(format!("a round; data is lost: {}", self.wipes));
         let begun = Instant::now();
         while begun.elapsed() < ROUND {
@@ -472,6 +494,7 @@ impl Chaos {
                 let at = self.rng.random_range(0..up.len());
                 self.fail_node(up[at]);
             }
+            4..10 if redis_is_up && self.is_cluster => self.fail_cluster().await,
             4..10 if redis_is_up => self.fail_redis().await,
             _ => {}
         }
@@ -517,6 +540,40 @@ impl Chaos {
         self.cluster.cli(command).await;
     }
 
+    async fn fail_cluster(&mut self) {
+        let draw = self.rng.random_range(0..12);
+        let place = self.rng.random_range(0..2 * MASTERS);
+        let partition = self.rng.random_range(0..CLUSTER_PARTITIONS);
+        let servers = self.cluster.servers();
+        let is_master = servers.all()[place].role().await == "master";
+        match draw {
+            0..4 if is_master => {
+                let slot = servers.slot(&format!("{{{partition}}}")).await;
+                self.note(format!("slot {slot} moves to server {place}"));
+                let servers = self.cluster.servers();
+                servers.move_slot(slot, place, async {}).await;
+            }
+            4..7 if !is_master => {
+                self.note(format!("server {place} takes over"));
+                self.cluster.servers().fail_over_to(place).await;
+            }
+            7..9 => {
+                self.note(format!("server {place} stands still"));
+                let servers = self.cluster.servers();
+                // Somebody has to be there to be asked.
+                servers.ask((place + 1) % (2 * MASTERS));
+                servers.all()[place].pause();
+                self.heal_after(100..5_000, Heal::ResumeServer(place));
+            }
+            draw => {
+                let kind = if draw < 10 { "normal" } else { "pubsub" };
+                self.note(format!("connections to server {place} are killed: {kind}"));
+                let kill = ["CLIENT", "KILL", "TYPE", kind];
+                self.cluster.servers().all()[place].cli(&kill).await;
+            }
+        }
+    }
+
     fn heal_after(&mut self, within_ms: std::ops::Range<u64>, heal: Heal) {
         let pause = self.rng.random_range(within_ms);
         self.heals
@@ -544,6 +601,11 @@ impl Chaos {
             Heal::RestartNode(node) => self.cluster.start_again(node).await,
             Heal::ResumeRedis => self.cluster.redis().resume(),
             Heal::RestartRedis => self.cluster.redis().start_again().await,
+            Heal::ResumeServer(place) => {
+                let servers = self.cluster.servers();
+                servers.all()[place].resume();
+                servers.wait_until_everything_is_replicated().await;
+            }
         }
     }
 
@@ -659,8 +721,9 @@ impl Chaos {
                 continue;
             }
             if self.rng.random_bool(0.5) {
-                let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
-                self.cluster.cli(&kill).await;
+                for server in self.cluster.servers().all() {
+                    server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+                }
             }
             let node = self.any_node();
             self.tell_of(user, node, "profile");

@@ -239,12 +239,19 @@ async fn shown_by(cluster: &Cluster, node: usize) -> BTreeSet<u64> {
 
 impl Dump {
     async fn of(cluster: &Cluster) -> Self {
-        let text = cluster.cli(&["EVAL", DUMP, "0"]).await;
-        let Ok(dump) = serde_json::from_str(&text) else {
-            // cjson writes an empty table as an object.
-            panic!("Redis holds {text}");
-        };
-        Self(dump)
+        let mut all = BTreeMap::new();
+        for server in cluster.servers().all() {
+            if server.role().await != "master" {
+                continue;
+            }
+            let text = server.cli(&["EVAL", DUMP, "0"]).await;
+            let Ok(dump) = serde_json::from_str::<BTreeMap<_, _>>(&text) else {
+                // cjson writes an empty table as an object.
+                panic!("Redis holds {text}");
+            };
+            all.extend(dump);
+        }
+        Self(all)
     }
 
     fn like(&self, part: &str) -> impl Iterator<Item = (&String, &Vec<String>)> {

@@ -86,7 +86,11 @@ impl Servers {
 
     /// The place of the server that serves a slot, as the one that is asked sees it.
     pub async fn owner(&self, slot: u32) -> usize {
-        let nodes = self.primary().cli(&["CLUSTER", "NODES"]).await;
+        self.owner_seen_by(self.primary(), slot).await
+    }
+
+    async fn owner_seen_by(&self, server: &Redis, slot: u32) -> usize {
+        let nodes = server.cli(&["CLUSTER", "NODES"]).await;
         let serves = |word: &str| {
             let (first, last) = word.split_once('-').unwrap_or((word, word));
             let bound = |text: &str| text.parse::<u32>().ok();
@@ -109,8 +113,12 @@ impl Servers {
 
     /// Moves a slot as `redis-cli --cluster reshard` does it, with a stop between the keys and the last word.
     pub async fn move_slot(&self, slot: u32, to: usize, stop: impl Future<Output = ()>) {
-        let from = self.owner(slot).await;
-        let (source, target) = (&self.all()[from], &self.all()[to]);
+        let target = &self.all()[to];
+        let from = self.owner_seen_by(target, slot).await;
+        if from == to {
+            return;
+        }
+        let source = &self.all()[from];
         let (slot, source_id) = (slot.to_string(), source.cli(&["CLUSTER", "MYID"]).await);
         let target_id = target.cli(&["CLUSTER", "MYID"]).await;
         let set = |state: &'static str, id: String| {
@@ -187,6 +195,19 @@ impl Servers {
             state.contains("master_link_status:up").then_some(())
         })
         .await;
+    }
+
+    /// Waits until every server is a master, or a replica that is in step.
+    pub async fn wait_until_everything_is_replicated(&self) {
+        for server in self.all() {
+            eventually("the server is a master, or in step", async || {
+                let state = server.cli(&["INFO", "replication"]).await;
+                let in_step = state.contains("master_link_status:up");
+                (in_step || state.contains("role:master")).then_some(())
+            })
+            .await;
+        }
+        self.wait_until_the_cluster_stands().await;
     }
 
     /// Puts a proxy in front of a server, and has the cluster announce it in the server's place.

@@ -1,6 +1,7 @@
 //! `lua/presence/`: who is online. Here is what concerns all of its scripts; each has a file besides.
 
 mod expire;
+mod pulse;
 mod reap;
 mod register;
 mod release;
