@@ -603,7 +603,7 @@ impl Hub {
             guests,
             users: self.0.topics.users() as u64,
             topics: self.0.topics.len() as u64,
-            silent: self.silent_partitions(),
+            not_heard: self.silent_partitions(),
         }
     }
 

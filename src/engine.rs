@@ -438,7 +438,7 @@ pub struct NodeInfo {
     /// Topics the node listens to.
     pub topics: u64,
     /// Partitions of which the node hears nothing.
-    pub silent: Vec<u32>,
+    pub not_heard: Vec<u32>,
 }
 
 /// A node that is alive.

@@ -27,6 +27,8 @@ const PATIENCE_MAX: u32 = 24;
 /// The pulses that this node hears, and publishes.
 pub(crate) struct Pulses {
     partitions: Vec<Partition>,
+    /// The nodes among which owners were chosen last, this one first.
+    nodes: Mutex<Vec<String>>,
 }
 
 struct Partition {
@@ -53,6 +55,7 @@ impl Pulses {
         };
         Self {
             partitions: (0..partitions).map(partition).collect(),
+            nodes: Mutex::default(),
         }
     }
 
@@ -82,10 +85,18 @@ impl Pulses {
     /// Decides which partitions this node owns, among the nodes that are alive.
     pub(crate) fn choose_owners<'a>(
         &self,
-        incarnation: &str,
+        incarnation: &'a str,
         alive: impl Iterator<Item = &'a str>,
     ) {
         let others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
+        {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = std::iter::once(incarnation).chain(others.iter().copied());
+            if now.clone().eq(nodes.iter().map(String::as_str)) {
+                return;
+            }
+            *nodes = now.map(str::to_owned).collect();
+        }
         for (number, partition) in (0..).zip(&self.partitions) {
             let owned = is_owner(incarnation, &others, number);
             partition.owned.store(owned, Ordering::Relaxed);

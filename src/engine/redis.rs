@@ -685,7 +685,7 @@ impl Redis {
     /// Tells the others about the node, until the lease ends.
     async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let key = self.keys.node(&info.incarnation);
-        let silent: Vec<String> = info.silent.iter().map(u32::to_string).collect();
+        let not_heard: Vec<String> = info.not_heard.iter().map(u32::to_string).collect();
         let fields = [
             ("id", info.id.clone()),
             ("incarnation", info.incarnation.clone()),
@@ -695,7 +695,7 @@ impl Redis {
             ("guests", info.guests.to_string()),
             ("users", info.users.to_string()),
             ("topics", info.topics.to_string()),
-            ("silent", silent.join(",")),
+            ("notHeard", not_heard.join(",")),
         ];
         let mut set = vec![key.clone()];
         set.extend(
@@ -925,9 +925,9 @@ fn node_info(fields: &HashMap<String, String>) -> Option<NodeInfo> {
         guests: number("guests")?,
         users: number("users")?,
         topics: number("topics")?,
-        silent: text("silent")
+        not_heard: text("notHeard")
             .iter()
-            .flat_map(|silent| silent.split(','))
+            .flat_map(|not_heard| not_heard.split(','))
             .filter_map(|partition| partition.parse().ok())
             .collect(),
     })

@@ -1,10 +1,10 @@
 //! The nodes that are alive, as of their last heartbeats.
 
 use serde_json::{Value, json};
-use vigie::app::inspect::{LiveNode, Nodes};
+use vigie::app::inspect::{LiveNode, NodeInfo, Nodes};
 
 use super::{Shown, span};
-use crate::cli::table::{Align, FAINT, GOOD, NOTABLE, Table, styled};
+use crate::cli::table::{Align, Cell, FAINT, GOOD, NOTABLE, Table, styled};
 
 /// What is left of a lease when somebody might want to look; nodes renew theirs well before.
 const LEASE_SHORT_MS: u64 = 2_000;
@@ -28,6 +28,7 @@ pub(super) fn table(nodes: &Nodes) -> Table {
         ("guests", Align::Right),
         ("users", Align::Right),
         ("topics", Align::Right),
+        ("not heard", Align::Left),
         ("version", Align::Left),
         ("incarnation", Align::Left),
     ]);
@@ -47,6 +48,7 @@ pub(super) fn table(nodes: &Nodes) -> Table {
             info.guests.into(),
             info.users.into(),
             info.topics.into(),
+            not_heard(info),
             info.version.as_str().into(),
             styled(&info.incarnation, FAINT),
         ]);
@@ -68,9 +70,19 @@ pub(super) fn json(nodes: &Nodes) -> Value {
             "guests": info.guests,
             "users": info.users,
             "topics": info.topics,
+            "notHeard": info.not_heard,
         })
     };
     nodes.nodes.iter().map(one).collect()
+}
+
+/// The partitions of which the node hears nothing.
+fn not_heard(info: &NodeInfo) -> Cell {
+    if info.not_heard.is_empty() {
+        return styled("–", FAINT);
+    }
+    let partitions: Vec<String> = info.not_heard.iter().map(u32::to_string).collect();
+    styled(partitions.join(","), NOTABLE)
 }
 
 fn left_ms(node: &LiveNode, now_ms: u64) -> u64 {
