@@ -33,7 +33,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::account::Accounts;
 use self::delivery::{Deliveries, Delivery, DeliveryStream};
-use self::health::{Canaries, Check};
+use self::health::{Canaries, Check, Examined};
 use self::incidents::{Happening, Incident, Incidents};
 use self::lease::{Lease, LeaseOptions};
 use self::matchmaking::{Matchmaking, Streams};
@@ -117,6 +117,7 @@ struct Inner {
     deliveries: Deliveries,
     visibility: Visibility,
     canaries: Canaries,
+    examined: Examined,
     questions: Questions,
     surveys: Surveys,
     incidents: Arc<Incidents>,
@@ -206,6 +207,7 @@ impl Hub {
             matchmaking,
             deliveries,
             canaries: Canaries::default(),
+            examined: Examined::default(),
             questions: Questions::default(),
             surveys: Surveys::default(),
             incidents,
@@ -221,7 +223,8 @@ impl Hub {
             .engine
             .begin(&hub.node_info(&incarnation), hub.0.lease.length())
             .await?;
-        hub.0.accounts.look().await;
+        hub.examine().await?;
+        hub.0.accounts.came_back().await;
         let running = hub.spawn(messages, streams);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
         Ok((hub, running, stream))
@@ -241,6 +244,7 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_reaping().await }));
         run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
+        run(|hub| Box::pin(async move { hub.keep_examining().await }));
         run(|hub| Box::pin(async move { hub.keep_answering().await }));
         run(|hub| Box::pin(async move { hub.keep_matching().await }));
         let hub = self.clone();
@@ -496,25 +500,20 @@ impl Hub {
         let mut checks = vec![
             engine,
             canary,
-            Check {
-                name: "replica",
-                failure: (!complete).then(|| "is being read anew".to_owned()),
-                is_vital: true,
-            },
-            Check {
-                name: "draining",
-                failure: draining.then(|| "the node is stopping".to_owned()),
-                is_vital: true,
-            },
+            Check::vital("lease", self.0.lease.failure()),
+            Check::vital(
+                "replica",
+                (!complete).then(|| "is being read anew".to_owned()),
+            ),
+            Check::vital(
+                "draining",
+                draining.then(|| "the node is stopping".to_owned()),
+            ),
         ];
-        if self.has_accounts() {
-            let away = self.0.accounts.are_away();
-            checks.push(Check {
-                name: "postgres",
-                failure: away.then(|| "cannot be reached".to_owned()),
-                is_vital: false,
-            });
+        if matches!(self.0.engine, Engine::Redis(_)) {
+            checks.extend(self.0.examined.checks());
         }
+        checks.extend(self.0.accounts.check());
         checks
     }
 

@@ -14,7 +14,7 @@ use super::{EXIT_CONFIG, block_on, fail, print};
 const EXIT_FINDINGS: u8 = 1;
 
 /// The categories in the order in which they are told: one of it, several of it, its name for programs.
-const CATEGORIES: [(Category, &str, &str, &str); 4] = [
+const CATEGORIES: [(Category, &str, &str, &str); 5] = [
     (Category::Ghost, "ghost", "ghosts", "ghosts"),
     (Category::Orphan, "orphan", "orphans", "orphans"),
     (Category::Drift, "drift", "drifts", "drift"),
@@ -23,6 +23,12 @@ const CATEGORIES: [(Category, &str, &str, &str); 4] = [
         "silent node",
         "silent nodes",
         "silentNodes",
+    ),
+    (
+        Category::Setting,
+        "setting of redis",
+        "settings of redis",
+        "settings",
     ),
 ];
 
@@ -162,7 +168,7 @@ mod tests {
         (diagnosis.now.nodes, diagnosis.now.users) = (2, 1);
         assert_eq!(in_words(&diagnosis), "clean: 2 nodes, 1 user online\n");
         let empty = json!({
-            "clean": true, "ghosts": [], "orphans": [], "drift": [], "silentNodes": [], "repaired": 0
+            "clean": true, "ghosts": [], "orphans": [], "drift": [], "silentNodes": [], "settings": [], "repaired": 0
         });
         assert_eq!(as_json(&diagnosis), empty);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Hub;
 use crate::engine::EngineError;
 use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::warn_seldom;
 
 type Owed = (UserId, ConnectionId);
 
@@ -19,7 +20,7 @@ impl Hub {
                 () = self.lease().registered_again() => {}
             }
             if let Err(error) = self.audit().await {
-                tracing::debug!(%error, "could not audit; trying again");
+                warn_seldom!(%error, "could not audit; trying again");
             }
         }
     }

@@ -15,7 +15,7 @@ use super::token::Identity;
 use super::topic::Topics;
 use crate::engine::{Admission, Engine, EngineError, Registration, Transition};
 use crate::ids::{ConnectionId, UserId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, warn_seldom};
 
 /// Users taken offline by one call of the script: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
@@ -232,7 +232,7 @@ impl Presence {
             releases.extend(&failed);
         }
         if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
-            tracing::debug!(%error, count = failed.len(), "could not release connections; trying again");
+            warn_seldom!(%error, count = failed.len(), "could not release connections; trying again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
         !batch.is_empty()
@@ -443,7 +443,7 @@ impl Presence {
         for partition in 0..self.engine.partitions() {
             match self.expire(partition, ahead).await {
                 Ok(due) => next_due = next_due.into_iter().chain(due).min(),
-                Err(error) => tracing::debug!(%error, "could not take users offline; trying again"),
+                Err(error) => warn_seldom!(%error, "could not take users offline; trying again"),
             }
         }
         next_due

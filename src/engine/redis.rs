@@ -5,10 +5,12 @@
 mod answer;
 mod bus;
 pub mod doctor;
+mod entry;
 pub mod inspect;
 mod keys;
 mod matchmaking;
 mod page;
+mod preflight;
 mod scripts;
 mod tls;
 
@@ -27,13 +29,14 @@ use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use self::bus::Bus;
+use self::entry::Entry;
 use self::keys::Keys;
 use self::page::{BEGINNING, Page};
 use self::scripts::{Script, Scripts, unavailable};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
-    Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored, Update,
-    Views,
+    Published, Reaped, Refusal, RegisteredConnection, Registration, Revoked, Standing, Stored,
+    Update, Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
 use crate::telemetry::Metrics;
@@ -85,6 +88,7 @@ pub struct Redis {
     partitions: u64,
     keys: Keys,
     scripts: Scripts,
+    entry: Entry,
     commands: Client,
     bus: Bus,
     profile_ttl_ms: u128,
@@ -105,6 +109,7 @@ impl Redis {
         let commands = connect(options).await?;
         let subscriptions = connect(options).await?;
         let (redis, messages) = Self::on(commands, subscriptions, incarnation, options, metrics);
+        redis.check_server().await?;
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
     }
@@ -117,12 +122,16 @@ impl Redis {
         metrics: &Metrics,
     ) -> (Self, Messages) {
         let keys = Keys::new(&options.prefix, options.partitions);
+        let entry = Entry::default();
+        entry.watch(&commands);
+        entry.watch(&subscriptions);
         let (bus, messages) = Bus::start(subscriptions, keys.clone());
         let redis = Self {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
             keys,
-            scripts: Scripts::new(metrics),
+            scripts: Scripts::new(metrics, &entry),
+            entry,
             commands,
             bus,
             profile_ttl_ms: options.profile_ttl.as_millis(),
@@ -144,7 +153,7 @@ impl Redis {
         let recorded = redis
             .recorded_layout()
             .await
-            .map_err(|error| redis.unreachable(&error))?;
+            .map_err(|error| redis.not_opened(error))?;
         if let Some(found) = recorded {
             agree(options, found)?;
         }
@@ -168,15 +177,12 @@ impl Redis {
             .claim
             .call(&self.commands, vec![self.keys.meta()], args)
             .await
-            .map_err(|error| self.unreachable(&error))?;
+            .map_err(|error| self.not_opened(error))?;
         agree(options, found)
     }
 
-    fn unreachable(&self, error: &EngineError) -> OpenError {
-        OpenError::Unreachable {
-            server: server_of(&self.commands),
-            cause: error.to_string(),
-        }
+    fn not_opened(&self, error: EngineError) -> OpenError {
+        preflight::open_error(server_of(&self.commands), error)
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
@@ -184,6 +190,11 @@ impl Redis {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Why the server lets this node in no more.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.entry.refusal()
     }
 
     pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
