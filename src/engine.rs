@@ -638,7 +638,7 @@ impl Engine {
         either!(self.send_canary(nonce))
     }
 
-    /// Why the engine lets this node in no more, where that is why it does not answer.
+    /// Why the engine rejects connections of this node, where that is the reason for its silence.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Memory(_) => None,

@@ -16,7 +16,7 @@ const EXIT_FINDINGS: u8 = 1;
 /// A category: one of it, several of it, its name for programs.
 type Names = (Category, &'static str, &'static str, &'static str);
 
-/// The categories in the order in which they are told.
+/// The categories in the order of the output.
 const CATEGORIES: [Names; 5] = [
     (Category::Ghost, "ghost", "ghosts", "ghosts"),
     (Category::Orphan, "orphan", "orphans", "orphans"),

@@ -192,7 +192,7 @@ impl Redis {
             .clone()
     }
 
-    /// Why the server lets this node in no more.
+    /// Why the server rejects connections of this node.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.entry.refusal()
     }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Before this, an error that a script passes on is the error of the command inside it.
-const SCRIPT_SUFFIX: &str = " script: ";
+/// What follows the error of a command inside a script: which script, and where in it.
+const SCRIPT: &str = " script: ";
+const SCRIPT_LINE: &str = ", on @";
 
 /// What Redis 7.0 says instead of `NOPERM` about a command inside a script; later versions say both.
 const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
@@ -28,10 +29,11 @@ pub enum Refusal {
 impl Refusal {
     /// Reads an error reply; `None` for an error that is not the server's own.
     pub(crate) fn read(reply: &str) -> Option<Self> {
-        let reply = reply
-            .split_once(SCRIPT_SUFFIX)
-            .map_or(reply, |(reply, _)| reply)
-            .trim_end_matches('.');
+        let reply = match reply.rsplit_once(SCRIPT) {
+            Some((reply, place)) if place.contains(SCRIPT_LINE) => reply,
+            _ => reply,
+        };
+        let reply = reply.trim_end_matches('.');
         let (code, message) = reply.split_once(' ').unwrap_or((reply, ""));
         if code.len() < 3 || !code.bytes().all(|byte| byte.is_ascii_uppercase()) {
             return None;
@@ -141,8 +143,8 @@ mod tests {
         ] {
             let refusal = Refusal::read(reply).expect(reply);
             assert_eq!(refusal.code(), code, "{reply}");
-            let told = refusal.to_string();
-            assert!(told.contains(code) && !told.contains("script: 8"), "{told}");
+            let text = refusal.to_string();
+            assert!(text.contains(code) && !text.contains("script: 8"), "{text}");
         }
     }
 

@@ -23,12 +23,12 @@ mod embedded {
 /// How far a node is with bringing the schema up to date.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Migration {
-    /// Somebody else does that.
+    /// This node does not migrate.
     #[default]
     NotAsked,
     /// Postgres could not be reached yet.
     Pending,
-    /// Postgres is at it, or another node is.
+    /// Migrations run, here or on another node.
     Running,
     /// The schema is up to date.
     Done,
@@ -69,7 +69,7 @@ impl Profiles {
     /// Brings the schema up to date as soon as Postgres can be reached and takes the migrations, however long that
     /// takes. Returns what was applied.
     pub async fn migrate_until_done(&self) -> Vec<String> {
-        let mut told = None;
+        let mut logged = None;
         loop {
             if let Ok(session) = self.pool.connector().session().await {
                 self.set_migration(Migration::Running);
@@ -81,13 +81,13 @@ impl Profiles {
                     Err(ProfilesError::Unavailable(_)) => self.set_migration(Migration::Pending),
                     Err(error) => {
                         let reason = error.to_string();
-                        if told.as_ref() != Some(&reason) {
+                        if logged.as_ref() != Some(&reason) {
                             tracing::error!(
                                 reason,
                                 "the schema in postgres cannot be brought up to date; trying again"
                             );
                         }
-                        told = Some(reason.clone());
+                        logged = Some(reason.clone());
                         self.set_migration(Migration::Failed(reason));
                     }
                 }

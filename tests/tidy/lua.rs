@@ -179,7 +179,7 @@ fn every_command_is_tried() {
     }
     let called: BTreeSet<&String> = called.iter().map(|(command, _)| command).collect();
     for command in tried.iter().filter(|command| !called.contains(command)) {
-        findings.push(format!("{file} tries {command}, which nobody calls"));
+        findings.push(format!("{file} tries {command}, which no code calls"));
     }
     report("A node tries every command that it needs.", &findings);
 }

@@ -75,7 +75,7 @@ impl Accounts {
     }
 
     /// Whether Postgres can be used; `None` where there is none. A Postgres that cannot be reached leaves sockets and
-    /// presence; one without the tables was never set up, so nobody is to be sent to this node.
+    /// presence; one without the tables was never set up, so balancers pass this node over.
     pub(crate) fn check(&self) -> Option<Check> {
         let migration = self.profiles.as_ref()?.migration();
         let trouble = self.trouble.load_full();

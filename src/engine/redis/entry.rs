@@ -1,5 +1,5 @@
-//! Whether the server lets a client in when it connects again: fred tries for ever and tells its callers only that
-//! nobody answers.
+//! Whether the server accepts a client that reconnects. fred retries for ever, and its callers see timeouts only; the
+//! reason (`WRONGPASS`) is kept here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::engine::{EngineError, Refusal};
 use crate::telemetry::warn_seldom;
 
-/// Why the server lets nobody in; none while it does, or cannot be reached. Clones share it.
+/// Why the server rejects connections; `None` while it accepts them or cannot be reached. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Entry(Arc<Mutex<Option<Refusal>>>);
 
@@ -49,7 +49,7 @@ impl Entry {
         });
     }
 
-    /// What is behind an error: nobody answers whom the server does not let in.
+    /// Replaces a timeout by the reason, where connections are rejected.
     pub(super) fn explain(&self, error: EngineError) -> EngineError {
         match (&error, self.refusal()) {
             (EngineError::Unavailable(_), Some(refusal)) => EngineError::Refused(refusal),

@@ -146,7 +146,7 @@ impl Preflight<'_> {
         keys.into()
     }
 
-    /// Nobody publishes on it.
+    /// The channel that is subscribed to; no node publishes on it.
     fn channel(&self) -> String {
         self.keys.probe(self.partition, "channel")
     }
@@ -208,7 +208,7 @@ fn denied(refusals: &Refusals, user: &str, pattern: &str) -> Option<Denied> {
             rights.push(right);
         }
     }
-    // Without scripts nobody knows which commands inside them are refused, too.
+    // Commands inside scripts could not be tried, so the line grants all of them.
     let no_scripts = refusals
         .iter()
         .any(|(command, _)| command.starts_with("EVAL"));

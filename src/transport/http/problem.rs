@@ -112,7 +112,7 @@ impl From<ProfilesError> for Problem {
             ProfilesError::NoSuchUser(_) => Self::not_found(error.to_string()),
             ProfilesError::AccountDeleted(_) => Self::new(StatusCode::GONE, error.to_string()),
             ProfilesError::Invalid(rule) => Self::unprocessable(rule),
-            // The log says more: how to mend it is for operators, not for whoever calls.
+            // Details are for operators, so the log has them and the answer has not.
             ProfilesError::Unavailable(_)
             | ProfilesError::Refused(_)
             | ProfilesError::Schema(_)

@@ -145,7 +145,7 @@ async fn a_postgres_that_is_away_leaves_a_node_ready() {
     assert_eq!(put_account(&cluster).await.status, 200);
 }
 
-/// Goal: a Postgres that lets nobody in is not said to be out of reach. Method: a wrong password.
+/// Goal: a Postgres that rejects the login is not said to be out of reach. Method: a wrong password.
 #[tokio::test]
 async fn a_wrong_password_is_named() {
     let postgres = Postgres::start_alone().await;

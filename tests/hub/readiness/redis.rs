@@ -123,7 +123,7 @@ async fn a_full_redis_is_named() {
     assert_eq!(post_update(&cluster).await.status, 200);
 }
 
-/// Goal: a server that becomes a replica is named. Method: `REPLICAOF` nobody who is there, and back.
+/// Goal: a server that becomes a replica is named. Method: `REPLICAOF` a closed port, then `REPLICAOF NO ONE`.
 #[tokio::test]
 async fn a_replica_is_named() {
     let cluster = quick().start().await;
@@ -161,7 +161,7 @@ async fn a_server_that_cannot_save_is_named() {
     assert_eq!(post_update(&cluster).await.status, 200);
 }
 
-/// Goal: whoever does not let a node in is named at its start. Method: wrong and missing passwords, of a user and of the
+/// Goal: a refusal at the start is named. Method: wrong and missing passwords, of a user and of the
 /// server; a replica; a full server.
 #[tokio::test]
 async fn refusals_at_the_start_are_named() {
@@ -185,7 +185,7 @@ async fn refusals_at_the_start_are_named() {
 }
 
 /// Goal: rights that are missing at the start are named all at once, with the line that grants them.
-/// Method: users who lack some; each does what it is told, and the node starts.
+/// Method: users who lack some; each runs the line in the error, and the node starts.
 #[tokio::test]
 async fn rights_missing_at_the_start_are_named_with_the_line_to_add() {
     for (lines, named) in [
@@ -227,7 +227,7 @@ async fn rights_missing_at_the_start_are_named_with_the_line_to_add() {
 
 /// Goal: a right that is withdrawn while a node runs is named, where it matters and with the line that grants it; a script
 /// that fails each time it is run is a warning, and only one.
-/// Method: rights of the sweep, of the canary, of all scripts, of subscriptions, each withdrawn and granted as it was said.
+/// Method: rights of the sweep, of the canary, of all scripts, of subscriptions, each withdrawn, and granted by the line in the reason.
 #[tokio::test]
 async fn rights_withdrawn_while_a_node_runs_are_named() {
     let redis = with_user(&[]).await;
@@ -377,10 +377,10 @@ async fn a_server_that_is_too_old_is_refused() {
     );
 }
 
-/// Goal: a server that drops data when it is full is told of: at the start, in `/readyz`, by the doctor. The node works.
+/// Goal: a server that drops data when it is full is reported: at the start, in `/readyz`, by the doctor. The node works.
 /// Method: another policy before the start; `noeviction` while the node runs.
 #[tokio::test]
-async fn a_server_that_evicts_is_told_of() {
+async fn a_server_that_evicts_is_reported() {
     let redis = Redis::start().await;
     let set = async |policy: &str| {
         redis
@@ -419,7 +419,7 @@ async fn a_server_that_evicts_is_told_of() {
 }
 
 /// Goal: the rights in README are enough for everything that nodes, the doctor and `vigie inspect` do.
-/// Method: a user with these alone; users who connect, watch, are told of, are matched, leave; a node that dies with
+/// Method: a user with these alone; users who connect, watch, are updated, matched, deleted; a node that dies with
 /// connections, one that is restarted; every view; then Redis's log of what it denied.
 #[tokio::test]
 async fn the_rights_in_readme_are_enough() {
