@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Hub;
-use crate::engine::{Engine, EngineError, Examination, KEEPS_EVERYTHING};
+use crate::engine::{Engine, EngineError, Examination, KEEPS_EVERYTHING, Refusal};
 use crate::telemetry::warn_seldom;
 
 /// How long a canary may take. Readiness is asked about every few seconds, so late is as good as lost.
@@ -52,7 +52,7 @@ impl Check {
 #[derive(Default)]
 pub(crate) struct Canaries {
     last: AtomicU64,
-    /// The engine answered the last one with a refusal: a new connection would get the same answer.
+    /// The last one was refused, and would be on a new connection, too.
     refused: AtomicBool,
     flying: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -156,6 +156,18 @@ impl Hub {
     }
 }
 
+/// Whether a new connection would be refused for the same reason. To a replica it would not: a Sentinel names the new
+/// primary. A server with `MISCONF` refuses even the `PING` of a new connection.
+fn stays_on_a_new_connection(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::NoPermission(_)
+        | Refusal::OutOfMemory
+        | Refusal::Misconfigured
+        | Refusal::Unauthenticated(_) => true,
+        Refusal::ReadOnly | Refusal::Other(_) => false,
+    }
+}
+
 /// A canary on its way, forgotten when whoever asked has an answer, or leaves before.
 struct Flight<'a> {
     canaries: &'a Canaries,
@@ -196,7 +208,8 @@ impl Canaries {
             Ok(Err(EngineError::Refused(refusal))) => Some(refusal.clone()),
             Ok(Err(_)) | Err(_) => engine.refusal(),
         };
-        self.refused.store(refused.is_some(), Ordering::Relaxed);
+        let is_final = refused.as_ref().is_some_and(stays_on_a_new_connection);
+        self.refused.store(is_final, Ordering::Relaxed);
         let engine_failure = match (sent, refused) {
             (Ok(Ok(())), _) => None,
             (_, Some(refusal)) => Some(format!("refuses: {refusal}")),

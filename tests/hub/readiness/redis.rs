@@ -154,6 +154,14 @@ async fn a_server_that_cannot_save_is_named() {
     not_ready(&cluster, "lease", "MISCONF").await;
     not_ready(&cluster, "commands", "MISCONF").await;
     assert_refused(&cluster, &["MISCONF", "disk"]).await;
+    // It would refuse new connections, too: those that there are carry messages.
+    assert_eq!(failure(&readyz(&cluster).await, "replica"), None);
+    assert_eq!(
+        warnings(&cluster, "opening connections anew"),
+        0,
+        "{}",
+        cluster.log(0)
+    );
 
     std::fs::remove_dir(&folder).expect("it is empty");
     cluster.cli(&["BGSAVE"]).await;
