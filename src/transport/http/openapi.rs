@@ -14,7 +14,10 @@ const COMMON: [(&str, &str); 4] = [
         "413",
         "the body is larger than limits.http_body; nothing was changed",
     ),
-    ("503", "Redis cannot be reached, or refuses; the detail says why"),
+    (
+        "503",
+        "Redis cannot be reached, or refuses; the detail says why",
+    ),
 ];
 
 /// Adds what holds for every route: how to present the key, and the common errors.
