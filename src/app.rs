@@ -257,17 +257,17 @@ pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> 
         pool: settings.postgres.pool,
         timeout: settings.postgres.timeout,
     };
-    Profiles::new(&options).map(Some)
+    let profiles = Profiles::new(&options)?;
+    if settings.postgres.migrate {
+        profiles.expect_migration();
+    }
+    Ok(Some(profiles))
 }
 
 /// Brings the schema up to date as soon as Postgres can be reached: a node starts while it is away.
 async fn migrate(profiles: Profiles) {
-    match profiles.migrate_when_reachable().await {
-        Ok(applied) => tracing::info!(?applied, "the schema in postgres is up to date"),
-        Err(error) => {
-            tracing::error!(reason = %error, "the schema in postgres cannot be brought up to date")
-        }
-    }
+    let applied = profiles.migrate_until_done().await;
+    tracing::info!(?applied, "the schema in postgres is up to date");
 }
 
 async fn open_engine(

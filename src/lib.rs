@@ -65,7 +65,9 @@
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
+//! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
 //! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |

@@ -1,14 +1,15 @@
 //! Whether this node can do its work, shown by sending a canary through the channels that carry it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Hub;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError, Examination, KEEPS_EVERYTHING, Refusal};
+use crate::telemetry::warn_seldom;
 
 /// How long a canary may take. Readiness is asked about every few seconds, so late is as good as lost.
 const CANARY_WITHIN: Duration = Duration::from_secs(1);
@@ -27,10 +28,32 @@ pub struct Check {
     pub is_vital: bool,
 }
 
+impl Check {
+    /// Without it the node cannot do its work.
+    pub(super) fn vital(name: &'static str, failure: Option<String>) -> Self {
+        Self {
+            name,
+            failure,
+            is_vital: true,
+        }
+    }
+
+    /// Without it the node does less.
+    pub(super) fn lesser(name: &'static str, failure: Option<String>) -> Self {
+        Self {
+            name,
+            failure,
+            is_vital: false,
+        }
+    }
+}
+
 /// Canaries on their way.
 #[derive(Default)]
 pub(crate) struct Canaries {
     last: AtomicU64,
+    /// The last one was refused, and would be on a new connection, too.
+    refused: AtomicBool,
     flying: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
@@ -59,10 +82,89 @@ impl Hub {
             lost += 1;
             if lost == CANARIES_LOST_MAX {
                 lost = 0;
+                if self.0.canaries.refused.load(Ordering::Relaxed) {
+                    continue;
+                }
                 tracing::warn!("canaries do not come back; opening connections anew");
                 self.engine().reconnect().await;
             }
         }
+    }
+}
+
+/// What the last examination of the engine found.
+#[derive(Default)]
+pub(crate) struct Examined(Mutex<Examination>);
+
+impl Examined {
+    fn last(&self) -> MutexGuard<'_, Examination> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the engine carries out what the hub needs, and keeps what it is given.
+    pub(crate) fn checks(&self) -> [Check; 2] {
+        let last = self.last();
+        [
+            Check::vital("commands", last.refused.clone()),
+            Check::lesser("eviction", eviction(&last)),
+        ]
+    }
+}
+
+/// What is wrong with the eviction policy, if anything.
+fn eviction(examination: &Examination) -> Option<String> {
+    let policy = examination.eviction_policy.as_deref()?;
+    (policy != KEEPS_EVERYTHING).then(|| {
+        format!(
+            "maxmemory-policy is {policy}: redis drops presence, profiles and revocations when its memory is full; set \
+             maxmemory-policy {KEEPS_EVERYTHING}"
+        )
+    })
+}
+
+impl Hub {
+    /// Examines the engine once, and logs what is new.
+    pub(crate) async fn examine(&self) -> Result<(), EngineError> {
+        let found = self.engine().examine().await?;
+        let mut last = self.0.examined.last();
+        if found.refused != last.refused {
+            match &found.refused {
+                Some(reason) => tracing::error!(reason, "commands that the hub needs are refused"),
+                None => tracing::info!("all commands that the hub needs are carried out again"),
+            }
+        }
+        if let Some(problem) = eviction(&found).filter(|_| eviction(&last) != eviction(&found)) {
+            tracing::warn!("{problem}");
+        }
+        *last = found;
+        Ok(())
+    }
+
+    /// Examines the engine once a lease, for ever; every heartbeat while commands are refused.
+    pub(crate) async fn keep_examining(&self) {
+        loop {
+            let is_refused = self.0.examined.last().refused.is_some();
+            let pause = match is_refused {
+                true => self.lease().heartbeat(),
+                false => self.lease().length(),
+            };
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.examine().await {
+                warn_seldom!(%error, "could not examine the engine; trying again");
+            }
+        }
+    }
+}
+
+/// Whether a new connection would be refused for the same reason. To a replica it would not: a Sentinel names the new
+/// primary. A server with `MISCONF` refuses even the `PING` of a new connection.
+fn stays_on_a_new_connection(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::NoPermission(_)
+        | Refusal::OutOfMemory
+        | Refusal::Misconfigured
+        | Refusal::Unauthenticated(_) => true,
+        Refusal::ReadOnly | Refusal::Other(_) => false,
     }
 }
 
@@ -101,13 +203,19 @@ impl Canaries {
             nonce,
         };
         let sent = tokio::time::timeout(CANARY_WITHIN, engine.send_canary(nonce)).await;
-        let engine_failure = match sent {
+        let refused = match &sent {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "could not send a canary");
-                Some("cannot be reached".to_owned())
-            }
-            Err(_) => Some("did not answer within a second".to_owned()),
+            Ok(Err(EngineError::Refused(refusal))) => Some(refusal.clone()),
+            Ok(Err(_)) | Err(_) => engine.refusal(),
+        };
+        let is_final = refused.as_ref().is_some_and(stays_on_a_new_connection);
+        self.refused.store(is_final, Ordering::Relaxed);
+        let engine_failure = match (sent, refused) {
+            (Ok(Ok(())), _) => None,
+            (_, Some(refusal)) => Some(format!("refuses: {refusal}")),
+            (Ok(Err(EngineError::Unavailable(_))), None) => Some("cannot be reached".to_owned()),
+            (Ok(Err(error)), None) => Some(error.to_string()),
+            (Err(_), None) => Some("did not answer within a second".to_owned()),
         };
         let canary_failure = match &engine_failure {
             Some(_) => Some("could not be sent".to_owned()),
@@ -117,16 +225,8 @@ impl Canaries {
             },
         };
         [
-            Check {
-                name: engine.name(),
-                failure: engine_failure,
-                is_vital: true,
-            },
-            Check {
-                name: "canary",
-                failure: canary_failure,
-                is_vital: true,
-            },
+            Check::vital(engine.name(), engine_failure),
+            Check::vital("canary", canary_failure),
         ]
     }
 }

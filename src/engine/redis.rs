@@ -7,10 +7,12 @@ mod bus;
 mod client;
 mod cluster;
 pub mod doctor;
+mod entry;
 pub mod inspect;
 mod keys;
 mod matchmaking;
 mod page;
+mod preflight;
 mod scripts;
 mod servers;
 mod tls;
@@ -25,14 +27,15 @@ use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use self::bus::Listener;
+use self::entry::Entry;
 use self::keys::Keys;
 use self::page::{BEGINNING, Page};
 use self::scripts::{Script, Scripts, not_understood, unavailable};
 use self::servers::{Servers, slot_of};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
-    Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored, Update,
-    Views,
+    Published, Reaped, Refusal, RegisteredConnection, Registration, Revoked, Standing, Stored,
+    Update, Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
 use crate::telemetry::Metrics;
@@ -74,6 +77,7 @@ pub struct Redis {
     partitions: u64,
     keys: Keys,
     scripts: Scripts,
+    entry: Entry,
     servers: Servers,
     /// The channel of the incarnation that is subscribed, as far as is known.
     own_channel: Mutex<Option<String>>,
@@ -93,14 +97,17 @@ impl Redis {
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
         let (listener, messages) = Listener::new(Keys::new(&options.prefix, options.partitions));
-        let servers = Servers::open(options, Some(listener)).await?;
-        let redis = Self::on(servers, incarnation, options, metrics);
+        let entry = Entry::default();
+        let servers = Servers::open(options, &entry, Some(listener)).await?;
+        let redis = Self::on(servers, entry, incarnation, options, metrics);
+        redis.check_servers().await?;
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
     }
 
     fn on(
         servers: Servers,
+        entry: Entry,
         incarnation: Incarnation,
         options: &Options,
         metrics: &Metrics,
@@ -109,7 +116,8 @@ impl Redis {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
             keys: Keys::new(&options.prefix, options.partitions),
-            scripts: Scripts::new(metrics),
+            scripts: Scripts::new(metrics, &entry),
+            entry,
             servers,
             own_channel: Mutex::default(),
             profile_ttl_ms: options.profile_ttl.as_millis(),
@@ -122,13 +130,14 @@ impl Redis {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn visit(options: &Options) -> Result<Self, OpenError> {
-        let servers = Servers::open(options, None).await?;
+        let entry = Entry::default();
+        let servers = Servers::open(options, &entry, None).await?;
         let nobody = Incarnation::new(&random_name());
-        let redis = Self::on(servers, nobody, options, &Metrics::new());
+        let redis = Self::on(servers, entry, nobody, options, &Metrics::new());
         let recorded = redis
             .recorded_layout()
             .await
-            .map_err(|error| redis.unreachable(&error))?;
+            .map_err(|error| redis.not_opened(error))?;
         if let Some(found) = recorded {
             agree(options, found)?;
         }
@@ -157,15 +166,12 @@ impl Redis {
                 tracing::warn!(%error, "the layout of the data could not be compared yet");
                 Ok(())
             }
-            Err(error) => Err(self.unreachable(&error)),
+            Err(error) => Err(self.not_opened(error)),
         }
     }
 
-    fn unreachable(&self, error: &EngineError) -> OpenError {
-        OpenError::Unreachable {
-            server: self.servers.name(),
-            cause: error.to_string(),
-        }
+    fn not_opened(&self, error: EngineError) -> OpenError {
+        preflight::open_error(self.servers.name(), error)
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
@@ -173,6 +179,11 @@ impl Redis {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Why the server rejects connections of this node.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.entry.refusal()
     }
 
     pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
@@ -189,9 +200,16 @@ impl Redis {
 
     /// Whether an error concerns some of the masters of a Cluster only, as others answer.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
-        matches!(error, EngineError::Unavailable(_))
-            && self.servers.is_cluster()
-            && self.servers.any_answers(ANSWER_WITHIN).await
+        let may_pass = matches!(
+            error,
+            EngineError::Unavailable(_) | EngineError::Refused(Refusal::Other(_))
+        );
+        may_pass && self.is_partly_there().await
+    }
+
+    pub(super) async fn is_partly_there(&self) -> bool {
+        let (some, all) = self.servers.answers(ANSWER_WITHIN).await;
+        some && !all
     }
 
     pub(super) fn may_hold_leases(&self, partitions: &[u32]) -> bool {
@@ -852,7 +870,7 @@ impl From<fred::error::Error> for Attempt {
 impl From<Attempt> for EngineError {
     fn from(attempt: Attempt) -> Self {
         match attempt {
-            Attempt::Redirected => Self::Unavailable("the slot is on the move".to_owned()),
+            Attempt::Redirected => Self::NotNow("the slot is on the move".to_owned()),
             Attempt::Failed(error) => error,
         }
     }

@@ -32,6 +32,7 @@ mod payloads;
 mod postgres;
 mod presence;
 mod profiles;
+mod readiness;
 mod revocation;
 mod scripts;
 mod tls;

@@ -19,7 +19,7 @@ use self::census::Census;
 pub use self::finding::{Category, Finding, Problem};
 use self::look::Suspects;
 use super::{Options, Redis};
-use crate::engine::{EngineError, OpenError};
+use crate::engine::{EngineError, KEEPS_EVERYTHING, OpenError};
 
 /// Longer than an admission, a farewell or a round of reaping takes: whatever is wrong before and after stays so.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -94,7 +94,15 @@ impl Doctor {
             tokio::time::sleep(self.pause(&census)).await;
             report.findings = self.look_again(first).await?;
         }
+        report.findings.extend(self.look_at_settings().await?);
         Ok(report)
+    }
+
+    /// What is wrong with the settings of Redis.
+    async fn look_at_settings(&self) -> Result<Option<Finding>, EngineError> {
+        let policy = self.redis.eviction_policy().await?;
+        let evicts = policy.is_some_and(|policy| policy != KEEPS_EVERYTHING);
+        Ok(evicts.then(|| Finding::of_server(Problem::Evicting)))
     }
 
     fn pause(&self, census: &Census) -> Duration {

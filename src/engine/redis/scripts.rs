@@ -5,8 +5,9 @@ use std::time::Instant;
 use fred::types::{FromValue, Value};
 use fred::util::sha1_hash;
 
+use super::entry::Entry;
 use super::servers::{Servers, slot_of};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Refusal};
 use crate::telemetry::{Counter, Metrics, Times};
 
 /// One script, with the hash by which Redis knows it.
@@ -15,6 +16,7 @@ pub(crate) struct Script {
     hash: String,
     times: Times,
     errors: Counter,
+    entry: Entry,
 }
 
 /// Every script of the hub. The header of each says what goes in and out.
@@ -36,6 +38,7 @@ pub(crate) struct Scripts {
     pub(crate) reap: Script,
     pub(crate) repair: Script,
     pub(crate) claim: Script,
+    pub(crate) probe: Script,
     pub(crate) enqueue: Script,
     pub(crate) cancel: Script,
     pub(crate) pair: Script,
@@ -48,8 +51,8 @@ pub(crate) struct Scripts {
 
 impl Scripts {
     /// How long each takes, and what failed, is noted in `metrics`.
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        let script = |name, source| Script::new(source, metrics, name);
+    pub(crate) fn new(metrics: &Metrics, entry: &Entry) -> Self {
+        let script = |name, source| Script::new(source, metrics, entry, name);
         Self {
             register: script(
                 "presence/register",
@@ -107,6 +110,7 @@ impl Scripts {
             ),
             renew: script("lease/renew", include_str!("../../../lua/lease/renew.lua")),
             claim: script("meta/claim", include_str!("../../../lua/meta/claim.lua")),
+            probe: script("meta/probe", include_str!("../../../lua/meta/probe.lua")),
             enqueue: script(
                 "matchmaking/enqueue",
                 include_str!("../../../lua/matchmaking/enqueue.lua"),
@@ -144,12 +148,13 @@ impl Scripts {
 }
 
 impl Script {
-    fn new(source: &'static str, metrics: &Metrics, name: &'static str) -> Self {
+    fn new(source: &'static str, metrics: &Metrics, entry: &Entry, name: &'static str) -> Self {
         Self {
             source,
             hash: sha1_hash(source),
             times: metrics.script_times(name),
             errors: metrics.redis_errors.clone(),
+            entry: entry.clone(),
         }
     }
 
@@ -170,7 +175,7 @@ impl Script {
         }
         self.note(begun, answer.is_ok());
         answer
-            .map_err(unavailable)?
+            .map_err(|error| self.entry.explain(unavailable(error)))?
             .convert()
             .map_err(not_understood)
     }
@@ -222,9 +227,12 @@ fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
-/// A call that Redis did not carry out, or whose answer was lost.
+/// A call that Redis refused, or whose answer was lost.
 pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
-    EngineError::Unavailable(error.to_string())
+    match Refusal::read(error.details()) {
+        Some(refusal) => EngineError::Refused(refusal),
+        None => EngineError::Unavailable(error.to_string()),
+    }
 }
 
 /// An answer of another type than the script's header says.

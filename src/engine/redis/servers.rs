@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::bus::Listener;
 use super::client::{RunningClient, server_of};
 use super::cluster::{Address, Redirect, SLOTS, View, merge};
+use super::entry::Entry;
 use super::scripts::{not_understood, unavailable};
 use super::{Options, tls};
 use crate::engine::{EngineError, OpenError};
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     options: Options,
     /// What every client is configured with, apart from the server.
     config: Config,
+    entry: Entry,
     is_cluster: bool,
     map: ArcSwap<Map>,
     /// Held while the map is replaced.
@@ -111,6 +113,7 @@ impl Servers {
     /// When the URL is none, or no server answers.
     pub(super) async fn open(
         options: &Options,
+        entry: &Entry,
         listener: Option<Listener>,
     ) -> Result<Self, OpenError> {
         let config = tls::config(options)?;
@@ -118,6 +121,7 @@ impl Servers {
         let shared = Arc::new(Shared {
             options: options.clone(),
             config,
+            entry: entry.clone(),
             is_cluster,
             map: ArcSwap::from_pointee(Map {
                 masters: Vec::new(),
@@ -151,6 +155,21 @@ impl Servers {
         first.map_or_else(String::new, |master| server_of(master.commands.client()))
     }
 
+    /// Where the server of a slot is.
+    pub(super) fn name_at(&self, slot: u16) -> String {
+        let owner = self.shared.owner(slot);
+        owner.map_or_else(
+            |_| self.name(),
+            |master| server_of(master.commands.client()),
+        )
+    }
+
+    /// As whom the hub uses Redis.
+    pub(super) fn user(&self) -> &str {
+        let user = self.shared.config.username.as_deref();
+        user.unwrap_or("default")
+    }
+
     /// Every master.
     pub(super) fn masters(&self) -> Vec<Arc<Master>> {
         self.shared.map.load().masters.clone()
@@ -162,19 +181,15 @@ impl Servers {
         map.owner_address(one) == map.owner_address(other)
     }
 
-    /// Whether any master answers within `within`.
-    pub(super) async fn any_answers(&self, within: Duration) -> bool {
-        let asked = self.masters().into_iter().map(|master| {
-            Box::pin(async move {
-                let answered = tokio::time::timeout(within, master.time()).await;
-                answered
-                    .is_ok_and(|time| time.is_ok())
-                    .then_some(())
-                    .ok_or(())
-            })
-        });
-        let asked: Vec<_> = asked.collect();
-        !asked.is_empty() && futures_util::future::select_ok(asked).await.is_ok()
+    /// Whether some of the masters, and whether all of them, answer within `within`.
+    pub(super) async fn answers(&self, within: Duration) -> (bool, bool) {
+        let masters = self.masters();
+        let asked = masters
+            .iter()
+            .map(|master| tokio::time::timeout(within, master.time()));
+        let answers = join_all(asked).await.into_iter();
+        let count = answers.filter(|answer| matches!(answer, Ok(Ok(_)))).count();
+        (count > 0, count == masters.len())
     }
 
     /// Runs `command` on the server of `key`, the first word of its arguments.
@@ -545,7 +560,11 @@ impl Shared {
 
     /// The one server, or the primary that a Sentinel names.
     async fn open_one(self: &Arc<Self>) -> Result<(), OpenError> {
-        let open = || RunningClient::open(self.config.clone(), &self.options);
+        let open = async || {
+            let client = RunningClient::open(self.config.clone(), &self.options).await?;
+            self.entry.watch(client.client());
+            Ok::<_, OpenError>(client)
+        };
         let commands = open().await?;
         let subscriptions = match &self.listener {
             Some(listener) => Some(self.listen(open().await?, None, listener)),
@@ -677,7 +696,11 @@ impl Shared {
     }
 
     fn start(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, OpenError> {
-        let start = || RunningClient::start(self.config_for(address), &self.options);
+        let start = || {
+            let client = RunningClient::start(self.config_for(address), &self.options)?;
+            self.entry.watch(client.client());
+            Ok::<_, OpenError>(client)
+        };
         let subscriptions = match &self.listener {
             Some(listener) => Some(self.listen(start()?, Some(address.clone()), listener)),
             None => None,

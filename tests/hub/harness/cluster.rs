@@ -28,6 +28,7 @@ pub struct Builder {
     nodes: usize,
     memory: bool,
     lookouts: bool,
+    awaited: bool,
     named: bool,
     links: bool,
     servers: Option<Servers>,
@@ -100,6 +101,13 @@ impl Builder {
         self
     }
 
+    /// Nodes may listen without being ready; nothing is connected to them.
+    pub fn ready_or_not(mut self) -> Self {
+        self.lookouts = false;
+        self.awaited = false;
+        self
+    }
+
     /// Starts Redis, the nodes and the bridge, and waits until all are ready.
     pub async fn start(self) -> Cluster {
         let servers = match (self.memory, self.servers) {
@@ -140,7 +148,7 @@ impl Builder {
             .zip(&names)
             .map(|(place, name)| cluster.start_node(name, cluster.env_at(place, name)));
         cluster.nodes = futures_util::future::join_all(starting).await;
-        for node in 0..cluster.nodes.len() {
+        for node in (0..cluster.nodes.len()).filter(|_| self.awaited) {
             cluster.welcome(node).await;
         }
         cluster
@@ -200,6 +208,7 @@ impl Cluster {
             nodes: 1,
             memory: false,
             lookouts: true,
+            awaited: true,
             named: true,
             links: false,
             servers: None,

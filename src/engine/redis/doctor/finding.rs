@@ -30,6 +30,8 @@ pub enum Category {
     Drift,
     /// A node with a lease that does not answer.
     SilentNode,
+    /// A setting of Redis with which the hub loses data.
+    Setting,
 }
 
 /// What is wrong.
@@ -67,6 +69,8 @@ pub enum Problem {
     NotRegistered,
     /// A node with a lease that does not answer.
     Silent,
+    /// Redis drops data when its memory is full.
+    Evicting,
 }
 
 impl Problem {
@@ -88,6 +92,7 @@ impl Problem {
             | Self::NotListed
             | Self::NotRegistered => Category::Drift,
             Self::Silent => Category::SilentNode,
+            Self::Evicting => Category::Setting,
         }
     }
 
@@ -110,6 +115,7 @@ impl Problem {
             Self::NotListed => "not_listed",
             Self::NotRegistered => "not_registered",
             Self::Silent => "silent",
+            Self::Evicting => "evicting",
         }
     }
 }
@@ -135,6 +141,17 @@ impl Finding {
             incarnation: Some(incarnation.to_owned()),
             connection: Some(connection),
             ..Self::of_user(problem, partition, user)
+        }
+    }
+
+    /// Of the server as a whole.
+    pub(super) fn of_server(problem: Problem) -> Self {
+        Self {
+            problem,
+            partition: None,
+            user: None,
+            incarnation: None,
+            connection: None,
         }
     }
 
@@ -244,6 +261,10 @@ impl fmt::Display for Finding {
             Problem::Silent => write!(
                 f,
                 "{node} has a lease and does not answer; what it holds could not be compared"
+            ),
+            Problem::Evicting => write!(
+                f,
+                "redis drops presence, profiles and revocations when its memory is full; set maxmemory-policy noeviction"
             ),
         }
     }

@@ -373,5 +373,7 @@ fn subject_of(finding: &Finding) -> Option<Subject> {
         | Problem::Overdue
         | Problem::NotOwed
         | Problem::NotRegistered => Some(Subject::User(finding.user?)),
+        // About no data.
+        Problem::Evicting => None,
     }
 }
