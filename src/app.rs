@@ -367,10 +367,10 @@ fn limits(settings: &Settings) -> Limits {
     if room.connections < limits.connections {
         tracing::warn!(
             connections = room.connections,
-            configured = limits.connections,
-            files,
-            "fewer connections than limits.connections fit into the files that this process may open: raise that limit \
-             (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
+            limit = files,
+            "the node takes fewer connections than limits.connections ({}), because it may open too few files: raise that \
+             limit (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
+            limits.connections,
             listener::files_for(limits.connections)
         );
     }

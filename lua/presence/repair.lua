@@ -1,4 +1,4 @@
--- Puts right what is said about one user: derives it anew from the user's connections.
+-- Puts right what is said about one user: derives it from the user's connections.
 --
 -- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
 -- KEYS[2]  set     incarnations that have registered anything in this partition

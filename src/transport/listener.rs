@@ -36,12 +36,13 @@ const SEND_BUFFER: u32 = 64 * 1024;
 /// Connections that wait to be accepted, when everybody comes back at once. The kernel's own limit may be lower.
 const BACKLOG: u32 = 4096;
 
-/// Connections that were closed to make room and whose tasks have not ended yet. Beyond that nobody is accepted: files
-/// are needed for other things, too.
+/// Connections that were closed to make room and whose tasks have not ended yet. Where there are more, the next one is
+/// accepted a little later: files are needed for other things, too.
 const CLOSING_MAX: usize = 64;
 
-/// How long their tasks are waited for at once.
+/// How long, and how often at most, their tasks are waited for.
 const CLOSING_DELAY: Duration = Duration::from_millis(1);
+const CLOSING_DELAYS_MAX: usize = 50;
 
 /// How often the log says that there are no files left.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -107,9 +108,7 @@ impl Listener {
     /// The next connection. Where there are as many as may be, the one that has asked for nothing for longest is closed.
     pub async fn accept(&self) -> Stream {
         loop {
-            while self.open.closing() > CLOSING_MAX {
-                tokio::time::sleep(CLOSING_DELAY).await;
-            }
+            self.wait_for_closing().await;
             match self.listener.accept().await {
                 Ok((stream, address)) if self.has_room() => return self.take_in(stream, address),
                 // Closed without a word: a word would cost more than the connection did.
@@ -119,6 +118,15 @@ impl Listener {
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
+        }
+    }
+
+    async fn wait_for_closing(&self) {
+        for _ in 0..CLOSING_DELAYS_MAX {
+            if self.open.closing() <= CLOSING_MAX {
+                return;
+            }
+            tokio::time::sleep(CLOSING_DELAY).await;
         }
     }
 
@@ -142,7 +150,7 @@ impl Listener {
             *warned_at = Some(Instant::now());
             tracing::warn!(
                 %error,
-                files = files_max(),
+                limit = files_max(),
                 "no connection can be accepted: this process, or the machine, has as many files open as it may; raise the \
                  limit (ulimit -n, or LimitNOFILE in systemd), or lower limits.connections"
             );
@@ -245,29 +253,33 @@ mod tests {
 
     #[tokio::test]
     async fn the_one_that_asked_for_nothing_for_longest_makes_room() {
-        let listener = listener(4);
+        let listener = listener(6);
         let mut upgraded = connect(&listener).await;
         drop(upgraded.1.peer().asked());
         upgraded.1.peer().upgraded();
-        let mut idle = connect(&listener).await;
-        drop(idle.1.peer().asked());
         let mut asking = connect(&listener).await;
         let _request = asking.1.peer().asked();
-        let mut silent = connect(&listener).await;
+        let mut idle = connect(&listener).await;
+        drop(idle.1.peer().asked());
+        let mut late = connect(&listener).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let mut new = connect(&listener).await;
+        let mut newer = connect(&listener).await;
 
-        for goes in [&mut silent, &mut idle] {
-            // It is busy from now on, so it is not the next to go.
+        let mut busy = Vec::new();
+        for goes in [&mut late, &mut idle, &mut new, &mut newer] {
+            // It asks for something, so it is not the next to go.
             let (mut client, stream) = connect(&listener).await;
-            std::mem::forget(stream.peer().asked());
+            let request = stream.peer().asked();
             assert!(is_closed(&mut goes.0).await);
             assert!(!is_closed(&mut client).await);
-            std::mem::forget((client, stream));
+            busy.push((client, stream, request));
         }
         assert!(!listener.has_room(), "all others are busy");
         assert!(!is_closed(&mut upgraded.0).await && !is_closed(&mut asking.0).await);
-        assert_eq!((listener.open.len(), listener.open.closing()), (4, 2));
-        drop((silent, idle));
-        assert_eq!((listener.open.len(), listener.open.closing()), (4, 0));
+        assert_eq!((listener.open.len(), listener.open.closing()), (6, 4));
+        drop((late, idle, new, newer));
+        assert_eq!((listener.open.len(), listener.open.closing()), (6, 0));
     }
 
     #[tokio::test]

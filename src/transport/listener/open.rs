@@ -1,8 +1,8 @@
 //! The TCP connections of a listener that are open, and which of them goes when there are too many.
 //!
 //! Connections that ask for nothing stand in two queues: those that never sent a whole request, and those between two
-//! requests. When there is no room, the first of the first queue is closed, then the first of the second. A connection
-//! that is being answered, or carries a WebSocket, stands in neither. Every step costs O(log n).
+//! requests. When there is no room, the first of them is closed. A connection that is being answered, or carries a
+//! WebSocket, stands in neither. Every step costs O(log n).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -20,6 +20,10 @@ use crate::telemetry::{ClosedBecause, Metrics};
 /// need, so it is enough for a hundred of them behind one address; at 16 KiB each, an address that only opens
 /// connections holds 4 MiB, and needs hundreds of addresses to fill a node.
 pub(super) const SILENT_PER_ADDRESS: usize = 256;
+
+/// How long the first request of a client may be on its way. A connection that was silent for longer goes before those that
+/// did ask; one that was not goes after them, or those who come at the same time would close each other.
+const LATE_MS: u64 = 1_000;
 
 /// Connections that are looked at to find one to close. One whose bytes wait to be read is passed over: it has asked, and
 /// this process is late.
@@ -229,8 +233,15 @@ impl OpenStreams {
     /// Closes the connection that has asked for nothing for longest; `false` where each is being answered or carries a
     /// WebSocket.
     pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
-        let mut queues = [Queue::Silent, Queue::Idle].into_iter();
-        queues.any(|queue| self.close_first(queue, ClosedBecause::MadeRoom, metrics))
+        let first = self.queues().first(Queue::Silent);
+        let is_late = first.is_some_and(|stream| stream.opened_ms + LATE_MS <= uptime_ms());
+        let queues = match is_late {
+            true => [Queue::Silent, Queue::Idle],
+            false => [Queue::Idle, Queue::Silent],
+        };
+        queues
+            .into_iter()
+            .any(|queue| self.close_first(queue, ClosedBecause::MadeRoom, metrics))
     }
 
     fn close_first(&self, queue: Queue, why: ClosedBecause, metrics: &Metrics) -> bool {

@@ -27,7 +27,7 @@ use crate::transport::rate::Bucket;
 pub(super) struct Shared {
     stream: TcpStream,
     pub(super) address: SocketAddr,
-    opened_ms: u64,
+    pub(super) opened_ms: u64,
     /// Where it stands among the others of its listener.
     pub(super) place: Place,
     /// Since when a write waits for the other side, in ms of this process; 0 while none does.

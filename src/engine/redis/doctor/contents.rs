@@ -107,7 +107,8 @@ impl Doctor {
         now_ms: u64,
     ) -> Result<Vec<Finding>, EngineError> {
         let text: Option<Bytes> = self.redis.commands.get(key).await.map_err(unavailable)?;
-        let unreadable = text.filter(|text| !self.is_readable(known, &[text.clone()], now_ms));
+        let unreadable =
+            text.filter(|text| !self.is_readable(known, std::slice::from_ref(text), now_ms));
         Ok(unreadable
             .map(|text| Finding::of_entry(key, known, text))
             .into_iter()

@@ -70,7 +70,7 @@ impl Doctor {
         let text = std::str::from_utf8(&entry).unwrap_or_default();
         let _: u64 = match known {
             Known::Online(_) => return self.remove_online(key, entry).await,
-            Known::Owed(_) => commands.srem(key, entry).await,
+            Known::Owed(_) | Known::Members(_) => commands.srem(key, entry).await,
             // Users and matches that are told too late are told now; the rest is nobody's.
             Known::Pending | Known::Timeouts if self.is_told(known, text) => {
                 let values = (0.0, entry);
@@ -86,28 +86,29 @@ impl Doctor {
             | Known::Timeouts => commands.zrem(key, entry).await,
             // The script that derives what is said about a user puts the time right.
             Known::Connections(_) if read_registered(text).is_some() => Ok(0),
-            Known::Profile(_) => {
-                // All of an update, or its revision would be that of another one.
-                let kind = text.split_once('.').map(|(kind, _)| kind);
-                let fields = kind.map_or_else(
-                    || vec![text.to_owned()],
-                    |kind| {
-                        let parts = ["revision", "at", "public", "full"];
-                        parts.map(|part| format!("{kind}.{part}")).to_vec()
-                    },
-                );
-                commands.hdel(key, fields).await
+            // All of an update, or its revision would be that of another one.
+            Known::Profile(_) if let Some((kind, _)) = text.split_once('.') => {
+                let parts = ["revision", "at", "public", "full"];
+                let fields = parts.map(|part| format!("{kind}.{part}"));
+                commands.hdel(key, fields.to_vec()).await
             }
             Known::Connections(_)
+            | Known::Meta
+            | Known::Node
+            | Known::Profile(_)
             | Known::Tickets
             | Known::Playing
             | Known::Matches
             | Known::Looked
             | Known::Made => commands.hdel(key, entry).await,
-            _ => {
-                self.replace(key, known).await?;
-                Ok(0)
-            }
+            Known::Epoch(_)
+            | Known::Revision(_)
+            | Known::Server(_)
+            | Known::Revoked(_)
+            | Known::Count
+            | Known::Request
+            | Known::Reply
+            | Known::Misplaced => return self.replace(key, known).await.map(|()| None),
         }
         .map_err(unavailable)?;
         Ok(None)
