@@ -381,8 +381,10 @@ mod tests {
                 metrics.count_connection(kind, transport, count);
             }
         }
-        for (ended, closed) in EndedBecause::ALL.into_iter().zip(ClosedBecause::ALL) {
+        for ended in EndedBecause::ALL {
             metrics.count_ended(ended);
+        }
+        for closed in ClosedBecause::ALL {
             metrics.count_closed(closed);
         }
         metrics.count_closed(ClosedBecause::Idle);
