@@ -358,10 +358,26 @@ fn allowances(settings: &Settings) -> Allowances {
     }
 }
 
+/// The limits, with as many connections as the open files of this process allow. Says so where that is fewer than
+/// configured.
 fn limits(settings: &Settings) -> Limits {
     let limits = &settings.limits;
+    let files = listener::files_max();
+    let room = listener::Room::of(files, limits.connections);
+    if room.connections < limits.connections {
+        tracing::warn!(
+            connections = room.connections,
+            limit = files,
+            "the node takes fewer connections than limits.connections ({}), because it may open too few files: raise that \
+             limit (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
+            limits.connections,
+            listener::files_for(limits.connections)
+        );
+    }
     Limits {
-        connections: limits.connections,
+        connections: room.connections,
+        tcp_public: room.public,
+        tcp_internal: room.internal,
         connections_per_address: limits.connections_per_address,
         handshake: limits.handshake,
         inbound_rate: limits.inbound_rate,

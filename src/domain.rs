@@ -456,6 +456,14 @@ impl Hub {
         revoked.ok_or(NotifyError::AccountDeleted)
     }
 
+    /// Forgets the last updates about the user, as if there had been none; nobody is told. Returns whether there were any.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        self.0.engine.forget_updates(user).await
+    }
+
     /// Says that the account is gone: its connections are closed, its watchers are told, its tokens and late
     /// updates about it are refused from now on. Returns how many nodes were listening.
     ///

@@ -664,6 +664,11 @@ impl Engine {
         either!(self.standing(user))
     }
 
+    /// Forgets the last updates about the user; nobody is told. Returns whether there were any.
+    pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        either!(self.forget_updates(user))
+    }
+
     /// Marks the account as deleted for ever and says so; the user waits for no opponent any more. Returns how many
     /// nodes were listening.
     pub async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {

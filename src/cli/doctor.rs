@@ -100,6 +100,10 @@ fn lines(report: &Report) -> String {
     for finding in &report.findings {
         let _ = writeln!(text, "{}: {finding}", names(finding.problem.category()).1);
     }
+    for note in &report.notes {
+        // A string to write into never fails.
+        let _ = writeln!(text, "note: {note}");
+    }
     if report.more {
         text += "and more, which are told once these are repaired\n";
     }
@@ -144,6 +148,9 @@ fn as_json(diagnosis: &Diagnosis) -> Value {
     for (category, _, _, name) in categories(now) {
         object[name] = of(now, *category).map(finding_as_json).collect();
     }
+    if !now.notes.is_empty() {
+        object["notes"] = json!(now.notes);
+    }
     if now.more {
         object["more"] = json!(true);
     }
@@ -152,7 +159,10 @@ fn as_json(diagnosis: &Diagnosis) -> Value {
 
 fn finding_as_json(finding: &Finding) -> Value {
     let mut object = json!({ "problem": finding.problem.as_str(), "message": finding.to_string() });
+    let text = |bytes| Value::from(String::from_utf8_lossy(bytes));
     let fields = [
+        ("key", finding.key.clone().map(Value::from)),
+        ("entry", finding.entry.as_deref().map(text)),
         ("partition", finding.partition.map(Value::from)),
         ("user", finding.user.map(|user| Value::from(user.get()))),
         ("incarnation", finding.incarnation.clone().map(Value::from)),

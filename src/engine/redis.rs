@@ -592,6 +592,18 @@ impl Redis {
         Ok(u64::try_from(nodes).ok())
     }
 
+    pub(super) async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        // Whether the account is deleted, and who is to be disconnected, is kept.
+        let of_kind = |kind: Kind| {
+            let parts = ["revision", "at", "public", "full"];
+            parts.map(|part| format!("{}.{part}", kind.as_str()))
+        };
+        let fields: Vec<String> = Kind::ALL.into_iter().flat_map(of_kind).collect();
+        let profile = self.keys.profile(user);
+        let removed: u64 = self.servers.call("HDEL", profile, fields).await?;
+        Ok(removed > 0)
+    }
+
     pub(super) async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
         let keys = vec![self.keys.profile(user)];
         let args = vec![self.keys.topic(user)];

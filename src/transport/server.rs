@@ -4,22 +4,23 @@
 //! ([`Peer`]).
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::listener::{Listener, Peer};
+use super::listener::{Asking, Listener, Peer};
 
 /// Bytes of a request's head, and of what is read ahead of a body.
 const HEAD_MAX: usize = 16 * 1024;
@@ -70,13 +71,42 @@ async fn answer(
     mut routes: Router,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<Response, Infallible> {
-    peer.asked();
+) -> Result<Response<Answer>, Infallible> {
+    let asking = peer.asked();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let response = routes.call(request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         peer.upgraded();
     }
-    Ok(response)
+    Ok(response.map(|body| Answer {
+        body,
+        _asking: asking,
+    }))
+}
+
+/// The body of an answer: the request is being answered until it is written.
+struct Answer {
+    body: Body,
+    _asking: Asking,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
-use fred::prelude::Config;
+use fred::prelude::{Client, Config};
 use fred::types::config::{Server as FredServer, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::redis_keyslot;
@@ -173,6 +173,12 @@ impl Servers {
     /// Every master.
     pub(super) fn masters(&self) -> Vec<Arc<Master>> {
         self.shared.map.load().masters.clone()
+    }
+
+    /// The client for the server of a key, for commands with words that are no text. It does not follow a key that moves.
+    pub(super) fn client_of(&self, key: &str) -> Result<Client, EngineError> {
+        let owner = self.shared.owner(slot_of(key)).map_err(unavailable)?;
+        Ok(owner.commands.client().clone())
     }
 
     /// Whether one server serves both slots.

@@ -34,6 +34,7 @@ pub struct Builder {
     servers: Option<Servers>,
     env: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    open_files: Option<u64>,
 }
 
 impl Builder {
@@ -80,6 +81,12 @@ impl Builder {
     /// Settings of all nodes from a file, below those of the environment.
     pub fn file(mut self, file: &Path) -> Self {
         self.file = Some(file.to_owned());
+        self
+    }
+
+    /// Each node may have so many files open.
+    pub fn open_files(mut self, files: u64) -> Self {
+        self.open_files = Some(files);
         self
     }
 
@@ -140,6 +147,7 @@ impl Builder {
             links,
             env,
             file: self.file,
+            open_files: self.open_files,
             partitions,
             servers,
         };
@@ -169,6 +177,7 @@ pub struct Cluster {
     links: Vec<Proxy>,
     env: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    open_files: Option<u64>,
     pub(super) partitions: u64,
     pub(super) servers: Option<Servers>,
 }
@@ -214,6 +223,7 @@ impl Cluster {
             servers: None,
             env,
             file: None,
+            open_files: None,
         };
         builder
             .env("VIGIE_HTTP__LISTEN", "127.0.0.1:0")
@@ -250,7 +260,8 @@ impl Cluster {
     }
 
     async fn start_node(&self, name: &str, env: Vec<(String, String)>) -> Node {
-        Node::start(name.to_owned(), env, self.file.as_deref()).await
+        let file = self.file.as_deref();
+        Node::start(name.to_owned(), env, file, self.open_files).await
     }
 
     /// The settings that a node of this name gets.
