@@ -493,7 +493,7 @@ impl Presence {
             let next_due = match self.expire(number, Duration::ZERO).await {
                 Ok(next_due) => next_due,
                 Err(error) => {
-                    tracing::debug!(%error, "could not take users offline; trying again");
+                    warn_seldom!(partition = number, %error, "could not take users offline; trying again");
                     None
                 }
             };

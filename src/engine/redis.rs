@@ -27,10 +27,9 @@ use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use self::bus::Listener;
-use self::entry::Entry;
 use self::keys::Keys;
 use self::page::{BEGINNING, Page};
-use self::scripts::{Script, Scripts, not_understood, unavailable};
+use self::scripts::{Script, Scripts, not_understood};
 use self::servers::{Servers, slot_of};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
@@ -77,7 +76,6 @@ pub struct Redis {
     partitions: u64,
     keys: Keys,
     scripts: Scripts,
-    entry: Entry,
     servers: Servers,
     /// The channel of the incarnation that is subscribed, as far as is known.
     own_channel: Mutex<Option<String>>,
@@ -97,9 +95,8 @@ impl Redis {
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
         let (listener, messages) = Listener::new(Keys::new(&options.prefix, options.partitions));
-        let entry = Entry::default();
-        let servers = Servers::open(options, &entry, Some(listener)).await?;
-        let redis = Self::on(servers, entry, incarnation, options, metrics);
+        let servers = Servers::open(options, Some(listener)).await?;
+        let redis = Self::on(servers, incarnation, options, metrics);
         redis.check_servers().await?;
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
@@ -107,7 +104,6 @@ impl Redis {
 
     fn on(
         servers: Servers,
-        entry: Entry,
         incarnation: Incarnation,
         options: &Options,
         metrics: &Metrics,
@@ -116,8 +112,7 @@ impl Redis {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
             keys: Keys::new(&options.prefix, options.partitions),
-            scripts: Scripts::new(metrics, &entry),
-            entry,
+            scripts: Scripts::new(metrics),
             servers,
             own_channel: Mutex::default(),
             profile_ttl_ms: options.profile_ttl.as_millis(),
@@ -130,10 +125,9 @@ impl Redis {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn visit(options: &Options) -> Result<Self, OpenError> {
-        let entry = Entry::default();
-        let servers = Servers::open(options, &entry, None).await?;
+        let servers = Servers::open(options, None).await?;
         let nobody = Incarnation::new(&random_name());
-        let redis = Self::on(servers, entry, nobody, options, &Metrics::new());
+        let redis = Self::on(servers, nobody, options, &Metrics::new());
         let recorded = redis
             .recorded_layout()
             .await
@@ -183,7 +177,7 @@ impl Redis {
 
     /// Why the server rejects connections of this node.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.entry.refusal()
+        self.servers.refusal()
     }
 
     pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
@@ -354,11 +348,9 @@ impl Redis {
     }
 
     pub(super) async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
-        let ids: Vec<u64> = self.scan(self.keys.online(partition)).await?;
-        Ok(ids
-            .into_iter()
-            .filter_map(|id| UserId::try_from(id).ok())
-            .collect())
+        // What no node can have written is left to the doctor.
+        let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// The members of a set, read in steps. Those that come or go meanwhile may be among them or not.
@@ -387,9 +379,10 @@ impl Redis {
         let connections = self
             .servers
             .call("HGETALL", self.keys.connections(user), Vec::new());
-        let (online, connections): (bool, HashMap<String, u64>) =
+        let (online, connections): (bool, HashMap<String, String>) =
             tokio::try_join!(is_online, connections)?;
-        let mut connections: Vec<_> = connections.into_iter().filter_map(registered).collect();
+        let read = |(field, since): (String, String)| registered((field, since.parse().ok()?));
+        let mut connections: Vec<_> = connections.into_iter().filter_map(read).collect();
         connections.sort_by(|a, b| {
             (a.connected_at_ms, &a.connection).cmp(&(b.connected_at_ms, &b.connection))
         });
@@ -463,8 +456,12 @@ impl Redis {
         let script = &self.scripts.update;
         let answer = script
             .call_once(&self.servers, keys, args, with_source)
-            .await?;
-        published(answer).map_err(Attempt::Failed)
+            .await;
+        match answer {
+            Ok(answer) => published(answer).map_err(Attempt::Failed),
+            Err(error) if Servers::is_redirected(&error) => Err(Attempt::Redirected),
+            Err(error) => Err(Attempt::Failed(self.servers.failure(error))),
+        }
     }
 
     fn update_words(&self, update: &Update) -> (Vec<String>, Vec<String>) {
@@ -867,16 +864,6 @@ enum Attempt {
     /// Its slot is served elsewhere, or on the move: it was not carried out.
     Redirected,
     Failed(EngineError),
-}
-
-impl From<fred::error::Error> for Attempt {
-    fn from(error: fred::error::Error) -> Self {
-        if Servers::is_redirected(&error) {
-            Self::Redirected
-        } else {
-            Self::Failed(unavailable(error))
-        }
-    }
 }
 
 impl From<Attempt> for EngineError {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::harness::eventually;
 use crate::harness::{
     ADA, BOB, Builder, Cluster, Connecting, EVE, MARKER, NODE_KEY, Offline, Online, Redis, SECRET,
     run, vigie,
@@ -830,4 +831,28 @@ async fn a_busy_hub_is_clean() {
         "{}",
         said.stdout
     );
+}
+
+/// Goal: a user to whose topic no node listens is found: updates, disconnects and deletions would not arrive.
+/// Method: Redis takes the right to the topics from the nodes, which ends their subscriptions, and gives it back.
+#[tokio::test]
+async fn users_to_whom_nobody_listens_are_found() {
+    let cluster = quiet().start().await;
+    let _ada = cluster.connect(0, ADA).await;
+    assert_clean(&cluster).await;
+    let rights = |channels: &'static [&'static str]| {
+        let mut words = vec!["ACL", "SETUSER", "default", "resetchannels"];
+        words.extend(channels);
+        words
+    };
+    let own_channels = rights(&["&vigie:node:*"]);
+    assert_eq!(cluster.cli(&own_channels).await, "OK");
+    eventually("the doctor finds it", async || {
+        let said = doctor(&cluster, &["--json"]).await;
+        (said.problems("drift") == ["not_heard"]).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.cli(&rights(&["allchannels"])).await, "OK");
+    cluster.wait_for_subscribers(ADA, 1).await;
+    assert_clean(&cluster).await;
 }

@@ -4,7 +4,6 @@
 use futures_util::future::join_all;
 
 use super::Redis;
-use super::scripts::unavailable;
 use super::servers::Servers;
 use crate::engine::{Denied, EngineError, Examination, KEEPS_EVERYTHING, OpenError, Refusal};
 
@@ -152,7 +151,8 @@ impl Preflight<'_> {
         let (keys, no_args) = (self.scratch_keys(), Vec::new());
         let probe = &self.redis.scripts.probe;
         let answer = probe.call_once(self.servers(), keys, no_args, true).await;
-        note("EVAL", answer.map_err(unavailable), &mut refusals)?;
+        let answer = answer.map_err(|error| self.servers().failure(error));
+        note("EVAL", answer, &mut refusals)?;
         note("INFO", self.info("server").await, &mut refusals)?;
         refusals.extend(self.refusals().await?);
         refusals.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -5,7 +5,6 @@ use std::time::Instant;
 use fred::types::{FromValue, Value};
 use fred::util::sha1_hash;
 
-use super::entry::Entry;
 use super::servers::{Servers, slot_of};
 use crate::engine::{EngineError, Refusal};
 use crate::telemetry::{Counter, Metrics, Times};
@@ -16,7 +15,6 @@ pub(crate) struct Script {
     hash: String,
     times: Times,
     errors: Counter,
-    entry: Entry,
 }
 
 /// Every script of the hub. The header of each says what goes in and out.
@@ -51,8 +49,8 @@ pub(crate) struct Scripts {
 
 impl Scripts {
     /// How long each takes, and what failed, is noted in `metrics`.
-    pub(crate) fn new(metrics: &Metrics, entry: &Entry) -> Self {
-        let script = |name, source| Script::new(source, metrics, entry, name);
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let script = |name, source| Script::new(source, metrics, name);
         Self {
             register: script(
                 "presence/register",
@@ -148,13 +146,12 @@ impl Scripts {
 }
 
 impl Script {
-    fn new(source: &'static str, metrics: &Metrics, entry: &Entry, name: &'static str) -> Self {
+    fn new(source: &'static str, metrics: &Metrics, name: &'static str) -> Self {
         Self {
             source,
             hash: sha1_hash(source),
             times: metrics.script_times(name),
             errors: metrics.redis_errors.clone(),
-            entry: entry.clone(),
         }
     }
 
@@ -175,7 +172,7 @@ impl Script {
         }
         self.note(begun, answer.is_ok());
         answer
-            .map_err(|error| self.entry.explain(unavailable(error)))?
+            .map_err(|error| servers.failure(error))?
             .convert()
             .map_err(not_understood)
     }

@@ -27,7 +27,7 @@ use super::cluster::{Address, Redirect, SLOTS, View, merge};
 use super::entry::Entry;
 use super::scripts::{not_understood, unavailable};
 use super::{Options, tls};
-use crate::engine::{EngineError, OpenError};
+use crate::engine::{EngineError, OpenError, Refusal};
 
 /// How often the map is read although nothing asks for it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -113,7 +113,6 @@ impl Servers {
     /// When the URL is none, or no server answers.
     pub(super) async fn open(
         options: &Options,
-        entry: &Entry,
         listener: Option<Listener>,
     ) -> Result<Self, OpenError> {
         let config = tls::config(options)?;
@@ -121,7 +120,7 @@ impl Servers {
         let shared = Arc::new(Shared {
             options: options.clone(),
             config,
-            entry: entry.clone(),
+            entry: Entry::default(),
             is_cluster,
             map: ArcSwap::from_pointee(Map {
                 masters: Vec::new(),
@@ -175,9 +174,22 @@ impl Servers {
         self.shared.map.load().masters.clone()
     }
 
+    /// Why the servers reject connections, if they do.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.shared.entry.refusal()
+    }
+
+    /// What an error of fred's means; a connection that the server rejects looks like a timeout to it.
+    pub(super) fn failure(&self, error: Error) -> EngineError {
+        self.shared.entry.explain(unavailable(error))
+    }
+
     /// The client for the server of a key, for commands with words that are no text. It does not follow a key that moves.
     pub(super) fn client_of(&self, key: &str) -> Result<Client, EngineError> {
-        let owner = self.shared.owner(slot_of(key)).map_err(unavailable)?;
+        let owner = self
+            .shared
+            .owner(slot_of(key))
+            .map_err(|error| self.failure(error))?;
         Ok(owner.commands.client().clone())
     }
 
@@ -218,7 +230,10 @@ impl Servers {
         command: &'static str,
         words: &[String],
     ) -> Result<R, EngineError> {
-        let answer = self.send(slot, command, words).await.map_err(unavailable)?;
+        let answer = self
+            .send(slot, command, words)
+            .await
+            .map_err(|error| self.failure(error))?;
         answer.convert().map_err(not_understood)
     }
 
@@ -307,20 +322,26 @@ impl Servers {
             .collect();
         let deadline = Instant::now() + self.shared.options.command_timeout;
         loop {
-            let master = self.shared.owner(slot).map_err(unavailable)?;
+            let master = self
+                .shared
+                .owner(slot)
+                .map_err(|error| self.failure(error))?;
             let answers = master.send_all(&commands, Asking::No).await;
             let error = match answers {
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,
             };
             if !self.shared.is_cluster || Instant::now() >= deadline {
-                return Err(unavailable(error));
+                return Err(self.failure(error));
             }
             match Redirect::parse(error.details(), &self.shared.host_of(slot)) {
-                None => return Err(unavailable(error)),
+                None => return Err(self.failure(error)),
                 Some(Redirect::Moved(address)) => self.shared.learn(slot, address),
                 Some(Redirect::Ask(address)) => {
-                    let master = self.shared.master_at(&address).map_err(unavailable)?;
+                    let master = self
+                        .shared
+                        .master_at(&address)
+                        .map_err(|error| self.failure(error))?;
                     if let Ok(answers) = master.send_all(&commands, Asking::Yes).await {
                         return Ok(answers);
                     }
@@ -340,7 +361,7 @@ impl Servers {
         outcomes
             .into_iter()
             .collect::<Result<(), Error>>()
-            .map_err(unavailable)
+            .map_err(|error| self.failure(error))
     }
 
     /// fred matches answers to commands by their order, and an `SSUBSCRIBE` of several channels has several answers of
@@ -381,7 +402,7 @@ impl Servers {
                 Err(error) => Err(error),
             };
             if let Err(error) = unsubscribed {
-                outcome = Err(unavailable(error));
+                outcome = Err(self.failure(error));
             }
         }
         outcome

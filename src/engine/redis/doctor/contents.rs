@@ -1,14 +1,12 @@
 //! Looks at what keys hold, whatever else is said of it: is it what nodes write?
 
 use bytes::Bytes;
-use fred::interfaces::{KeysInterface, ListInterface};
 
 use super::known::Known;
 use super::readable::Judge;
 use super::{Doctor, FINDINGS_MAX, Finding, Problem};
 use crate::engine::EngineError;
 use crate::engine::redis::page::{BEGINNING, Page};
-use crate::engine::redis::scripts::unavailable;
 
 /// How a key is read.
 enum Reading {

@@ -87,6 +87,8 @@ pub enum Problem {
     NotListed,
     /// A connection that a node holds and that is not registered.
     NotRegistered,
+    /// A user with connections to whose topic no node listens.
+    NotHeard,
     /// A node with a lease that does not answer.
     Silent,
     /// Redis drops data when its memory is full.
@@ -114,7 +116,8 @@ impl Problem {
             | Self::LeavingTooLate
             | Self::NotOwed
             | Self::NotListed
-            | Self::NotRegistered => Category::Drift,
+            | Self::NotRegistered
+            | Self::NotHeard => Category::Drift,
             Self::Silent => Category::SilentNode,
             Self::Evicting => Category::Setting,
         }
@@ -143,6 +146,7 @@ impl Problem {
             Self::NotOwed => "not_owed",
             Self::NotListed => "not_listed",
             Self::NotRegistered => "not_registered",
+            Self::NotHeard => "not_heard",
             Self::Silent => "silent",
             Self::Evicting => "evicting",
         }
@@ -323,6 +327,11 @@ impl fmt::Display for Finding {
             Problem::LeavingTooLate => {
                 write!(f, "{user} has no connections and goes offline too late")
             }
+            Problem::NotHeard => write!(
+                f,
+                "{user} has connections, and no node listens to the user's topic; the node subscribes again within some \
+                 seconds, or its log says why it cannot"
+            ),
             Problem::NotOwed => write!(
                 f,
                 "{} is registered, but not among what {node} owes",

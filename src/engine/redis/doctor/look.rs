@@ -311,6 +311,9 @@ impl Doctor {
                     .map(|problem| Finding::of_connection(problem, partition, held, incarnation)),
             );
         }
+        if !census.held_of(user).is_empty() && self.redis.listeners(user).await? == 0 {
+            findings.push(Finding::of_user(Problem::NotHeard, partition, user));
+        }
         let unregistered = census.held_of(user).iter().filter(|(name, connection)| {
             let is_it =
                 |(incarnation, id): &(String, _)| **incarnation == **name && id == connection;
@@ -442,7 +445,8 @@ fn subject_of(finding: &Finding) -> Option<Subject> {
         | Problem::Overdue
         | Problem::LeavingTooLate
         | Problem::NotOwed
-        | Problem::NotRegistered => Some(Subject::User(finding.user?)),
+        | Problem::NotRegistered
+        | Problem::NotHeard => Some(Subject::User(finding.user?)),
         // About no data.
         Problem::Evicting => None,
     }
