@@ -301,6 +301,16 @@ mod tests {
         for _ in 0..=open::SILENT_PER_ADDRESS {
             all.push(connect(&listener).await);
         }
+        let network = IpAddr::from([127, 0, 0, 1]);
+        let now_ms = stream::uptime_ms();
+        let close_excess = |now_ms| {
+            listener
+                .open
+                .close_excess(network, now_ms, &listener.metrics)
+        };
+        close_excess(now_ms);
+        assert_eq!(listener.open.len(), all.len(), "none is late yet");
+        close_excess(now_ms + 60_000);
         assert!(is_closed(&mut all[0].0).await);
         assert!(!is_closed(&mut all[1].0).await);
         assert_eq!(listener.open.len(), open::SILENT_PER_ADDRESS);

@@ -612,15 +612,16 @@ impl Shared {
 
     /// Asks the servers in the URL, one after the other, until one knows the masters.
     async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
-        let mut members = self.members();
-        for server in self.config.server.hosts() {
-            members.insert(Address {
-                host: server.host.to_string(),
-                port: server.port,
-                name: server.tls_server_name.as_ref().map(ToString::to_string),
-            });
+        {
+            let mut members = self.members();
+            for server in self.config.server.hosts() {
+                members.insert(Address {
+                    host: server.host.to_string(),
+                    port: server.port,
+                    name: server.tls_server_name.as_ref().map(ToString::to_string),
+                });
+            }
         }
-        drop(members);
         match self.ask_members().await {
             Ok(view) => {
                 self.take(&[view]);

@@ -176,8 +176,7 @@ impl OpenStreams {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection for as long as it is open. Where its `network` has too many that have sent no whole request,
-    /// the oldest of them is closed.
+    /// Counts a connection for as long as it is open.
     pub(super) fn take_in(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -191,12 +190,35 @@ impl OpenStreams {
         let shared = Arc::new(Shared::new(stream, address, place, self.clone()));
         self.remember(&shared);
         self.queues().enter(&shared);
-        if let Some(network) = network
-            && self.queues().silent_of(network) > SILENT_PER_ADDRESS
-        {
-            self.close_first(Queue::SilentOf(network), ClosedBecause::PerAddress, metrics);
+        if let Some(network) = network {
+            self.close_excess(network, uptime_ms(), metrics);
         }
         Stream::new(shared, meter)
+    }
+
+    /// Closes the oldest connections of a network that has too many without a whole request, as far as they are late: all
+    /// clients behind one address may come back at the same moment.
+    pub(super) fn close_excess(&self, network: IpAddr, now_ms: u64, metrics: &Metrics) {
+        let queue = Queue::SilentOf(network);
+        loop {
+            let oldest = {
+                let queues = self.queues();
+                let is_excess = queues.silent_of(network) > SILENT_PER_ADDRESS;
+                is_excess.then(|| queues.first(queue)).flatten()
+            };
+            let is_late = oldest.is_some_and(|stream| stream.opened_ms + LATE_MS <= now_ms);
+            if !is_late || !self.close_first(queue, ClosedBecause::PerAddress, metrics) {
+                return;
+            }
+        }
+    }
+
+    /// The networks that have too many connections without a whole request.
+    fn crowded(&self) -> Vec<IpAddr> {
+        let queues = self.queues();
+        let of_networks = queues.silent_of.iter();
+        let crowded = of_networks.filter(|(_, silent)| silent.len() > SILENT_PER_ADDRESS);
+        crowded.map(|(network, _)| *network).collect()
     }
 
     /// Before the list grows, those that are closed by now go, whether or not anybody looks for overdue ones.
@@ -280,6 +302,9 @@ impl OpenStreams {
         metrics: &Metrics,
     ) {
         let now_ms = uptime_ms();
+        for network in self.crowded() {
+            self.close_excess(network, now_ms, metrics);
+        }
         self.streams().retain(|stream| {
             let Some(stream) = stream.upgrade() else {
                 return false;

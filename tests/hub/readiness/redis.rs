@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{detail, failure, not_ready, quick, ready, readyz, vigie_says};
 use crate::harness::{
     ADA, Answer, BOB, Builder, Cluster, Connecting, EVE, NODE_KEY, Postgres, Redis, SECRET,
-    eventually, project_root, scratch, tethered,
+    Servers, eventually, profile, project_root, scratch, tethered,
 };
 
 /// The user that tests log in with.
@@ -525,4 +525,44 @@ async fn the_rights_in_readme_are_enough() {
         "",
         "Redis denied something"
     );
+}
+
+/// Goal: with the right that README adds for a Redis Cluster they are enough there.
+/// Method: a user with these alone on three masters; a node starts, a slot moves, users connect and are updated.
+#[tokio::test]
+async fn the_rights_in_readme_are_enough_in_a_cluster() {
+    let mut servers = Servers::split_cluster(3, None).await;
+    let readme =
+        std::fs::read_to_string(project_root().join("README.md")).expect("README is there");
+    let added = readme.split_once("in a Cluster also `");
+    let (added, _) = added
+        .and_then(|(_, rest)| rest.split_once('`'))
+        .expect("README names it");
+    for server in servers.all() {
+        let line = format!("{} {added}", readme_line());
+        assert_eq!(server.cli(&typed(&line)).await, "OK", "{line}");
+        server.cli(&["ACL", "LOG", "RESET"]).await;
+    }
+    servers.log_in_as(USER, PASSWORD);
+    let cluster = quick().nodes(2).partitions(6).on_servers(servers);
+    let cluster = cluster.start().await;
+    let watcher = cluster.connect_guest(1).await;
+    for user in 1..=6 {
+        cluster.connect(0, user).await;
+        watcher.watch(user).await;
+        cluster.notify_profile(0, user, profile(user, "x")).await;
+    }
+    let slot = cluster.servers().slot("{0}").await;
+    let to = (cluster.servers().owner(slot).await + 1) % 3;
+    cluster.servers().move_slot(slot, to, async {}).await;
+    // Of partition 0, like the slot.
+    let body = json!({ "user": profile(6, "y") });
+    eventually("the partition is served", async || {
+        let answer = cluster.tell(6, "profile-update", &body).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for server in cluster.servers().all() {
+        assert_eq!(server.cli(&["ACL", "LOG"]).await, "");
+    }
 }
