@@ -16,6 +16,7 @@ mod openings;
 mod outlet;
 mod outlets;
 mod packet;
+mod polls;
 mod rates;
 mod reply;
 mod session;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::{Method, Uri};
 use axum::middleware::{from_fn_with_state, map_request};
 use serde_json::value::RawValue;
 use socketioxide::extract::{SocketRef, TryData};
@@ -51,9 +53,13 @@ use crate::transport::listener::NAMESPACES_LEN;
 /// reads as the namespace `/socket.io/`.
 pub const NAMESPACES: [&str; NAMESPACES_LEN] = ["/", "/socket.io/"];
 
+/// Packets in one answer to a poll. Some clients refuse more (python-engineio).
+const POLLED_MAX: usize = 16;
+
 /// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
-/// connection's outlet, where it is shared.
-const LIBRARY_QUEUE_LEN: usize = 32;
+/// connection's outlet, where it is shared. An answer to a poll takes all of them, with one that did not fit into the
+/// answer before, and a ping that comes meanwhile.
+const LIBRARY_QUEUE_LEN: usize = POLLED_MAX - 2;
 
 /// Bytes that are read of a WebSocket at once, kept for each connection. Most of what clients send is shorter; for what is
 /// longer the library takes more for as long as it needs it.
@@ -156,17 +162,30 @@ impl SocketServer {
             .layer(guarded)
     }
 
+    /// Notes that a client has gone before its request was answered.
+    pub fn broken_off(&self) -> impl Fn(&Method, &Uri) + Clone + Send + Sync + use<> {
+        let transports = self.sockets.transports.clone();
+        move |method, uri| {
+            if let Some(sid) = door::polling_session(method, uri) {
+                transports.polls.break_off(sid);
+            }
+        }
+    }
+
     /// Writes what the domain wants told, until it has nothing more to tell.
     pub fn deliver(&self, deliveries: DeliveryStream) -> impl Future<Output = ()> + Send + use<> {
         delivery::deliver(self.sockets.clone(), deliveries)
     }
 
-    /// Closes sessions that carry nothing any more, for ever.
+    /// Closes sessions that carry nothing any more, or whose client has gone without a word, for ever.
     pub fn close_idle(&self) -> impl Future<Output = ()> + Send + use<> {
         let sockets = self.sockets.clone();
         async move {
             let limit = || sockets.limits.get().handshake;
-            sockets.transports.close_idle(limit, &sockets.metrics).await;
+            tokio::join!(
+                sockets.transports.close_idle(limit, &sockets.metrics),
+                sockets.transports.close_abandoned(),
+            );
         }
     }
 

@@ -94,6 +94,12 @@ impl Connecting {
         self
     }
 
+    /// Goes on to the next transport where one does not open.
+    pub fn trying_all_transports(mut self) -> Self {
+        self.options["tryAllTransports"] = json!(true);
+        self
+    }
+
     /// Stays away once the transport has closed.
     pub fn once(mut self) -> Self {
         self.options["reconnection"] = json!(false);
