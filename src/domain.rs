@@ -489,7 +489,7 @@ impl Hub {
     }
 
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
-    pub async fn readiness(&self) -> Vec<Check> {
+    async fn checks(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
         let complete = self.0.presence.is_complete();
         let [engine, canary] = self.0.canaries.check(&self.0.engine).await;

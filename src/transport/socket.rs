@@ -11,6 +11,7 @@ mod door;
 mod frame;
 mod gate;
 mod head;
+mod hold;
 mod inbox;
 mod openings;
 mod outlet;
@@ -31,12 +32,12 @@ use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn_with_state, map_request};
 use serde_json::value::RawValue;
-use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::extract::TryData;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
 
 use self::addresses::Addresses;
-use self::gate::Welcome;
+use self::gate::{Connecting, Welcome};
 use self::openings::Openings;
 use self::outlets::Outlets;
 use self::transports::{SocketService, Transports};
@@ -142,12 +143,12 @@ impl SocketServer {
             limits,
             last_id: AtomicU64::new(0),
         });
-        for namespace in NAMESPACES {
+        for (namespace, name) in NAMESPACES.into_iter().enumerate() {
             let gate = sockets.clone();
-            let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
-                gate.clone().admit(socket, auth)
+            let admit = move |socket: Connecting, auth: TryData<Box<RawValue>>| {
+                gate.clone().admit(socket, auth, namespace)
             };
-            io.ns(namespace, Welcome.with(admit));
+            io.ns(name, Welcome.with(admit));
         }
         Self { sockets, service }
     }

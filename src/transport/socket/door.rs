@@ -24,7 +24,7 @@ const NO_UPGRADE: &str = "this request for a WebSocket lacks HTTP/1.1, `Connecti
      $http_upgrade; proxy_set_header Connection \"upgrade\";)";
 const NO_KEY: &str = "this request for a WebSocket lacks the header Sec-WebSocket-Key";
 
-/// Lets a request through. A node that is stopping, or full, opens no session.
+/// Lets a request through. A node that is stopping, not ready, or full opens no session.
 pub(super) async fn guard(
     State(sockets): State<Arc<Sockets>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -73,6 +73,10 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
     if opening && sockets.is_full(now) {
         sockets.metrics.refused.inc();
         return turned_away("the node is full; try again, on another node if there is one");
+    }
+    if opening && !sockets.hub.is_ready().await {
+        sockets.metrics.refused.inc();
+        return turned_away("the node is not ready (/readyz says why); try again");
     }
     if let Some(refusal) = not_a_websocket(&request) {
         return refusal;

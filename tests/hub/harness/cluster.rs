@@ -407,6 +407,7 @@ impl Cluster {
         let mut open = json!({
             "url": url,
             "options": connecting.options,
+            "tokenMs": connecting.token_ms,
             "steady": connecting.steady,
             "from": connecting.from,
         });
