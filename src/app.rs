@@ -160,7 +160,8 @@ impl App {
             metrics: metrics.clone(),
         };
         let routes = http::public(open, sockets.routes());
-        servers.spawn(server::serve(public, routes, stopping.clone()));
+        let broken_off = sockets.broken_off();
+        servers.spawn(server::serve(public, routes, broken_off, stopping.clone()));
         let routes = http::internal(Internal {
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
@@ -168,7 +169,7 @@ impl App {
             keys: keys.clone(),
             limits: limits.clone(),
         });
-        servers.spawn(server::serve(internal, routes, stopping));
+        servers.spawn(server::serve(internal, routes, |_, _| (), stopping));
         let reload = Reload {
             hub: hub.clone(),
             tokens,

@@ -536,7 +536,7 @@ impl Hub {
     }
 
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
-    pub async fn readiness(&self) -> Vec<Check> {
+    async fn checks(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
         let silent = self.silent_partitions();
         let all_silent = silent.len() >= self.0.engine.partitions() as usize;

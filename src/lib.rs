@@ -39,7 +39,8 @@
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
 //! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
 //! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
-//! | `transport/socket/gate.rs` | admits connections |
+//! | `transport/socket/gate.rs`, `hold.rs` | admits connections; holds a CONNECT that cannot be answered yet |
+//! | `transport/socket/polls.rs` | long polls that are broken off; how much one answer takes |
 //! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
 //! | `transport/socket/inbox.rs`, `rates.rs` | queues a connection's events, as many as it may send |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |

@@ -14,6 +14,9 @@ use crate::telemetry::warn_seldom;
 /// How long a canary may take. Readiness is asked about every few seconds, so late is as good as lost.
 const CANARY_WITHIN: Duration = Duration::from_secs(1);
 
+/// The name of the check that a canary comes back.
+const CANARY: &str = "canary";
+
 /// Canaries lost in a row before connections are opened anew.
 const CANARIES_LOST_MAX: u32 = 2;
 
@@ -54,19 +57,66 @@ pub(crate) struct Canaries {
     last: AtomicU64,
     /// The last one was refused, and would be on a new connection, too.
     refused: AtomicBool,
+    /// Whether a vital check failed when the node last checked itself.
+    unready: AtomicBool,
+    /// When the last check ended that was made because that one failed.
+    rechecked: tokio::sync::Mutex<Option<Instant>>,
     flying: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
 impl Hub {
-    /// Sends a canary every heartbeat, for ever. When two in a row do not come back, connections are opened
+    /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
+    pub async fn readiness(&self) -> Vec<Check> {
+        let checks = self.checks().await;
+        self.note_readiness(&checks);
+        checks
+    }
+
+    /// Whether the node can do its work. That costs nothing while the last check, at most about a heartbeat ago, says
+    /// that it can. Otherwise it is checked again: that check may have been a canary that was late, or have been made
+    /// just before Redis was back.
+    pub async fn is_ready(&self) -> bool {
+        let canaries = &self.0.canaries;
+        let is_ready = || !canaries.unready.load(Ordering::Relaxed);
+        if is_ready() {
+            return true;
+        }
+        let asked = Instant::now();
+        let mut rechecked = canaries.rechecked.lock().await;
+        // One check answers all who have asked meanwhile.
+        if rechecked.is_none_or(|at| at < asked) {
+            self.readiness().await;
+            *rechecked = Some(Instant::now());
+        }
+        is_ready()
+    }
+
+    fn note_readiness(&self, checks: &[Check]) {
+        let failed = vital_failure(checks);
+        let unready = &self.0.canaries.unready;
+        let was_unready = unready.swap(failed.is_some(), Ordering::Relaxed);
+        match failed {
+            Some(reason) if !was_unready => {
+                tracing::warn!(%reason, "the node is not ready");
+            }
+            None if was_unready => tracing::info!("the node is ready"),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Checks this node every heartbeat, for ever, with a canary. When two in a row do not come back, connections are opened
     /// anew: they may look open and carry nothing.
     pub(crate) async fn keep_hearing(&self) {
         let mut lost = 0;
         loop {
             tokio::time::sleep(self.lease().heartbeat()).await;
             let sent_at = Instant::now();
-            let checks = self.0.canaries.check(self.engine()).await;
-            let came_back = checks.iter().all(|check| check.failure.is_none());
+            let checks = self.readiness().await;
+            let of_canary = [self.engine().name(), CANARY];
+            let mut of_canary = checks
+                .iter()
+                .filter(|check| of_canary.contains(&check.name));
+            let came_back = of_canary.all(|check| check.failure.is_none());
             // One that did not is at least as late as it was waited for.
             let least = if came_back {
                 Duration::ZERO
@@ -90,6 +140,14 @@ impl Hub {
             }
         }
     }
+}
+
+/// The first failure of a check without which the node cannot do its work.
+fn vital_failure(checks: &[Check]) -> Option<String> {
+    let mut vital = checks.iter().filter(|check| check.is_vital);
+    vital.find_map(|Check { name, failure, .. }| {
+        failure.as_ref().map(|failure| format!("{name}: {failure}"))
+    })
 }
 
 /// What the last examination of the engine found.
@@ -226,7 +284,7 @@ impl Canaries {
         };
         [
             Check::vital(engine.name(), engine_failure),
-            Check::vital("canary", canary_failure),
+            Check::vital(CANARY, canary_failure),
         ]
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -29,8 +29,14 @@ const HEAD_MAX: usize = 16 * 1024;
 /// that is closed first for a failure.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at.
-pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Receiver<bool>) {
+/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at. `broken_off`
+/// is called for each request whose client has closed the connection before there was an answer.
+pub async fn serve(
+    listener: Listener,
+    routes: Router,
+    broken_off: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(IDLE_MAX)
@@ -41,7 +47,17 @@ pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Rece
             () = stopped(&mut stopping) => return,
         };
         let (peer, routes) = (stream.peer(), routes.clone());
-        let answers = service_fn(move |request| answer(routes.clone(), peer.clone(), request));
+        let broken_off = broken_off.clone();
+        let answers = service_fn(move |request: Request<Incoming>| {
+            // Made here: where the client goes at once, the future is dropped without having been polled.
+            let unanswered = Unanswered::new(&request, broken_off.clone());
+            let (routes, peer) = (routes.clone(), peer.clone());
+            async move {
+                let response = answer(routes, peer, request).await;
+                unanswered.answered();
+                response
+            }
+        });
         let connection = http
             .serve_connection(TokioIo::new(stream), answers)
             .with_upgrades();
@@ -59,6 +75,35 @@ pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Rece
                 tracing::trace!(%error, "a connection ended");
             }
         });
+    }
+}
+
+/// A request that waits for its answer.
+struct Unanswered<F: Fn(&Method, &Uri)> {
+    method: Method,
+    uri: Uri,
+    broken_off: Option<F>,
+}
+
+impl<F: Fn(&Method, &Uri)> Unanswered<F> {
+    fn new<B>(request: &Request<B>, broken_off: F) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            broken_off: Some(broken_off),
+        }
+    }
+
+    fn answered(mut self) {
+        self.broken_off = None;
+    }
+}
+
+impl<F: Fn(&Method, &Uri)> Drop for Unanswered<F> {
+    fn drop(&mut self) {
+        if let Some(broken_off) = self.broken_off.take() {
+            broken_off(&self.method, &self.uri);
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod metrics;
 mod notifications;
 mod order;
 mod payloads;
+mod polling;
 mod postgres;
 mod presence;
 mod profiles;

@@ -322,25 +322,25 @@ async fn bodies_that_never_end() {
 }
 
 /// Goal: a user has so many connections and no more, on all nodes together, and gets in again once they are gone.
-/// Method: 1,000 at once on both nodes, of which exactly so many are admitted and stay; 2,000 that come and go; then the
-/// user's own client.
+/// Method: 1,000 at once on both nodes, of which exactly so many are admitted and stay, while the others are held until
+/// their transport is closed; 2,000 that come and go; then the user's own client.
 #[tokio::test]
 async fn thousands_of_connections_of_one_user() {
     let cluster = two_nodes().start().await;
     let token = cluster.token(ADA);
     let abuse = async || {
-        let opened = many(1_000, async |number| {
+        let opened = join_all((0..1_000).map(async |number| {
             let mut wire = cluster.websocket(number % 2).await;
             let verdict = wire.join(Some(&token)).await;
             (wire, verdict)
-        })
+        }))
         .await;
         cluster.wait_for_refcount(ADA, PER_USER).await;
         let admitted = opened.iter().filter(|(_, verdict)| verdict.is_ok());
         assert_eq!(admitted.count() as u64, PER_USER);
         for (_, verdict) in &opened {
             if let Err(refusal) = verdict {
-                assert_eq!(refusal, r#"44{"message":"too_many_connections"}"#);
+                assert_eq!(refusal, "the node has closed the connection");
             }
         }
         assert_served(&cluster).await;
@@ -351,7 +351,7 @@ async fn thousands_of_connections_of_one_user() {
         }
         many(2_000, async |number| {
             let mut wire = cluster.websocket(number % 2).await;
-            // Refused or admitted: others come and go at the same time.
+            // Admitted at once or later, or closed: others come and go at the same time.
             let _ = wire.join(Some(&token)).await;
             match number % 3 {
                 0 => wire.reset(),

@@ -427,6 +427,7 @@ impl Cluster {
         let mut open = json!({
             "url": url,
             "options": connecting.options,
+            "tokenMs": connecting.token_ms,
             "steady": connecting.steady,
             "from": connecting.from,
         });

@@ -76,7 +76,7 @@ impl Cluster {
 
 impl Wire {
     /// Connects; `receive_buffer` is how much the own kernel takes in of what nobody reads.
-    pub(super) async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
+    pub async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
         let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Self::connect_from(anywhere, address, receive_buffer).await
     }
@@ -245,6 +245,11 @@ impl Wire {
     pub async fn join(&mut self, token: Option<&str>) -> Result<(), String> {
         let auth = serde_json::json!({ "token": token });
         self.say(&format!("40{auth}")).await;
+        self.verdict().await
+    }
+
+    /// What the node answers to the request to join the root namespace.
+    pub async fn verdict(&mut self) -> Result<(), String> {
         loop {
             match self.hear().await {
                 Some(Heard::Text(text)) if text.starts_with("40{") => return Ok(()),
