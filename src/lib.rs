@@ -62,12 +62,16 @@
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
 //! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
 //! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; what happened of late, as this node saw it |
+//! | `domain/pulse.rs` | partitions of which nothing arrives |
 //! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (messages) |
+//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
+//! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
+//! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
 //! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
@@ -92,6 +96,8 @@
 //!   while holding the lock. So an answer never contradicts the events before and after it.
 //! - **A place in the stream is taken before the lock**: nothing is awaited while a lock is held.
 //! - **A refcount is a collection of connection ids.** Registering or releasing twice changes nothing.
+//! - **A partition stands alone.** It has loops of its own for subscriptions, snapshots, releases and registrations, so one
+//!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
 //!   oldest, which counts as an interruption, after which everything built from messages is built anew. A connection

@@ -46,7 +46,7 @@ pub(crate) struct Lease {
     given_back: AtomicBool,
 }
 
-/// What a partition needs to know of this node's connections once more.
+/// The registrations of this node's connections in one partition, when they have to be made again.
 #[derive(Default)]
 struct Registrations {
     wanted: Notify,
