@@ -61,9 +61,11 @@
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
 //! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; what happened of late, as this node saw it |
-//! | `domain/pulse.rs` | partitions of which nothing arrives |
-//! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
+//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
+//! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
+//! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
+//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
+//! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
@@ -83,7 +85,7 @@
 //! 2. `domain/profile.rs` prepares the public view beside the full one, once.
 //! 3. `lua/profile/update.lua` compares revisions, stores both views, and publishes them on the user's topic.
 //! 4. Node A listens to that topic, because a connection of its own watches the user. `engine/redis/bus.rs` reads the
-//!    message, the hub hands it to `domain/topic.rs`.
+//!    message, `domain/router.rs` hands it to `domain/topic.rs`.
 //! 5. There it is compared with the last update delivered. A newer one is remembered and put into the stream of
 //!    deliveries, together with who gets which view, under one lock.
 //! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket gets the
