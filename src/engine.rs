@@ -170,6 +170,8 @@ impl fmt::Display for Denied {
 pub struct Examination {
     /// Why commands that the hub needs are refused; `None` where all are carried out.
     pub refused: Option<String>,
+    /// Other servers carry all of them out.
+    pub is_partial: bool,
     /// What the engine does when its memory is full; `None` where it does not say.
     pub eviction_policy: Option<String>,
 }
@@ -184,6 +186,9 @@ impl Examination {
         let first = policies.next();
         let evicting = policies.find(|policy| !keeps(policy));
         Self {
+            is_partial: self.is_partial
+                || other.is_partial
+                || self.refused.is_some() != other.refused.is_some(),
             refused: self.refused.or(other.refused),
             eviction_policy: match first {
                 Some(first) if keeps(&first) => Some(evicting.unwrap_or(first)),
@@ -470,9 +475,14 @@ pub enum Message {
         /// Its position.
         pulse: Pulse,
     },
-    /// Messages of a server, with these partitions, may have been missed, and its data may be lost: everything built
-    /// from them is to be built again.
-    Interrupted(Vec<u32>),
+    /// Messages of a server may have been missed, and its data may be lost: everything built from them is to be built
+    /// again.
+    Interrupted {
+        /// Its partitions.
+        partitions: Vec<u32>,
+        /// Whether it has the list of leases.
+        leases: bool,
+    },
 }
 
 /// What a node is asked.
@@ -708,14 +718,6 @@ impl Engine {
         }
     }
 
-    /// Whether the list of leases may be on the server of one of these partitions.
-    pub fn may_hold_leases(&self, partitions: &[u32]) -> bool {
-        match self {
-            Self::Memory(_) => true,
-            Self::Redis(redis) => redis.may_hold_leases(partitions),
-        }
-    }
-
     /// Has the node's own channel subscribed again: messages may have been missed.
     pub fn forget_own_channel(&self) {
         if let Self::Redis(redis) = self {
@@ -749,15 +751,22 @@ impl Engine {
         either!(self.begin(info, lease))
     }
 
-    /// Renews the lease of the present incarnation, and tells the others about the node. Returns when it ends, in ms
-    /// on the engine's clock, or `None` when it is gone: what the incarnation registered is, or will be, released by
-    /// others.
+    /// Renews the lease of the present incarnation. Returns when it ends, in ms on the engine's clock, or `None` when it
+    /// is gone: other nodes release, or will release, the connections that the incarnation registered.
     pub async fn renew(
         &self,
         info: &NodeInfo,
         lease: Duration,
     ) -> Result<Option<u64>, EngineError> {
         either!(self.renew(info, lease))
+    }
+
+    /// Describes the node to others, until the lease that was renewed last ends.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        either!(self.describe(info, lease))
     }
 
     /// Goes on as `next`, whose lease has begun. Returns the incarnation before.
@@ -774,9 +783,10 @@ impl Engine {
         either!(self.bury(until_ms))
     }
 
-    /// Incarnations that owe something in the partition and have no lease; none while this node has none itself.
-    pub async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
-        either!(self.dead(partition))
+    /// Incarnations that owe something in a partition and have no lease, with the partition; none while this node has no
+    /// lease itself.
+    pub async fn dead(&self) -> Result<Vec<(u32, String)>, EngineError> {
+        either!(self.dead())
     }
 
     /// Releases at most `batch_max` connections of a dead incarnation.

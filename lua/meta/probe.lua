@@ -39,7 +39,7 @@ local calls = {
   { 'SMEMBERS', set },
   { 'SSCAN', set, '0' },
   { 'SREM', set, 'b' },
-  { 'SPOP', set },
+  { 'SRANDMEMBER', set, '1' },
   { 'ZADD', zset, '1', 'a' },
   { 'PEXPIRE', zset, '10000' },
   { 'ZCARD', zset },

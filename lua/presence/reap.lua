@@ -23,7 +23,8 @@ local grace_ms          = tonumber(ARGV[4])
 local time       = redis.call('TIME')
 local offline_at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + grace_ms)
 
-local batch = redis.call('SPOP', owed, batch_max)
+-- Each entry goes only after its connection: a slot that is on its way to another server may stop the script halfway.
+local batch = redis.call('SRANDMEMBER', owed, batch_max)
 for _, entry in ipairs(batch) do
   local user, connection = string.match(entry, '^(%d+)/(%d+)$')
   if user then
@@ -34,6 +35,7 @@ for _, entry in ipairs(batch) do
       redis.call('ZADD', leaving, 'NX', offline_at, user)
     end
   end
+  redis.call('SREM', owed, entry)
 end
 
 local left = redis.call('SCARD', owed)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::presence::Presence;
 use super::registration::Registrations;
 use super::topic::Topics;
+use futures_util::future::join_all;
+
 use crate::engine::{Engine, EngineError};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::warn_seldom;
@@ -29,10 +31,10 @@ impl Audit {
                 () = tokio::time::sleep(interval) => {}
                 () = self.registrations.completed() => {}
             }
-            for partition in 0..self.engine.partitions() {
-                if let Err(error) = self.audit(partition).await {
-                    warn_seldom!(partition, %error, "could not audit; trying again");
-                }
+            let partitions = 0..self.engine.partitions();
+            let audited = join_all(partitions.map(|partition| self.audit(partition))).await;
+            if let Some(error) = audited.into_iter().find_map(Result::err) {
+                warn_seldom!(%error, "could not audit every partition; trying again");
             }
         }
     }

@@ -39,8 +39,29 @@ impl Heartbeat {
         }
     }
 
-    /// Renews the lease every heartbeat, and at once when it is in doubt.
+    /// Renews the lease and describes the node every heartbeat. In a Redis Cluster the two may be on different servers, so
+    /// neither waits for the other.
     pub(crate) async fn run(self: Arc<Self>) {
+        tokio::join!(self.run_renewal(), self.run_description());
+    }
+
+    async fn run_description(&self) {
+        let mut heartbeat = tokio::time::interval(self.lease.heartbeat());
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            heartbeat.tick().await;
+            if self.lease.is_given_back() {
+                continue;
+            }
+            let info = self.node.info(&self.engine.incarnation());
+            if let Err(error) = self.engine.describe(&info, self.lease.length()).await {
+                warn_seldom!(%error, "the node could not describe itself to others");
+            }
+        }
+    }
+
+    /// Renews the lease every heartbeat, and at once when it is in doubt.
+    async fn run_renewal(&self) {
         let mut heartbeat = tokio::time::interval(self.lease.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -125,12 +146,8 @@ impl Heartbeat {
         if let Err(error) = self.engine.resign().await {
             tracing::warn!(%error, "could not give the lease back; it ends by itself");
         }
-        if self
-            .engine
-            .nodes()
-            .await
-            .is_ok_and(|nodes| nodes.is_empty())
-        {
+        let leases = self.engine.leases().await;
+        if leases.is_ok_and(|leases| leases.is_empty()) {
             self.presence.expire_leaving().await;
         }
     }

@@ -97,7 +97,8 @@ impl PulseTable {
 
     /// Decides which partitions this node owns, among the nodes that are alive.
     fn choose_owners<'a>(&self, incarnation: &'a str, alive: impl Iterator<Item = &'a str>) {
-        let others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
+        let mut others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
+        others.sort_unstable();
         {
             let mut nodes = self.nodes.lock();
             let now = std::iter::once(incarnation).chain(others.iter().copied());
@@ -199,10 +200,12 @@ impl Pulses {
                 (self.heartbeat * heard.patience).saturating_sub(heard.at.elapsed())
             };
             if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
+                // A pulse may arrive meanwhile, and shorten the wait.
+                tokio::time::sleep(wait.min(self.heartbeat)).await;
                 continue;
             }
-            let silence = self.heartbeat * MISSED_MAX;
+            // So long nothing at all arrives over a connection that carries nothing any more.
+            let silence = self.heartbeat * 3 / 2;
             {
                 let mut heard = partition.heard.lock();
                 heard.at = Instant::now();
@@ -225,7 +228,7 @@ impl Pulses {
                 partition,
                 "a pulse shows that messages were missed; reading again"
             );
-            self.recovery.interrupted(&[partition]);
+            self.recovery.interrupted(&[partition], false);
         }
     }
 }

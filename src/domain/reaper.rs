@@ -45,20 +45,15 @@ impl Reaper {
             self.metrics.reaped_nodes.inc();
             self.incidents.note(Happening::NodeReaped { incarnation });
         }
-        let partitions = 0..self.engine.partitions();
-        let reaped = join_all(partitions.map(|partition| self.reap_dead_in(partition))).await;
-        reaped.into_iter().collect()
-    }
-
-    async fn reap_dead_in(&self, partition: u32) -> Result<(), EngineError> {
-        for incarnation in self.engine.dead(partition).await? {
-            // This node may have lost its own lease since, and then perhaps others lost theirs.
-            if self.lease.may_reap_until().is_none() {
-                return Ok(());
-            }
-            self.reap(partition, &incarnation).await?;
+        let dead = self.engine.dead().await?;
+        // This node may have lost its own lease since, and then perhaps others lost theirs.
+        if self.lease.may_reap_until().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let reaped = dead
+            .iter()
+            .map(|(partition, incarnation)| self.reap(*partition, incarnation));
+        join_all(reaped).await.into_iter().collect()
     }
 
     /// Releases everything that an incarnation registered in a partition.

@@ -21,8 +21,8 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Recovers partitions of which messages may have been missed. Their data may be lost, too.
-    pub(crate) fn interrupted(&self, partitions: &[u32]) {
+    /// Recovers partitions of which messages may have been missed. Their data may be lost, too, and the leases with it.
+    pub(crate) fn interrupted(&self, partitions: &[u32], leases: bool) {
         tracing::info!(
             ?partitions,
             "messages may have been missed; subscribing and reading again"
@@ -31,7 +31,7 @@ impl Recovery {
         self.incidents.note(Happening::Interrupted);
         self.read_again(partitions);
         self.engine.forget_own_channel();
-        if self.engine.may_hold_leases(partitions) {
+        if leases {
             self.lease.doubt();
         }
     }

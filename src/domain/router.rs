@@ -47,7 +47,9 @@ impl Router {
                 Message::Asked(question) => self.questions.put(question),
                 Message::Watchers { survey, watchers } => self.surveys.answered(survey, watchers),
                 Message::Pulse { partition, pulse } => self.pulses.receive(partition, &pulse),
-                Message::Interrupted(partitions) => self.recovery.interrupted(&partitions),
+                Message::Interrupted { partitions, leases } => {
+                    self.recovery.interrupted(&partitions, leases);
+                }
             }
         }
     }

@@ -495,11 +495,15 @@ impl Memory {
         Ok(Some(now_ms() + lease.as_millis() as u64))
     }
 
+    pub(super) fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        self.begin(info, lease)
+    }
+
     pub(super) fn bury(&self, _until_ms: u64) -> Result<Vec<String>, EngineError> {
         Ok(Vec::new())
     }
 
-    pub(super) fn dead(&self, _partition: u32) -> Result<Vec<String>, EngineError> {
+    pub(super) fn dead(&self) -> Result<Vec<(u32, String)>, EngineError> {
         Ok(Vec::new())
     }
 
@@ -560,7 +564,10 @@ async fn forward(mut arriving: broadcast::Receiver<Message>, sender: mpsc::Sende
     loop {
         let message = match arriving.recv().await {
             Ok(message) => message,
-            Err(RecvError::Lagged(_)) => Message::Interrupted(vec![0]),
+            Err(RecvError::Lagged(_)) => Message::Interrupted {
+                partitions: vec![0],
+                leases: true,
+            },
             Err(RecvError::Closed) => return,
         };
         if sender.send(message).await.is_err() {

@@ -37,7 +37,7 @@ use super::{
     Update, Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, warn_seldom};
 
 /// Version of the keys' layout. A node that finds another one refuses to start.
 const LAYOUT: u64 = 1;
@@ -194,21 +194,16 @@ impl Redis {
 
     /// Whether an error concerns some of the masters of a Cluster only, as others answer.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
-        let may_pass = matches!(error, EngineError::Unavailable(_) | EngineError::NotNow(_));
-        may_pass && self.is_partly_there().await
+        match error {
+            EngineError::NotNow(_) => self.servers.is_cluster(),
+            EngineError::Unavailable(_) => self.is_partly_there().await,
+            EngineError::Refused(_) | EngineError::Answer(_) => false,
+        }
     }
 
     pub(super) async fn is_partly_there(&self) -> bool {
         let (some, all) = self.servers.answers(ANSWER_WITHIN).await;
         some && !all
-    }
-
-    pub(super) fn may_hold_leases(&self, partitions: &[u32]) -> bool {
-        let leases = slot_of(&self.keys.leases());
-        let mut slots = partitions
-            .iter()
-            .map(|partition| self.keys.slot(*partition));
-        slots.any(|slot| self.servers.share_a_server(slot, leases))
     }
 
     /// The clock on which leases end.
@@ -423,16 +418,30 @@ impl Redis {
         // a partition brings the script along, since each may be on a server of its own: were it forgotten,
         // those sent again would come after those that were not.
         let several = updates.len() > 1;
+        let words: Vec<_> = updates
+            .iter()
+            .map(|update| self.update_words(update))
+            .collect();
         let mut begun = HashSet::new();
-        let published = updates.iter().map(|update| {
+        let published = updates.iter().zip(&words).map(|(update, words)| {
             let is_first = begun.insert(self.partition_of(update.user));
-            self.publish_once(update, several && is_first)
+            self.publish_once(words, several && is_first)
         });
         let mut outcomes = join_all(published).await;
-        // Where a slot is on the move, those that were not carried out are repeated one after the other, in order.
-        for (outcome, update) in outcomes.iter_mut().zip(&updates) {
-            if matches!(outcome, Err(Attempt::Redirected)) {
-                *outcome = self.publish_one(update).await.map_err(Attempt::Failed);
+        // Where a slot is on the move, those that were not carried out are repeated one after the other, in order, and
+        // under the same request: should one have been carried out after all, it is not repeated.
+        let mut not_served = HashSet::new();
+        for (place, outcome) in outcomes.iter_mut().enumerate() {
+            let partition = self.partition_of(updates[place].user);
+            if !matches!(outcome, Err(Attempt::Redirected)) || not_served.contains(&partition) {
+                continue;
+            }
+            *outcome = self
+                .publish_one(&words[place])
+                .await
+                .map_err(Attempt::Failed);
+            if outcome.is_err() {
+                not_served.insert(partition);
             }
         }
         let outcomes = outcomes.into_iter();
@@ -441,18 +450,21 @@ impl Redis {
             .collect()
     }
 
-    async fn publish_one(&self, update: &Update) -> Result<Published, EngineError> {
-        let (keys, args) = self.update_words(update);
+    async fn publish_one(&self, (keys, args): &Words) -> Result<Published, EngineError> {
+        let (keys, args) = (keys.clone(), args.clone());
         let answer = self.scripts.update.call(&self.servers, keys, args).await?;
         published(answer)
     }
 
     /// The same, once: where the Cluster points elsewhere the update is not carried out.
-    async fn publish_once(&self, update: &Update, with_source: bool) -> Result<Published, Attempt> {
-        let (keys, args) = self.update_words(update);
+    async fn publish_once(
+        &self,
+        (keys, args): &Words,
+        with_source: bool,
+    ) -> Result<Published, Attempt> {
         let script = &self.scripts.update;
         let answer = script
-            .call_once(&self.servers, keys, args, with_source)
+            .call_once(&self.servers, keys.clone(), args.clone(), with_source)
             .await;
         match answer {
             Ok(answer) => published(answer).map_err(Attempt::Failed),
@@ -461,7 +473,7 @@ impl Redis {
         }
     }
 
-    fn update_words(&self, update: &Update) -> (Vec<String>, Vec<String>) {
+    fn update_words(&self, update: &Update) -> Words {
         let partition = self.partition_of(update.user);
         let keys = vec![
             self.keys.profile(update.user),
@@ -613,9 +625,11 @@ impl Redis {
         // publish the canary nevertheless.
         let field = vec!["canary".to_owned()];
         let _: u64 = self.servers.call("HDEL", channel.clone(), field).await?;
-        let listeners = self.spublish(channel, nonce.to_string()).await?;
-        if listeners == 0 {
+        if self.spublish(channel, nonce.to_string()).await? == 0 {
+            // The subscription was lost with its slot, or its connection.
             self.forget_own_channel();
+            let channel = self.subscribe_own().await?;
+            self.spublish(channel, nonce.to_string()).await?;
         }
         Ok(())
     }
@@ -665,19 +679,30 @@ impl Redis {
     pub(super) async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
         // Recorded again where Redis has lost its data; another node's record stays.
-        let recorded: (u64, u64) = self
+        let recorded: Result<(u64, u64), _> = self
             .scripts
             .claim
             .call(&self.servers, vec![self.keys.meta()], args)
-            .await?;
-        if recorded != (LAYOUT, self.partitions) {
-            let (layout, partitions) = recorded;
-            return Err(EngineError::Answer(format!(
-                "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
-            )));
+            .await;
+        match recorded {
+            Ok(recorded) if recorded == (LAYOUT, self.partitions) => {}
+            Ok((layout, partitions)) => {
+                return Err(EngineError::Answer(format!(
+                    "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
+                )));
+            }
+            // A node without a lease would be taken for dead, so the lease does not wait for another server.
+            Err(error) if self.servers.is_cluster() => {
+                warn_seldom!(%error, "the layout of the data could not be compared");
+            }
+            Err(error) => return Err(error),
         }
         let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
-        self.describe(info, lease).await
+        // The description has a server of its own in a Cluster. The lease holds without.
+        if let Err(error) = self.describe(info, lease).await {
+            warn_seldom!(%error, "the node could not describe itself to others");
+        }
+        Ok(())
     }
 
     pub(super) async fn renew(
@@ -686,11 +711,7 @@ impl Redis {
         lease: Duration,
     ) -> Result<Option<u64>, EngineError> {
         let ends_ms = self.lease(&self.scripts.renew, info, lease).await?;
-        if ends_ms == 0 {
-            return Ok(None);
-        }
-        self.describe(info, lease).await?;
-        Ok(Some(ends_ms))
+        Ok((ends_ms > 0).then_some(ends_ms))
     }
 
     /// Returns the end of the lease, in ms.
@@ -707,7 +728,11 @@ impl Redis {
     }
 
     /// Tells the others about the node, until the lease ends.
-    async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+    pub(super) async fn describe(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<(), EngineError> {
         let key = self.keys.node(&info.incarnation);
         let not_heard: Vec<String> = info.not_heard.iter().map(u32::to_string).collect();
         let fields = [
@@ -740,18 +765,36 @@ impl Redis {
         self.scripts.bury.call(&self.servers, keys, args).await
     }
 
-    pub(super) async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
-        let nodes = self.keys.registered_nodes(partition);
-        let mut owing: Vec<String> = self.servers.call("SMEMBERS", nodes, Vec::new()).await?;
+    pub(super) async fn dead(&self) -> Result<Vec<(u32, String)>, EngineError> {
+        let owing = (0..self.partitions()).map(|partition| {
+            let nodes = self.keys.registered_nodes(partition);
+            let nodes = self.servers.call("SMEMBERS", nodes, Vec::new());
+            async move { (partition, nodes.await) }
+        });
+        let owing: Vec<(u32, Result<Vec<String>, _>)> = join_all(owing).await;
         // Asked for after, so that a node that began meanwhile is seen with its lease.
-        let leases = self.leases().await?;
-        let has_lease = |incarnation: &str| leases.iter().any(|(name, _)| name == incarnation);
-        if !has_lease(self.incarnation().as_str()) {
+        let leases: HashSet<String> = self
+            .leases()
+            .await?
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        if !leases.contains(self.incarnation().as_str()) {
             // So is everybody else's, perhaps: the list may be lost.
             return Ok(Vec::new());
         }
-        owing.retain(|incarnation| !has_lease(incarnation));
-        Ok(owing)
+        // A partition whose server is away is looked at when it is back.
+        let owing = owing
+            .into_iter()
+            .filter_map(|(partition, nodes)| Some((partition, nodes.ok()?)));
+        let owing = owing.flat_map(|(partition, nodes)| {
+            nodes
+                .into_iter()
+                .map(move |incarnation| (partition, incarnation))
+        });
+        Ok(owing
+            .filter(|(_, incarnation)| !leases.contains(incarnation))
+            .collect())
     }
 
     pub(super) async fn reap(
@@ -773,7 +816,14 @@ impl Redis {
             batch_max.to_string(),
             grace.as_millis().to_string(),
         ];
-        let (released, left) = self.scripts.reap.call(&self.servers, keys, args).await?;
+        // The script reads keys that only it can name, so it never follows a slot that is on the move.
+        let answer = self
+            .scripts
+            .reap
+            .call_once(&self.servers, keys, args, false)
+            .await;
+        let answer = answer.map_err(|error| self.servers.failure(error))?;
+        let (released, left) = answer.convert().map_err(not_understood)?;
         Ok(Reaped { released, left })
     }
 
@@ -835,8 +885,8 @@ impl Redis {
         });
         let mut nodes = Vec::with_capacity(leases.len());
         for (fields, (_, ends_at)) in join_all(told).await.into_iter().zip(&leases) {
-            // The hash ends with the lease, so a node without one is no longer alive.
-            if let Some(info) = node_info(&fields?) {
+            // The hash ends with the lease, so a node without one is no longer alive. One whose server is away is left out.
+            if let Some(info) = fields.ok().as_ref().and_then(node_info) {
                 nodes.push(LiveNode {
                     info,
                     lease_ends_at_ms: *ends_at,
@@ -855,6 +905,9 @@ impl Redis {
 pub fn check(options: &Options) -> Result<(), OpenError> {
     tls::config(options).map(|_| ())
 }
+
+/// The keys and arguments of a script.
+type Words = (Vec<String>, Vec<String>);
 
 /// Why an update that was sent once was not stored.
 enum Attempt {

@@ -14,7 +14,12 @@ impl Examined {
     pub(super) fn checks(&self) -> [Check; 2] {
         let last = self.0.lock();
         [
-            Check::vital("commands", last.refused.clone()),
+            Check {
+                name: "commands",
+                failure: last.refused.clone(),
+                // The users of the partitions on other servers can be served.
+                is_vital: !last.is_partial,
+            },
             Check::lesser("eviction", eviction(&last)),
         ]
     }

@@ -8,7 +8,7 @@ use fred::prelude::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::keys::{Channel, Keys};
 use crate::engine::{Kind, MESSAGES_MAX, Message, Messages, Pulse, Question, TopicMessage, Views};
@@ -31,8 +31,16 @@ pub(super) struct Listener {
 /// An interruption that has not been announced yet.
 #[derive(Default)]
 struct Interrupted {
-    partitions: Mutex<BTreeSet<u32>>,
+    servers: Mutex<Affected>,
     any: Notify,
+}
+
+/// Of which servers messages may have been missed.
+#[derive(Clone, Default)]
+pub(super) struct Affected {
+    pub(super) partitions: BTreeSet<u32>,
+    /// Whether one of them has the list of leases.
+    pub(super) leases: bool,
 }
 
 impl Listener {
@@ -53,24 +61,37 @@ impl Listener {
         &self.keys
     }
 
-    /// Messages of a server, with these partitions, may have been missed. Several interruptions before the stream has
-    /// room are one.
-    pub(super) fn interrupt(&self, partitions: impl IntoIterator<Item = u32>) {
-        self.interrupted.lock().extend(partitions);
+    /// Messages may have been missed. Several interruptions before the stream has room are one.
+    pub(super) fn interrupt(&self, affected: Affected) {
+        {
+            let mut servers = self.interrupted.lock();
+            servers.partitions.extend(affected.partitions);
+            servers.leases |= affected.leases;
+        }
         self.interrupted.any.notify_one();
     }
 
-    /// Forwards what arrives on `client` until nobody reads the stream any more; calls `note` whenever something does. A
-    /// reader that falls behind loses the oldest messages, and a new connection has missed some: both interrupt the
-    /// `partitions` of the server.
-    pub(super) async fn read(
+    /// Forwards messages of `client` until nobody reads the stream any more; calls `note` for each. A reader that falls
+    /// behind loses the oldest messages, and a new connection has missed some: both interrupt what the server serves.
+    pub(super) fn read(
         self,
-        client: Client,
+        client: &Client,
+        note: impl Fn() + Send + 'static,
+        affected: impl Fn() -> Affected + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // Taken before the task runs: the client may connect at once.
+        let arriving = client.message_rx();
+        let reconnected = client.reconnect_rx();
+        self.run(arriving, reconnected, note, affected)
+    }
+
+    async fn run(
+        self,
+        mut arriving: broadcast::Receiver<fred::types::Message>,
+        mut reconnected: broadcast::Receiver<fred::types::config::Server>,
         note: impl Fn() + Send,
-        partitions: impl Fn() -> Vec<u32> + Send,
+        affected: impl Fn() -> Affected + Send,
     ) {
-        let mut arriving = client.message_rx();
-        let mut reconnected = client.reconnect_rx();
         loop {
             let message = tokio::select! {
                 // Messages of the old connection come before the news of the new one.
@@ -82,14 +103,14 @@ impl Listener {
                     }
                     Err(RecvError::Lagged(lost)) => {
                         tracing::warn!(lost, "pub/sub messages were lost because this node fell behind");
-                        self.interrupt(partitions());
+                        self.interrupt(affected());
                         None
                     }
                     Err(RecvError::Closed) => return,
                 },
                 event = reconnected.recv() => match event {
                     Ok(_) | Err(RecvError::Lagged(_)) => {
-                        self.interrupt(partitions());
+                        self.interrupt(affected());
                         None
                     }
                     Err(RecvError::Closed) => return,
@@ -105,10 +126,8 @@ impl Listener {
 }
 
 impl Interrupted {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.partitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Affected> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces interruptions until the stream is closed.
@@ -121,8 +140,11 @@ impl Interrupted {
             let Ok(room) = sender.reserve().await else {
                 return;
             };
-            let partitions = std::mem::take(&mut *self.lock());
-            room.send(Message::Interrupted(partitions.into_iter().collect()));
+            let Affected { partitions, leases } = std::mem::take(&mut *self.lock());
+            room.send(Message::Interrupted {
+                partitions: partitions.into_iter().collect(),
+                leases,
+            });
         }
     }
 }

@@ -16,6 +16,12 @@ use crate::engine::OpenError;
 /// interruption). At 1 KiB a message this is 16 MiB at the very most.
 const PUBSUB_BUFFER: usize = 16 * 1024;
 
+/// The same for a client that subscribes to nothing. fred fills several channels of this size for each client.
+const NO_PUBSUB_BUFFER: usize = 32;
+
+/// Commands that wait while a server cannot be reached; more are refused at once. At 1 KiB a command this is 64 MiB.
+const COMMAND_BUFFER: usize = 64 * 1024;
+
 /// How long [`RunningClient::reconnect`] waits for the new connection.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -32,6 +38,13 @@ const RESTART_DELAY: Duration = Duration::from_millis(500);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Commands,
+    Subscriptions,
+}
 
 /// A client whose task runs until this is dropped. fred's task can end by itself; then it is started again.
 pub(super) struct RunningClient {
@@ -53,9 +66,13 @@ impl RunningClient {
     ///
     /// # Errors
     /// When the server does not answer, or is not trusted.
-    pub(super) async fn open(config: Config, options: &Options) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        config: Config,
+        options: &Options,
+        purpose: Purpose,
+    ) -> Result<Self, OpenError> {
         let encrypted = config.uses_tls();
-        let client = build(config, options)?;
+        let client = build(config, options, purpose)?;
         let task = client
             .init()
             .await
@@ -67,9 +84,13 @@ impl RunningClient {
     ///
     /// # Errors
     /// When the settings make no client.
-    pub(super) fn start(mut config: Config, options: &Options) -> Result<Self, OpenError> {
+    pub(super) fn start(
+        mut config: Config,
+        options: &Options,
+        purpose: Purpose,
+    ) -> Result<Self, OpenError> {
         config.fail_fast = false;
-        Ok(Self::keep(build(config, options)?, None))
+        Ok(Self::keep(build(config, options, purpose)?, None))
     }
 
     fn keep(client: Client, task: Option<ConnectHandle>) -> Self {
@@ -118,7 +139,7 @@ async fn keep_running(client: Client, mut task: Option<ConnectHandle>) {
     }
 }
 
-fn build(config: Config, options: &Options) -> Result<Client, OpenError> {
+fn build(config: Config, options: &Options, purpose: Purpose) -> Result<Client, OpenError> {
     let mut policy =
         ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
@@ -129,9 +150,13 @@ fn build(config: Config, options: &Options) -> Result<Client, OpenError> {
     Builder::from_config(config)
         .with_performance_config(|performance| {
             performance.default_command_timeout = options.command_timeout;
-            performance.broadcast_channel_capacity = PUBSUB_BUFFER;
+            performance.broadcast_channel_capacity = match purpose {
+                Purpose::Commands => NO_PUBSUB_BUFFER,
+                Purpose::Subscriptions => PUBSUB_BUFFER,
+            };
         })
         .with_connection_config(|connection| {
+            connection.max_command_buffer_len = COMMAND_BUFFER;
             connection.connection_timeout = options.command_timeout;
             connection.internal_command_timeout = options.command_timeout;
             connection.tcp.nodelay = Some(true);

@@ -39,7 +39,7 @@ pub(super) struct MasterView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// The slot belongs to another master.
-    Moved(Address),
+    Moved(u16, Address),
     /// The key has been moved already, its slot has not: this command alone goes there.
     Ask(Address),
     /// Some of the keys have been moved already. The command works once all have.
@@ -101,8 +101,8 @@ fn parse_line(line: &str, asked: &str) -> Option<(Address, Option<MasterView>)> 
         .skip(8)
         .filter_map(|word| range(word))
         .collect();
-    let is_gone = slots.is_empty() && (flagged("fail") || flagged("fail?"));
-    if !flagged("master") || is_gone {
+    // A master without slots serves nothing, and may have left the cluster without knowing. `ASK` names one that is new.
+    if !flagged("master") || slots.is_empty() {
         return Some((address, None));
     }
     let master = MasterView {
@@ -146,10 +146,10 @@ impl Redirect {
     pub(super) fn parse(error: &str, said_by: &str) -> Option<Self> {
         let mut words = error.split_ascii_whitespace();
         let kind = words.next()?;
-        let _slot = words.next()?;
+        let slot = words.next()?.parse();
         let mut address = || Address::parse(words.next()?, said_by);
         match kind {
-            "MOVED" => address().map(Self::Moved),
+            "MOVED" => Some(Self::Moved(slot.ok()?, address()?)),
             "ASK" => address().map(Self::Ask),
             "TRYAGAIN" => Some(Self::TryAgain),
             _ => None,
@@ -229,7 +229,7 @@ nonsense\n";
         let parse = |text| Redirect::parse(text, "10.0.0.1");
         assert_eq!(
             parse("MOVED 3999 127.0.0.1:6381"),
-            Some(Redirect::Moved(address("127.0.0.1", 6381)))
+            Some(Redirect::Moved(3999, address("127.0.0.1", 6381)))
         );
         assert_eq!(
             parse("ASK 3999 :6381"),

@@ -14,6 +14,11 @@ use crate::telemetry::warn_seldom;
 #[derive(Clone, Default)]
 pub(crate) struct Entry(Arc<Mutex<Option<Refusal>>>);
 
+/// Why the server rejects a connection; `None` for a state that passes by itself, such as `LOADING`.
+fn rejection(details: &str) -> Option<Refusal> {
+    Refusal::read(details).filter(|refusal| !matches!(refusal, Refusal::Other(_)))
+}
+
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, Option<Refusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -32,13 +37,13 @@ impl Entry {
             loop {
                 let refusal = tokio::select! {
                     error = errors.recv() => match error {
-                        Ok((error, _server)) => Refusal::read(error.details()),
+                        Ok((error, _server)) => rejection(error.details()),
                         Err(RecvError::Lagged(_)) => continue,
-                        Err(RecvError::Closed) => return,
+                        Err(RecvError::Closed) => break,
                     },
                     server = connected.recv() => match server {
                         Ok(_) | Err(RecvError::Lagged(_)) => None,
-                        Err(RecvError::Closed) => return,
+                        Err(RecvError::Closed) => break,
                     },
                 };
                 if let Some(reason) = &refusal {
@@ -46,6 +51,8 @@ impl Entry {
                 }
                 *entry.lock() = refusal;
             }
+            // The client is gone, and the reason with it.
+            *entry.lock() = None;
         });
     }
 

@@ -118,6 +118,8 @@ impl Preflight<'_> {
             }
             // The right to ask is among those that are checked below.
             Err(EngineError::Refused(Refusal::NoPermission(_))) => {}
+            // A slot on the move, a server that reads its data: the node starts, and examines it later.
+            Err(EngineError::NotNow(_)) => return Ok(()),
             Err(error) => return Err(open_error(server, error)),
         }
         match self.refusals_at_start().await {
@@ -128,6 +130,7 @@ impl Preflight<'_> {
                     None => Ok(()),
                 },
             },
+            Err(EngineError::NotNow(_)) => Ok(()),
             Err(error) => Err(open_error(server, error)),
         }
     }
@@ -141,6 +144,7 @@ impl Preflight<'_> {
         };
         Ok(Examination {
             refused,
+            is_partial: false,
             eviction_policy: self.eviction_policy().await.unwrap_or(None),
         })
     }
@@ -209,7 +213,11 @@ impl Preflight<'_> {
 
     fn denied(&self, refusals: &Refusals) -> Option<Denied> {
         let user = self.servers().user();
-        denied(refusals, user, &self.redis.keys.pattern())
+        let mut denied = denied(refusals, user, &self.redis.keys.pattern())?;
+        if self.servers().is_cluster() {
+            denied.grant.push_str(" +cluster|nodes");
+        }
+        Some(denied)
     }
 }
 

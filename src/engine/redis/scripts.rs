@@ -224,17 +224,23 @@ fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
-/// Replies of a Redis Cluster that does not serve a slot at the moment: it is on its way to another master, or its master
-/// is away. They pass by themselves.
-const NOT_SERVED: [&str; 4] = ["MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN "];
+/// Replies that pass by themselves: a slot of a Redis Cluster is on its way to another master, or its master is away; a
+/// server reads its data, or runs a script for too long.
+const NOT_NOW: [&str; 7] = [
+    "MOVED ",
+    "ASK ",
+    "TRYAGAIN ",
+    "CLUSTERDOWN ",
+    "LOADING ",
+    "MASTERDOWN ",
+    "BUSY ",
+];
 
 /// A call that Redis refused, or whose answer was lost.
 pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
     let details = error.details();
-    if NOT_SERVED.iter().any(|code| details.starts_with(code)) {
-        return EngineError::NotNow(format!(
-            "the redis cluster does not serve the slot yet ({details})"
-        ));
+    if NOT_NOW.iter().any(|code| details.starts_with(code)) {
+        return EngineError::NotNow(format!("redis does not serve the key yet ({details})"));
     }
     match Refusal::read(error.details()) {
         Some(refusal) => EngineError::Refused(refusal),

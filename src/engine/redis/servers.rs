@@ -21,10 +21,11 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::bus::Listener;
-use super::client::{RunningClient, server_of};
+use super::bus::{Affected, Listener};
+use super::client::{Purpose, RunningClient, server_of};
 use super::cluster::{Address, Redirect, SLOTS, View, merge};
 use super::entry::Entry;
+use super::preflight::open_error;
 use super::scripts::{not_understood, unavailable};
 use super::{Options, tls};
 use crate::engine::{EngineError, OpenError, Refusal};
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     map: ArcSwap<Map>,
     /// Held while the map is replaced.
     writing: Mutex<()>,
+    /// When the map was last begun to be read; held meanwhile.
+    updating: tokio::sync::Mutex<Option<Instant>>,
     /// Servers that were known once, for the day on which no master answers.
     members: Mutex<BTreeSet<Address>>,
     refresh: Notify,
@@ -83,7 +86,7 @@ pub(super) struct Master {
     subscriptions: Option<Subscriptions>,
     /// When it last answered, in ms since the servers were opened.
     answered_at_ms: AtomicU64,
-    reconnecting: AtomicBool,
+    reconnecting: [AtomicBool; 2],
 }
 
 struct Subscriptions {
@@ -127,6 +130,7 @@ impl Servers {
                 owners: Owners::BySlot(vec![None; usize::from(SLOTS)]),
             }),
             writing: Mutex::default(),
+            updating: tokio::sync::Mutex::default(),
             members: Mutex::default(),
             refresh: Notify::new(),
             listener,
@@ -181,7 +185,7 @@ impl Servers {
 
     /// What an error of fred's means; a connection that the server rejects looks like a timeout to it.
     pub(super) fn failure(&self, error: Error) -> EngineError {
-        self.shared.entry.explain(unavailable(error))
+        self.shared.failure(error)
     }
 
     /// The client for the server of a key, for commands with words that are no text. It does not follow a key that moves.
@@ -271,7 +275,7 @@ impl Servers {
         words: &[String],
     ) -> Result<Value, Error> {
         match redirect {
-            Redirect::Moved(address) => self.shared.learn(slot, address),
+            Redirect::Moved(_, address) => self.shared.learn(slot, address),
             Redirect::TryAgain => tokio::time::sleep(REDIRECT_PAUSE).await,
             Redirect::Ask(address) => {
                 let master = self.shared.master_at(&address)?;
@@ -336,7 +340,7 @@ impl Servers {
             }
             match Redirect::parse(error.details(), &self.shared.host_of(slot)) {
                 None => return Err(self.failure(error)),
-                Some(Redirect::Moved(address)) => self.shared.learn(slot, address),
+                Some(Redirect::Moved(_, address)) => self.shared.learn(slot, address),
                 Some(Redirect::Ask(address)) => {
                     let master = self
                         .shared
@@ -381,10 +385,13 @@ impl Servers {
         let Err(error) = confirmed else {
             return Ok(());
         };
-        if let Some(Redirect::Moved(address)) =
+        if let Some(Redirect::Moved(moved, address)) =
             Redirect::parse(error.details(), &self.shared.host_of(slot))
         {
-            self.shared.learn(slot, address);
+            // fred expects no answer to `SUNSUBSCRIBE`, and takes an error for that of the next command.
+            if moved == slot {
+                self.shared.learn(slot, address);
+            }
         } else if *error.kind() == ErrorKind::Timeout {
             // It may look open and carry nothing.
             master.reconnect_soon(Side::Subscriptions);
@@ -426,7 +433,7 @@ impl Servers {
             return;
         };
         if self.shared.is_cluster {
-            self.shared.update_map().await;
+            self.shared.update_map_once().await;
         }
         if let Ok(master) = self.shared.owner(listener.keys().slot(partition)) {
             let heard_at_ms = master
@@ -442,7 +449,10 @@ impl Servers {
                 master.reconnect_soon(Side::Subscriptions);
             }
         }
-        listener.interrupt([partition]);
+        listener.interrupt(Affected {
+            partitions: [partition].into(),
+            leases: false,
+        });
     }
 }
 
@@ -535,7 +545,7 @@ impl Master {
 
     /// Replaces a connection in the background, once at a time.
     fn reconnect_soon(self: &Arc<Self>, side: Side) {
-        if self.reconnecting.swap(true, Ordering::Relaxed) {
+        if self.reconnecting[side as usize].swap(true, Ordering::Relaxed) {
             return;
         }
         let server = server_of(self.commands.client());
@@ -548,7 +558,7 @@ impl Master {
                 }
                 (Side::Commands | Side::Subscriptions, _) => master.commands.reconnect().await,
             }
-            master.reconnecting.store(false, Ordering::Relaxed);
+            master.reconnecting[side as usize].store(false, Ordering::Relaxed);
         });
     }
 }
@@ -587,14 +597,17 @@ impl Shared {
 
     /// The one server, or the primary that a Sentinel names.
     async fn open_one(self: &Arc<Self>) -> Result<(), OpenError> {
-        let open = async || {
-            let client = RunningClient::open(self.config.clone(), &self.options).await?;
+        let open = async |purpose| {
+            let client = RunningClient::open(self.config.clone(), &self.options, purpose).await?;
             self.entry.watch(client.client());
             Ok::<_, OpenError>(client)
         };
-        let commands = open().await?;
+        let commands = open(Purpose::Commands).await?;
         let subscriptions = match &self.listener {
-            Some(listener) => Some(self.listen(open().await?, None, listener)),
+            Some(listener) => {
+                let client = open(Purpose::Subscriptions).await?;
+                Some(self.listen(client, None, listener))
+            }
             None => None,
         };
         self.map.store(Arc::new(Map {
@@ -603,7 +616,7 @@ impl Shared {
                 commands,
                 subscriptions,
                 answered_at_ms: AtomicU64::new(0),
-                reconnecting: AtomicBool::new(false),
+                reconnecting: Default::default(),
             })],
             owners: Owners::One,
         }));
@@ -612,16 +625,7 @@ impl Shared {
 
     /// Asks the servers in the URL, one after the other, until one knows the masters.
     async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
-        {
-            let mut members = self.members();
-            for server in self.config.server.hosts() {
-                members.insert(Address {
-                    host: server.host.to_string(),
-                    port: server.port,
-                    name: server.tls_server_name.as_ref().map(ToString::to_string),
-                });
-            }
-        }
+        self.members().extend(self.seeds());
         match self.ask_members().await {
             Ok(view) => {
                 self.take(&[view]);
@@ -633,46 +637,53 @@ impl Shared {
         }
     }
 
-    /// The view of the first server that answers, of all that were ever known.
+    /// The servers in the URL.
+    fn seeds(&self) -> impl Iterator<Item = Address> {
+        let seeds = self.config.server.hosts().into_iter();
+        seeds.map(|server| Address {
+            host: server.host.to_string(),
+            port: server.port,
+            name: server.tls_server_name.as_ref().map(ToString::to_string),
+        })
+    }
+
+    /// The view of the first server that answers, of all that are known.
     async fn ask_members(&self) -> Result<View, OpenError> {
         let members: Vec<Address> = self.members().iter().cloned().collect();
-        let mut failure = None;
-        for address in members {
-            let opened = RunningClient::open(self.config_for(&address), &self.options).await;
-            let client = match opened {
-                Ok(client) => client,
-                Err(error) => {
-                    failure = Some(error);
-                    continue;
-                }
-            };
-            let words = vec!["NODES".to_owned()];
-            match client
-                .client()
-                .custom::<String, _>(named("CLUSTER"), words)
-                .await
-            {
-                Ok(text) => {
-                    let view = View::parse(&text, &address.host);
-                    if !view.masters.is_empty() {
-                        return Ok(view);
-                    }
-                }
-                Err(error) => {
-                    let (server, cause) = (address.to_string(), error.details().to_owned());
-                    failure = Some(OpenError::Unreachable { server, cause });
-                }
-            }
+        let asked = members
+            .iter()
+            .map(|address| Box::pin(self.ask_member(address)));
+        let asked: Vec<_> = asked.collect();
+        if asked.is_empty() {
+            return Err(self.no_master());
         }
-        Err(failure.unwrap_or_else(|| OpenError::Unreachable {
-            server: self
-                .config
-                .server
-                .hosts()
-                .first()
-                .map_or_else(String::new, ToString::to_string),
-            cause: "no server of the cluster knows a master".to_owned(),
-        }))
+        let (view, _others) = futures_util::future::select_ok(asked).await?;
+        Ok(view)
+    }
+
+    async fn ask_member(&self, address: &Address) -> Result<View, OpenError> {
+        let config = self.config_for(address);
+        let client = RunningClient::open(config, &self.options, Purpose::Commands).await?;
+        let words = vec!["NODES".to_owned()];
+        let text: Result<String, Error> = client.client().custom(named("CLUSTER"), words).await;
+        let text = text.map_err(|error| open_error(address.to_string(), self.failure(error)))?;
+        let view = View::parse(&text, &address.host);
+        if view.masters.is_empty() {
+            return Err(self.no_master());
+        }
+        Ok(view)
+    }
+
+    fn no_master(&self) -> OpenError {
+        let hosts = self.config.server.hosts();
+        OpenError::Unreachable {
+            server: hosts.first().map_or_else(String::new, ToString::to_string),
+            cause: "no server of the cluster knows a master with slots".to_owned(),
+        }
+    }
+
+    fn failure(&self, error: Error) -> EngineError {
+        self.entry.explain(unavailable(error))
     }
 
     fn members(&self) -> MutexGuard<'_, BTreeSet<Address>> {
@@ -698,12 +709,13 @@ impl Shared {
         let (heard, begun) = (heard_at_ms.clone(), self.begun);
         let note = move || heard.store(ms_since(begun), Ordering::Relaxed);
         let shared = Arc::downgrade(self);
-        let partitions = move || {
+        let affected = move || {
             let shared = shared.upgrade();
-            shared.map_or_else(Vec::new, |shared| shared.partitions_of(address.as_ref()))
+            shared.map_or_else(Affected::default, |shared| {
+                shared.served_at(address.as_ref())
+            })
         };
-        let arriving = client.client().clone();
-        let reader = tokio::spawn(listener.clone().read(arriving, note, partitions));
+        let reader = tokio::spawn(listener.clone().read(client.client(), note, affected));
         Subscriptions {
             client,
             reader,
@@ -711,34 +723,42 @@ impl Shared {
         }
     }
 
-    /// The partitions that the server at `address` serves.
-    fn partitions_of(&self, address: Option<&Address>) -> Vec<u32> {
+    /// What the server at `address` serves.
+    fn served_at(&self, address: Option<&Address>) -> Affected {
         let Some(listener) = &self.listener else {
-            return Vec::new();
+            return Affected::default();
         };
         let map = self.map.load();
         let keys = listener.keys();
+        let is_there = |slot| map.owner_address(slot) == address;
         let all = 0..keys.partitions();
-        all.filter(|partition| map.owner_address(keys.slot(*partition)) == address)
-            .collect()
+        Affected {
+            partitions: all
+                .filter(|partition| is_there(keys.slot(*partition)))
+                .collect(),
+            leases: is_there(slot_of(&keys.leases())),
+        }
     }
 
     fn start(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, OpenError> {
-        let start = || {
-            let client = RunningClient::start(self.config_for(address), &self.options)?;
+        let start = |purpose| {
+            let client = RunningClient::start(self.config_for(address), &self.options, purpose)?;
             self.entry.watch(client.client());
             Ok::<_, OpenError>(client)
         };
         let subscriptions = match &self.listener {
-            Some(listener) => Some(self.listen(start()?, Some(address.clone()), listener)),
+            Some(listener) => {
+                let client = start(Purpose::Subscriptions)?;
+                Some(self.listen(client, Some(address.clone()), listener))
+            }
             None => None,
         };
         Ok(Arc::new(Master {
             address: Some(address.clone()),
-            commands: start()?,
+            commands: start(Purpose::Commands)?,
             subscriptions,
             answered_at_ms: AtomicU64::new(self.now_ms()),
-            reconnecting: AtomicBool::new(false),
+            reconnecting: Default::default(),
         }))
     }
 
@@ -776,6 +796,7 @@ impl Shared {
 
     /// The master at `address`; one that was not known is connected to.
     fn master_at(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, Error> {
+        let address = &self.complete(address);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let map = self.map.load();
         if let Some(known) = find(&map.masters, address) {
@@ -793,8 +814,20 @@ impl Shared {
         Ok(master)
     }
 
+    /// The address as `CLUSTER NODES` shows it: a redirect has no name beside it, or the name in its place.
+    fn complete(&self, address: &Address) -> Address {
+        let members = self.members();
+        let known = members.iter().filter(|member| {
+            let named = member.name.as_ref() == Some(&address.host);
+            member.port == address.port && (named || member.host == address.host)
+        });
+        let known = known.max_by_key(|member| member.name.is_some());
+        known.unwrap_or(address).clone()
+    }
+
     /// A server says that `slot` has moved to `address`.
     fn learn(self: &Arc<Self>, slot: u16, address: Address) {
+        let address = self.complete(&address);
         self.refresh.notify_one();
         if self.map.load().owner_address(slot) == Some(&address)
             || self.master_at(&address).is_err()
@@ -829,8 +862,18 @@ impl Shared {
                 () = tokio::time::sleep(REFRESH_INTERVAL) => {}
                 () = self.refresh.notified() => {}
             }
-            self.update_map().await;
+            self.update_map_once().await;
             tokio::time::sleep(REFRESH_PAUSE).await;
+        }
+    }
+
+    /// Reads the map, together with everybody who asks for it before that begins.
+    async fn update_map_once(self: &Arc<Self>) {
+        let asked = Instant::now();
+        let mut last = self.updating.lock().await;
+        if last.is_none_or(|begun| begun < asked) {
+            *last = Some(Instant::now());
+            self.update_map().await;
         }
     }
 
@@ -851,8 +894,9 @@ impl Shared {
     /// Replaces the map by what `views` say. Masters that are none any more are disconnected from.
     fn take(self: &Arc<Self>, views: &[View]) {
         {
+            let seen = views.iter().flat_map(|view| view.members.iter().cloned());
             let mut members = self.members();
-            members.extend(views.iter().flat_map(|view| view.members.iter().cloned()));
+            *members = self.seeds().chain(seen).collect();
         }
         let (addresses, owners) = merge(views);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -875,13 +919,18 @@ impl Shared {
     fn replace(&self, before: &Map, after: Map) {
         if let Some(listener) = &self.listener {
             let keys = listener.keys();
-            let moved = (0..keys.partitions()).filter(|partition| {
-                let slot = keys.slot(*partition);
-                before.owner_address(slot) != after.owner_address(slot)
-            });
-            let moved: Vec<u32> = moved.collect();
-            if !moved.is_empty() && !before.masters.is_empty() {
-                tracing::info!(partitions = ?moved, "partitions are served by another master now");
+            let has_moved = |slot| before.owner_address(slot) != after.owner_address(slot);
+            let partitions = 0..keys.partitions();
+            let moved = Affected {
+                partitions: partitions
+                    .filter(|partition| has_moved(keys.slot(*partition)))
+                    .collect(),
+                leases: has_moved(slot_of(&keys.leases())),
+            };
+            let is_first = before.masters.is_empty();
+            if !is_first && (moved.leases || !moved.partitions.is_empty()) {
+                let partitions = &moved.partitions;
+                tracing::info!(?partitions, "partitions are served by another master now");
                 self.map.store(Arc::new(after));
                 return listener.interrupt(moved);
             }
@@ -892,7 +941,7 @@ impl Shared {
 
 fn is_at(master: &Master, address: &Address) -> bool {
     let known = master.address.as_ref();
-    known.is_some_and(|known| (&known.host, known.port) == (&address.host, address.port))
+    known == Some(address)
 }
 
 fn find<'a>(masters: &'a [Arc<Master>], address: &Address) -> Option<&'a Arc<Master>> {

@@ -55,14 +55,22 @@ pub fn vigie_with_files(files: u64, arguments: &[&str], env: &[(String, String)]
     command
 }
 
+/// How long a command may run.
+pub(super) const RUNS_AT_MOST: Duration = Duration::from_secs(60);
+
 /// Runs a command to its end; one that does not end by itself is killed and fails the test.
-pub async fn run(mut command: Command) -> Output {
+pub async fn run(command: Command) -> Output {
+    run_within(RUNS_AT_MOST, command).await
+}
+
+/// The same for a command that may take longer.
+pub(super) async fn run_within(limit: Duration, mut command: Command) -> Output {
     command.stdin(Stdio::null());
     let mut command = tokio::process::Command::from(command);
     let running = command.kill_on_drop(true).output();
-    tokio::time::timeout(Duration::from_secs(60), running)
+    tokio::time::timeout(limit, running)
         .await
-        .unwrap_or_else(|_| panic!("still running after a minute: {command:?}"))
+        .unwrap_or_else(|_| panic!("still running after {limit:?}: {command:?}"))
         .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
 }
 

@@ -198,11 +198,16 @@ impl Redis {
     /// Runs `redis-cli` as an operator would and returns what it printed, trimmed. In a cluster it asks whom it
     /// is referred to.
     pub async fn cli(&self, arguments: &[&str]) -> String {
+        self.cli_within(process::RUNS_AT_MOST, arguments).await
+    }
+
+    /// The same for what may take long.
+    pub async fn cli_within(&self, limit: Duration, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         command
             .args(["-c", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(arguments);
-        let output = process::run(command).await;
+        let output = process::run_within(limit, command).await;
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 

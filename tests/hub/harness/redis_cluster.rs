@@ -1,6 +1,7 @@
 //! A Redis Cluster whose shape changes: slots that move, replicas that take over, masters that come.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::proxy::Proxy;
 use super::redis::Redis;
@@ -9,6 +10,9 @@ use super::{eventually, eventually_eq};
 
 /// Keys that `MIGRATE` moves at once.
 const MIGRATE_BATCH: &str = "100";
+
+/// How long `redis-cli --cluster` may take to move thousands of slots, one after the other.
+const MANAGED_WITHIN: Duration = Duration::from_secs(240);
 
 /// How a test's cluster is configured: a master that is gone is noticed soon, the others go on without it, and replicas
 /// start at once.
@@ -166,7 +170,7 @@ impl Servers {
         words.extend(&arguments[1..]);
         words.push("--cluster-yes");
         eventually("redis-cli --cluster is done", async || {
-            let output = self.primary().cli(&words).await;
+            let output = self.primary().cli_within(MANAGED_WITHIN, &words).await;
             (!output.contains("[ERR]")).then_some(())
         })
         .await;
