@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use futures_util::future::try_join_all;
 
-use super::page::{BEGINNING, Page};
+use super::layout::LAYOUT;
+use super::page::{BEGINNING, Page, SCAN_COUNT};
+use super::presence::registered;
 use super::servers::slot_of;
-use super::{LAYOUT, Options, Redis, SCAN_COUNT, registered};
+use super::{Options, Redis};
 use crate::engine::matchmaking::{QueueStatus, Ticket};
 use crate::engine::{EngineError, Kind, LiveNode, OpenError, RegisteredConnection};
 use crate::ids::{Revision, UserId};

@@ -10,7 +10,7 @@ use super::contents::is_wrong_type;
 use super::finding::Problem;
 use super::readable::{FAR_MS, read_registered};
 use crate::engine::EngineError;
-use crate::engine::redis::SCAN_COUNT;
+use crate::engine::redis::page::SCAN_COUNT;
 use crate::engine::redis::page::{BEGINNING, Page};
 use crate::engine::redis::scripts::{not_understood, unavailable};
 use crate::engine::redis::servers::Master;

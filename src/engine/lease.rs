@@ -1,0 +1,95 @@
+//! Leases of nodes, and reaping the connections of those whose lease is over.
+
+use std::time::Duration;
+
+use super::{Engine, EngineError, NodeInfo};
+use crate::ids::{ConnectionId, Incarnation, UserId};
+
+/// What a call of the reaper did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// Connections released by this call.
+    pub released: u64,
+    /// Connections that the incarnation still owes.
+    pub left: u64,
+}
+
+impl Engine {
+    /// Begins the lease of the incarnation in `info`, and tells the others about the node.
+    pub async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
+        either!(self.begin(info, lease))
+    }
+
+    /// Renews the lease of the present incarnation, and tells the others about the node. Returns when it ends, in ms
+    /// on the engine's clock, or `None` when it is gone: what the incarnation registered is, or will be, released by
+    /// others.
+    pub async fn renew(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<Option<u64>, EngineError> {
+        either!(self.renew(info, lease))
+    }
+
+    /// Goes on as `next`, whose lease has begun. Returns the incarnation before.
+    pub fn go_on_as(&self, next: Incarnation) -> Incarnation {
+        match self {
+            Self::Memory(memory) => memory.incarnation(),
+            Self::Redis(redis) => redis.go_on_as(next),
+        }
+    }
+
+    /// Gives the lease back: the node is no longer alive.
+    pub async fn resign(&self) -> Result<(), EngineError> {
+        either!(self.resign())
+    }
+
+    /// The incarnations that have a lease, and when it ends, in ms on the engine's clock; also where it is over and
+    /// nobody has taken it away yet.
+    pub async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
+        either!(self.leases())
+    }
+
+    /// Whether the list of leases may be on the server of one of these partitions.
+    pub fn may_hold_leases(&self, partitions: &[u32]) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(redis) => redis.may_hold_leases(partitions),
+        }
+    }
+
+    /// What the engine's clock shows, in ms since 1970: Redis's, or this process's.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn now_ms(&self) -> Result<u64, EngineError> {
+        either!(self.now_ms())
+    }
+
+    /// Takes away leases that are over, unless the engine's clock shows more than `until_ms` by then: it was set, or
+    /// the engine stood still. Returns their incarnations.
+    pub async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
+        either!(self.bury(until_ms))
+    }
+
+    /// Incarnations that owe something in the partition and have no lease; none while this node has none itself.
+    pub async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
+        either!(self.dead(partition))
+    }
+
+    /// Releases at most `batch_max` connections of a dead incarnation.
+    pub async fn reap(
+        &self,
+        partition: u32,
+        incarnation: &str,
+        batch_max: u32,
+        grace: Duration,
+    ) -> Result<Reaped, EngineError> {
+        either!(self.reap(partition, incarnation, batch_max, grace))
+    }
+
+    /// The connections that the present incarnation has registered in the partition.
+    pub async fn owed(&self, partition: u32) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        either!(self.owed(partition))
+    }
+}

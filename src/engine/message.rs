@@ -1,0 +1,55 @@
+//! The stream of messages from an engine to the domain, in the order of events.
+
+use tokio::sync::mpsc;
+
+use super::{Pulse, Question, TopicMessage, Transition};
+use crate::ids::UserId;
+
+/// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
+pub(crate) const MESSAGES_MAX: usize = 1024;
+
+/// The stream of what happened, for the one reader it has.
+pub type Messages = mpsc::Receiver<Message>;
+
+/// What happened, as the engine tells it.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Users went online or offline.
+    Presence {
+        /// The partition they belong to.
+        partition: u32,
+        /// Who.
+        transition: Transition,
+    },
+    /// Something on a topic to which this node subscribed.
+    Topic {
+        /// Whose topic.
+        user: UserId,
+        /// What.
+        message: TopicMessage,
+    },
+    /// The canary came back.
+    Canary {
+        /// What was sent with it.
+        nonce: u64,
+    },
+    /// Somebody asks this node something.
+    Asked(Question),
+    /// A node answers a survey of this one; see [`Engine::ask_watchers`].
+    Watchers {
+        /// The survey's number.
+        survey: u64,
+        /// How many of that node's connections watch whom it is about.
+        watchers: u64,
+    },
+    /// Where the transitions of a partition stand.
+    Pulse {
+        /// The partition.
+        partition: u32,
+        /// Its position.
+        pulse: Pulse,
+    },
+    /// Messages of a server, with these partitions, may have been missed, and its data may be lost: everything built
+    /// from them is to be built again.
+    Interrupted(Vec<u32>),
+}
