@@ -29,7 +29,6 @@ mod tasks;
 pub mod token;
 mod topic;
 pub mod visibility;
-mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;

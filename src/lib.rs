@@ -52,9 +52,9 @@
 //! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
 //! | `transport/http/measure.rs` | counts requests by route |
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
-//! | `domain/topic.rs` | who cares about whom on this node; which topics it listens to; what was last delivered |
+//! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, the state of each, who watches with which view, interest |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
-//! | `domain/visibility.rs`, `watching.rs` | which view of a user somebody gets; who watches with which |
+//! | `domain/visibility.rs` | which view of a user a viewer gets |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
 //! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
@@ -67,10 +67,11 @@
 //! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
 //! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
-//! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
+//! | `engine/presence.rs`, `profile.rs`, `topic.rs`, `account.rs`, `lease.rs`, `node.rs`, `matchmaking.rs` | the types and calls of each feature |
+//! | `engine/message.rs`, `error.rs`, `examination.rs` | the stream back up; why calls fail; which commands are refused |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
 //! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |

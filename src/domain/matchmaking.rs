@@ -246,11 +246,11 @@ impl Matchmaking {
             | TopicMessage::Disconnect { .. }
             | TopicMessage::AccountDeleted => (None, false),
         };
-        let heard = self.topics.receive(user, message).await;
-        if ran_out || (found.is_some() && heard.is_new) {
+        let delivered = self.topics.receive(user, message).await;
+        if ran_out || (found.is_some() && delivered.is_new) {
             self.forget(user);
         }
-        if let Some(id) = found.filter(|_| heard.is_here) {
+        if let Some(id) = found.filter(|_| delivered.has_own) {
             self.confirm(user, id);
         }
     }
