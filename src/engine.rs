@@ -4,7 +4,7 @@
 //! happened comes back up as [`Message`]s on one stream, in the order in which it happened.
 
 /// Calls one method of whichever engine it is.
-macro_rules! either {
+macro_rules! dispatch {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
             Self::Memory(memory) => memory.$method($($argument),*),
@@ -32,14 +32,14 @@ use std::sync::Arc;
 
 use crate::ids::{Incarnation, UserId};
 
-pub use self::account::{Revoked, Standing};
+pub use self::account::{AccountStatus, Revoked};
 pub use self::error::{Denied, EngineError, OpenError};
 pub use self::examination::Examination;
 pub(crate) use self::examination::KEEPS_EVERYTHING;
 pub use self::lease::Reaped;
 pub(crate) use self::message::MESSAGES_MAX;
 pub use self::message::{Message, Messages};
-pub use self::node::{LiveNode, NodeInfo, Question};
+pub use self::node::{LiveNode, NodeInfo, NodeRequest};
 pub use self::presence::{
     Admission, Expired, Position, Pulse, RegisteredConnection, Registration, Transition,
 };

@@ -60,8 +60,8 @@
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
-//! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
+//! | `domain/node_requests.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
+//! | `domain/watcher_count.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
 //! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
 //! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
 //! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |

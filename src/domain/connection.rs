@@ -149,8 +149,8 @@ impl Connection {
 
     /// Has the oldest open question answered in its turn, after what is to be told before.
     pub async fn take_turn(&self) {
-        let place = self.shared.deliveries.place().await;
-        place.put(Delivery::Turn { to: self.id });
+        let slot = self.shared.deliveries.place().await;
+        slot.put(Delivery::Turn { to: self.id });
     }
 
     /// Has the question "who is online" answered through the stream of deliveries.

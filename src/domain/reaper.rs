@@ -40,10 +40,10 @@ impl Reaper {
     }
 
     async fn reap_dead(&self, until_ms: u64) -> Result<(), EngineError> {
-        for incarnation in self.engine.bury(until_ms).await? {
+        for incarnation in self.engine.expire_leases(until_ms).await? {
             tracing::info!(%incarnation, "the lease of a node is over");
             self.metrics.reaped_nodes.inc();
-            self.incidents.note(Happening::NodeReaped { incarnation });
+            self.incidents.record(Happening::NodeReaped { incarnation });
         }
         let partitions = 0..self.engine.partitions();
         let reaped = join_all(partitions.map(|partition| self.reap_dead_in(partition))).await;
@@ -51,7 +51,7 @@ impl Reaper {
     }
 
     async fn reap_dead_in(&self, partition: u32) -> Result<(), EngineError> {
-        for incarnation in self.engine.dead(partition).await? {
+        for incarnation in self.engine.dead_nodes(partition).await? {
             // This node may have lost its own lease since, and then perhaps others lost theirs.
             if self.lease.may_reap_until().is_none() {
                 return Ok(());
@@ -78,7 +78,7 @@ impl Reaper {
         }
         if released > 0 {
             tracing::info!(incarnation, released, "released what a dead node owed");
-            self.incidents.note(Happening::ConnectionsReaped {
+            self.incidents.record(Happening::ConnectionsReaped {
                 incarnation: incarnation.to_owned(),
                 connections: released,
             });

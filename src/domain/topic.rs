@@ -197,7 +197,7 @@ impl Topics {
 
     /// Delivers a message, unless it was delivered before.
     async fn deliver(&self, user: UserId, message: TopicMessage) -> Delivered {
-        let place = self.deliveries.place().await;
+        let slot = self.deliveries.place().await;
         let mut table = self.table.lock();
         // Without a topic the subscription is about to end.
         let Some(topic) = table.topics.get_mut(&user) else {
@@ -207,7 +207,7 @@ impl Topics {
         let delivery = topic.state.receive(user, message);
         let is_new = delivery.is_some();
         if let Some(delivery) = delivery {
-            place.put(delivery);
+            slot.put(delivery);
         }
         Delivered { has_own, is_new }
     }
@@ -215,7 +215,7 @@ impl Topics {
     /// Asks Postgres, if there is one, whether it can be used. When it is back, what watchers may see is reviewed.
     pub(crate) async fn run_friendship_sync(self: Arc<Self>) {
         while self.accounts.exist() {
-            if self.accounts.came_back().await {
+            if self.accounts.probe().await {
                 self.review().await;
             }
             tokio::time::sleep(PROBE_INTERVAL).await;
@@ -238,7 +238,7 @@ impl Topics {
     /// Retries until the review is done, or Postgres is away once more: then another review follows.
     async fn review_one(&self, user: UserId) {
         let known = loop {
-            match self.accounts.known(user).await {
+            match self.accounts.load(user).await {
                 Ok(known) if known.certain => break known,
                 Ok(_) => return,
                 Err(error) => {
@@ -250,11 +250,11 @@ impl Topics {
         for (kind, views, _) in known.stored.updates {
             self.deliver(user, TopicMessage::Update(kind, views)).await;
         }
-        let place = self.deliveries.place().await;
+        let slot = self.deliveries.place().await;
         let mut table = self.table.lock();
         let topic = table.topics.get_mut(&user);
         if let Some(disclosure) = topic.and_then(|topic| topic.state.review(user)) {
-            place.put(disclosure);
+            slot.put(disclosure);
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum OpenError {
     Refused {
         /// Where Redis was looked for, without its password.
         server: String,
-        /// Why.
+        /// The reason that Redis names.
         refusal: Refusal,
     },
     /// The user of the URL lacks rights.

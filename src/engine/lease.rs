@@ -17,7 +17,7 @@ pub struct Reaped {
 impl Engine {
     /// Begins the lease of the incarnation in `info`, and tells the others about the node.
     pub async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
-        either!(self.begin(info, lease))
+        dispatch!(self.begin(info, lease))
     }
 
     /// Renews the lease of the present incarnation, and tells the others about the node. Returns when it ends, in ms
@@ -28,26 +28,26 @@ impl Engine {
         info: &NodeInfo,
         lease: Duration,
     ) -> Result<Option<u64>, EngineError> {
-        either!(self.renew(info, lease))
+        dispatch!(self.renew(info, lease))
     }
 
     /// Goes on as `next`, whose lease has begun. Returns the incarnation before.
-    pub fn go_on_as(&self, next: Incarnation) -> Incarnation {
+    pub fn set_incarnation(&self, next: Incarnation) -> Incarnation {
         match self {
             Self::Memory(memory) => memory.incarnation(),
-            Self::Redis(redis) => redis.go_on_as(next),
+            Self::Redis(redis) => redis.set_incarnation(next),
         }
     }
 
     /// Gives the lease back: the node is no longer alive.
     pub async fn resign(&self) -> Result<(), EngineError> {
-        either!(self.resign())
+        dispatch!(self.resign())
     }
 
     /// The incarnations that have a lease, and when it ends, in ms on the engine's clock; also where it is over and
     /// nobody has taken it away yet.
     pub async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
-        either!(self.leases())
+        dispatch!(self.leases())
     }
 
     /// Whether the list of leases may be on the server of one of these partitions.
@@ -63,18 +63,18 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn now_ms(&self) -> Result<u64, EngineError> {
-        either!(self.now_ms())
+        dispatch!(self.now_ms())
     }
 
     /// Takes away leases that are over, unless the engine's clock shows more than `until_ms` by then: it was set, or
     /// the engine stood still. Returns their incarnations.
-    pub async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
-        either!(self.bury(until_ms))
+    pub async fn expire_leases(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
+        dispatch!(self.expire_leases(until_ms))
     }
 
     /// Incarnations that owe something in the partition and have no lease; none while this node has none itself.
-    pub async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
-        either!(self.dead(partition))
+    pub async fn dead_nodes(&self, partition: u32) -> Result<Vec<String>, EngineError> {
+        dispatch!(self.dead_nodes(partition))
     }
 
     /// Releases at most `batch_max` connections of a dead incarnation.
@@ -85,11 +85,14 @@ impl Engine {
         batch_max: u32,
         grace: Duration,
     ) -> Result<Reaped, EngineError> {
-        either!(self.reap(partition, incarnation, batch_max, grace))
+        dispatch!(self.reap(partition, incarnation, batch_max, grace))
     }
 
     /// The connections that the present incarnation has registered in the partition.
-    pub async fn owed(&self, partition: u32) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
-        either!(self.owed(partition))
+    pub async fn registrations(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        dispatch!(self.registrations(partition))
     }
 }

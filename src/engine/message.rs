@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use super::{Pulse, Question, TopicMessage, Transition};
+use super::{NodeRequest, Pulse, TopicMessage, Transition};
 use crate::ids::UserId;
 
 /// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
@@ -18,14 +18,14 @@ pub enum Message {
     Presence {
         /// The partition they belong to.
         partition: u32,
-        /// Who.
+        /// The users who moved.
         transition: Transition,
     },
     /// Something on a topic to which this node subscribed.
     Topic {
-        /// Whose topic.
+        /// The owner of the topic.
         user: UserId,
-        /// What.
+        /// The message itself.
         message: TopicMessage,
     },
     /// The canary came back.
@@ -34,8 +34,8 @@ pub enum Message {
         nonce: u64,
     },
     /// Somebody asks this node something.
-    Asked(Question),
-    /// A node answers a survey of this one; see [`Engine::ask_watchers`].
+    Request(NodeRequest),
+    /// A node answers a survey of this one; see [`Engine::request_watchers`].
     Watchers {
         /// The survey's number.
         survey: u64,

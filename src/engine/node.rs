@@ -40,15 +40,15 @@ pub struct LiveNode {
 
 /// What a node is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum NodeRequest {
     /// Which connections it holds; see [`Engine::answer`].
     Connections {
         /// Where the answer is expected.
         reply: String,
     },
-    /// How many of its connections watch a user; see [`Engine::tell_watchers`].
+    /// How many of its connections watch a user; see [`Engine::reply_watchers`].
     Watchers {
-        /// Whom.
+        /// The watched user.
         user: UserId,
         /// The incarnation that asks.
         asker: String,
@@ -60,12 +60,12 @@ pub enum Question {
 impl Engine {
     /// Every node whose lease is not over.
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
-        either!(self.nodes())
+        dispatch!(self.nodes())
     }
 
     /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].
     pub async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
-        either!(self.send_canary(nonce))
+        dispatch!(self.send_canary(nonce))
     }
 
     /// Has the node's own channel subscribed again: messages may have been missed.
@@ -84,27 +84,27 @@ impl Engine {
 
     /// Asks every node that listens to the topic of `user` how many of its connections watch the user; see
     /// [`Message::Watchers`]. Returns how many those are.
-    pub async fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
-        either!(self.ask_watchers(user, survey))
+    pub async fn request_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
+        dispatch!(self.request_watchers(user, survey))
     }
 
     /// Answers the survey of `asker`.
-    pub async fn tell_watchers(
+    pub async fn reply_watchers(
         &self,
         asker: &str,
         survey: u64,
         watchers: u64,
     ) -> Result<(), EngineError> {
-        either!(self.tell_watchers(asker, survey, watchers))
+        dispatch!(self.reply_watchers(asker, survey, watchers))
     }
 
     /// Answers a question under `reply`: these are the connections that the node holds; see
-    /// [`Question::Connections`].
+    /// [`NodeRequest::Connections`].
     pub async fn answer(
         &self,
         reply: &str,
         held: &[(UserId, ConnectionId)],
     ) -> Result<(), EngineError> {
-        either!(self.answer(reply, held))
+        dispatch!(self.answer(reply, held))
     }
 }

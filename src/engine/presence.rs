@@ -105,7 +105,7 @@ impl Engine {
         connection: ConnectionId,
         admission: Admission,
     ) -> Result<Registration, EngineError> {
-        either!(self.register(user, connection, admission))
+        dispatch!(self.register(user, connection, admission))
     }
 
     /// Stops counting a connection of `user`; idempotent. After the last one the user goes offline when
@@ -116,7 +116,7 @@ impl Engine {
         connection: ConnectionId,
         grace: Duration,
     ) -> Result<u64, EngineError> {
-        either!(self.release(user, connection, grace))
+        dispatch!(self.release(user, connection, grace))
     }
 
     /// Takes offline at most `batch_max` users of the partition whose grace is over, or will be within `ahead`;
@@ -128,17 +128,17 @@ impl Engine {
         ahead: Duration,
         patience: Duration,
     ) -> Result<Expired, EngineError> {
-        either!(self.expire(partition, batch_max, ahead, patience))
+        dispatch!(self.expire(partition, batch_max, ahead, patience))
     }
 
     /// Where the transitions of the partition stand.
     pub async fn position(&self, partition: u32) -> Result<Position, EngineError> {
-        either!(self.position(partition))
+        dispatch!(self.position(partition))
     }
 
     /// The online users of the partition; whoever comes or goes meanwhile may be in it or not.
     pub async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
-        either!(self.online(partition))
+        dispatch!(self.online(partition))
     }
 
     /// Whether `user` is online, and the connections of the user on all nodes.
@@ -146,12 +146,12 @@ impl Engine {
         &self,
         user: UserId,
     ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
-        either!(self.connections_of(user))
+        dispatch!(self.connections_of(user))
     }
 
     /// Listens to the partition's transitions and pulses. Returns once confirmed.
     pub async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
-        either!(self.subscribe_presence(partition))
+        dispatch!(self.subscribe_presence(partition))
     }
 
     /// Publishes a pulse of the partition to every node that listens to it; see [`Message::Pulse`].
@@ -159,7 +159,7 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
-        either!(self.pulse(partition))
+        dispatch!(self.pulse(partition))
     }
 
     /// No pulse of the partition has arrived for `silence`: has its messages looked for, which interrupts it.

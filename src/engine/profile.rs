@@ -109,16 +109,16 @@ pub struct Stored {
 impl Engine {
     /// Stores and publishes updates, in order and in one round trip; one result for each.
     pub async fn publish(&self, updates: Vec<Update>) -> Vec<Result<Published, EngineError>> {
-        either!(self.publish(updates))
+        dispatch!(self.publish(updates))
     }
 
     /// What is kept about the updates of `user`.
     pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
-        either!(self.stored(user))
+        dispatch!(self.stored(user))
     }
 
     /// Forgets the last updates about the user; nobody is told. Returns whether there were any.
     pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
-        either!(self.forget_updates(user))
+        dispatch!(self.forget_updates(user))
     }
 }

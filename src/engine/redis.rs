@@ -32,7 +32,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::bus::Listener;
 use self::keys::Keys;
-use self::layout::agree;
+use self::layout::check_layout;
 use self::scripts::Scripts;
 use self::servers::Servers;
 use super::{EngineError, Messages, OpenError, Refusal};
@@ -115,7 +115,7 @@ impl Redis {
     ///
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
-    pub async fn visit(options: &Options) -> Result<Self, OpenError> {
+    pub async fn connect_readonly(options: &Options) -> Result<Self, OpenError> {
         let servers = Servers::open(options, None).await?;
         let nobody = Incarnation::new(&random_name());
         let redis = Self::on(servers, nobody, options, &Metrics::new());
@@ -124,7 +124,7 @@ impl Redis {
             .await
             .map_err(|error| redis.not_opened(error))?;
         if let Some(found) = recorded {
-            agree(options, found)?;
+            check_layout(options, found)?;
         }
         Ok(redis)
     }
@@ -142,7 +142,7 @@ impl Redis {
         self.servers.refusal()
     }
 
-    pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
+    pub(super) fn set_incarnation(&self, next: Incarnation) -> Incarnation {
         std::mem::replace(&mut *self.incarnation.write(), next)
     }
 

@@ -45,12 +45,12 @@ pub enum TopicMessage {
 impl Engine {
     /// Listens to the topics of `users`. Returns once all are confirmed; after an error, any may be.
     pub async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        either!(self.subscribe(users))
+        dispatch!(self.subscribe(users))
     }
 
     /// Stops listening to the topics of `users`.
     pub async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        either!(self.unsubscribe(users))
+        dispatch!(self.unsubscribe(users))
     }
 
     /// Sends an event to the user's own connections. Returns how many nodes were listening, or `None` for
@@ -61,6 +61,6 @@ impl Engine {
         event: &str,
         data: Arc<RawValue>,
     ) -> Result<Option<u64>, EngineError> {
-        either!(self.send_event(user, event, data))
+        dispatch!(self.send_event(user, event, data))
     }
 }

@@ -97,7 +97,7 @@ impl Interest {
         watches_already: bool,
     ) -> Result<Option<Membership>, EngineError> {
         self.load().await?;
-        let place = self.topics.deliveries.place().await;
+        let slot = self.topics.deliveries.place().await;
         let mut table = self.topics.table.lock();
         // The interest keeps the topic in the table.
         let enters = !watches_already && viewer != Some(self.user);
@@ -110,7 +110,7 @@ impl Interest {
         if enters {
             topic.state.watching.enter(connection, viewer, view);
         }
-        place.put(Delivery::Watching {
+        slot.put(Delivery::Watching {
             to: connection,
             view,
             last: topic.state.last.clone(),
@@ -134,7 +134,7 @@ impl Interest {
         let Some(interruptions) = self.unless_loaded() else {
             return Ok(());
         };
-        let known = self.topics.accounts.known(self.user).await?;
+        let known = self.topics.accounts.load(self.user).await?;
         for (kind, views, _) in known.stored.updates {
             self.topics
                 .deliver(self.user, TopicMessage::Update(kind, views))

@@ -1,7 +1,7 @@
 //! Accounts in Redis: `lua/account/`, typed, and which tokens of a user count.
 
 use super::Redis;
-use crate::engine::{EngineError, Revoked, Standing};
+use crate::engine::{AccountStatus, EngineError, Revoked};
 use crate::ids::UserId;
 
 impl Redis {
@@ -36,7 +36,10 @@ impl Redis {
         Ok(nodes.map(|nodes| Revoked { nodes, before_ms }))
     }
 
-    pub(in crate::engine) async fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
+    pub(in crate::engine) async fn account_status(
+        &self,
+        user: UserId,
+    ) -> Result<AccountStatus, EngineError> {
         // Sent together, in one round trip: neither says anything about the other.
         let (profile, revoked) = (self.keys.profile(user), self.keys.revoked(user));
         let deleted = self
@@ -45,7 +48,7 @@ impl Redis {
         let revoked_before_ms = self.servers.call("GET", revoked, Vec::new());
         let (deleted, revoked_before_ms): (bool, Option<u64>) =
             tokio::try_join!(deleted, revoked_before_ms)?;
-        Ok(Standing {
+        Ok(AccountStatus {
             deleted,
             revoked_before_ms: revoked_before_ms.unwrap_or(0),
         })

@@ -68,7 +68,7 @@ pub struct OnlinePage {
 /// A user who is online.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnlineUser {
-    /// Who.
+    /// The user that the row is about.
     pub user: UserId,
     /// Connections on all nodes; none while the grace runs.
     pub connections: u64,
@@ -94,7 +94,7 @@ pub struct InvalidCursor;
 /// All that Redis has about a user.
 #[derive(Clone, Debug)]
 pub struct UserReport {
-    /// Who.
+    /// The user that the row is about.
     pub user: UserId,
     /// Whether the user is online.
     pub online: bool,
@@ -148,7 +148,7 @@ impl Inspector {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let redis = Redis::visit(options).await?;
+        let redis = Redis::connect_readonly(options).await?;
         let prefix = options.prefix.clone();
         Ok(Self { redis, prefix })
     }

@@ -23,7 +23,7 @@ impl Redis {
             .call(&self.servers, vec![self.keys.meta()], args)
             .await;
         match found {
-            Ok(found) => agree(options, found),
+            Ok(found) => check_layout(options, found),
             // The node begins without; `begin` compares before the lease begins.
             Err(error) if self.is_partial(&error).await => {
                 tracing::warn!(%error, "the layout of the data could not be compared yet");
@@ -35,7 +35,7 @@ impl Redis {
 }
 
 /// Whether the data has the layout that this version and these settings need.
-pub(super) fn agree(
+pub(super) fn check_layout(
     options: &Options,
     (found_layout, found_partitions): (u64, u64),
 ) -> Result<(), OpenError> {

@@ -95,13 +95,19 @@ impl Redis {
         Ok(seconds * 1000 + microseconds / 1000)
     }
 
-    pub(in crate::engine) async fn bury(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
+    pub(in crate::engine) async fn expire_leases(
+        &self,
+        until_ms: u64,
+    ) -> Result<Vec<String>, EngineError> {
         let keys = vec![self.keys.leases()];
         let args = vec![BURY_BATCH_MAX.to_string(), until_ms.to_string()];
         self.scripts.bury.call(&self.servers, keys, args).await
     }
 
-    pub(in crate::engine) async fn dead(&self, partition: u32) -> Result<Vec<String>, EngineError> {
+    pub(in crate::engine) async fn dead_nodes(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<String>, EngineError> {
         let nodes = self.keys.registered_nodes(partition);
         let mut owing: Vec<String> = self.servers.call("SMEMBERS", nodes, Vec::new()).await?;
         // Asked for after, so that a node that began meanwhile is seen with its lease.
@@ -138,7 +144,7 @@ impl Redis {
         Ok(Reaped { released, left })
     }
 
-    pub(in crate::engine) async fn owed(
+    pub(in crate::engine) async fn registrations(
         &self,
         partition: u32,
     ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {

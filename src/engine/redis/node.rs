@@ -102,7 +102,7 @@ impl Redis {
         self.servers.reconnect(&own).await;
     }
 
-    pub(in crate::engine) async fn ask_watchers(
+    pub(in crate::engine) async fn request_watchers(
         &self,
         user: UserId,
         survey: u64,
@@ -111,7 +111,7 @@ impl Redis {
         self.spublish(self.keys.topic(user), question).await
     }
 
-    pub(in crate::engine) async fn tell_watchers(
+    pub(in crate::engine) async fn reply_watchers(
         &self,
         asker: &str,
         survey: u64,

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use super::Redis;
-use super::scripts::not_understood;
+use super::scripts::bad_answer;
 use super::servers::Servers;
 use crate::engine::{EngineError, Kind, Published, Stored, Update, Views};
 use crate::ids::{Revision, UserId, random_name};
@@ -144,7 +144,7 @@ impl From<Attempt> for EngineError {
 
 /// Reads what `profile/update.lua` answers.
 fn published(answer: fred::types::Value) -> Result<Published, EngineError> {
-    let answer = answer.convert().map_err(not_understood)?;
+    let answer = answer.convert().map_err(bad_answer)?;
     let (status, revision, nodes): (String, u64, u64) = answer;
     let revision = Revision(revision);
     match status.as_str() {
