@@ -71,7 +71,10 @@
 //! | `engine/message.rs`, `error.rs`, `examination.rs` | the stream back up; why calls fail; which commands are refused |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (messages) |
+//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
+//! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
+//! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
 //! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
@@ -96,6 +99,8 @@
 //!   while holding the lock. So an answer never contradicts the events before and after it.
 //! - **A place in the stream is taken before the lock**: nothing is awaited while a lock is held.
 //! - **A refcount is a collection of connection ids.** Registering or releasing twice changes nothing.
+//! - **A partition stands alone.** It has loops of its own for subscriptions, snapshots, releases and registrations, so one
+//!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
 //!   oldest, which counts as an interruption, after which everything built from messages is built anew. A connection

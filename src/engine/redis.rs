@@ -152,10 +152,7 @@ impl Redis {
 
     /// Whether an error concerns some of the masters of a Cluster only, as others answer.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
-        let may_pass = matches!(
-            error,
-            EngineError::Unavailable(_) | EngineError::Refused(Refusal::Other(_))
-        );
+        let may_pass = matches!(error, EngineError::Unavailable(_) | EngineError::NotNow(_));
         may_pass && self.is_partly_there().await
     }
 

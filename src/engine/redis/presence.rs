@@ -139,7 +139,7 @@ impl Redis {
         &self,
         partition: u32,
     ) -> Result<Vec<UserId>, EngineError> {
-        // What no node can have written is left to the doctor.
+        // Members that no node can have written are left to the doctor.
         let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
