@@ -232,7 +232,7 @@ impl App {
         // Until here balancers could ask whether the node is ready, and were told that it is not.
         // Nobody is left to hear this when both servers have ended.
         let _ = self.stop_accepting.send(true);
-        self.hub.resign(GOODBYE_WITHIN).await;
+        self.hub.shutdown(GOODBYE_WITHIN).await;
         self.tasks.stop().await;
         let mut servers = self.servers;
         servers.shutdown().await;
@@ -335,7 +335,7 @@ fn domain_options(settings: &Settings) -> domain::Options {
                 Audience::Watchers => presence::Audience::Watchers,
             },
             // Nodes notice within a heartbeat that they have to register again.
-            doubt: settings.node.lease + settings.node.heartbeat,
+            resync_grace: settings.node.lease + settings.node.heartbeat,
         },
         lease: LeaseOptions {
             lease: settings.node.lease,

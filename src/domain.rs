@@ -14,22 +14,21 @@ pub mod incidents;
 pub mod lease;
 mod local_node;
 pub mod matchmaking;
+mod node_requests;
 pub mod presence;
 pub mod profile;
 mod pulse;
-mod questions;
 mod reaper;
 mod recovery;
 mod registration;
 pub mod replica;
 mod router;
 pub mod standing;
-pub mod survey;
 mod tasks;
 pub mod token;
 mod topic;
 pub mod visibility;
-mod watching;
+pub mod watcher_count;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,21 +48,21 @@ use self::incidents::{Incident, Incidents};
 use self::lease::{Lease, LeaseOptions};
 use self::local_node::LocalNode;
 use self::matchmaking::{JoinError, Matchmaking, OfflineUsers};
+use self::node_requests::NodeRequests;
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 pub use self::profile::{Notified, NotifyError};
 use self::pulse::Pulses;
-use self::questions::Questions;
 use self::reaper::Reaper;
 use self::recovery::Recovery;
 use self::registration::Registrations;
 use self::router::Router;
 use self::standing::Acceptance;
-use self::survey::{Surveys, WatcherCount};
 pub use self::tasks::Tasks;
 use self::token::Identity;
 use self::topic::Topics;
 use self::visibility::Visibility;
+use self::watcher_count::{PendingCounts, WatcherCount};
 use crate::engine::matchmaking::{PairingRules, QueueStatus};
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Messages, RegisteredConnection, Revoked, Stored,
@@ -129,7 +128,7 @@ struct Inner {
     lease: Arc<Lease>,
     heartbeat: Arc<Heartbeat>,
     health: Arc<Health>,
-    surveys: Arc<Surveys>,
+    watcher_counts: Arc<PendingCounts>,
     incidents: Arc<Incidents>,
     metrics: Arc<Metrics>,
 }
@@ -242,8 +241,8 @@ impl Hub {
             node,
             metrics.clone(),
         ));
-        let questions = Arc::new(Questions::new(engine.clone(), topics.clone()));
-        let surveys = Arc::new(Surveys::new(engine.clone()));
+        let node_requests = Arc::new(NodeRequests::new(engine.clone(), topics.clone()));
+        let watcher_counts = Arc::new(PendingCounts::new(engine.clone()));
         let audit = Audit {
             engine: engine.clone(),
             topics: topics.clone(),
@@ -257,13 +256,13 @@ impl Hub {
             health: health.clone(),
             pulses: pulses.clone(),
             recovery,
-            questions: questions.clone(),
-            surveys: surveys.clone(),
+            node_requests: node_requests.clone(),
+            watcher_counts: watcher_counts.clone(),
         };
 
         heartbeat.begin().await?;
         health.begin().await?;
-        accounts.came_back().await;
+        accounts.probe().await;
 
         let mut tasks = Tasks::default();
         tasks.spawn("subscriptions", topics.clone().run_subscriptions());
@@ -279,7 +278,7 @@ impl Hub {
         tasks.spawn("audit", audit.run(options.audit));
         tasks.spawn("canary", health.clone().run_canary());
         tasks.spawn("examination", health.clone().run_examination());
-        tasks.spawn("questions", questions.run());
+        tasks.spawn("node_requests", node_requests.run());
         tasks.spawn("matching", matchmaking.clone().run_matching());
         let match_tasks = matchmaking.clone().run_match_tasks(match_streams);
         tasks.spawn("match tasks", match_tasks);
@@ -301,7 +300,7 @@ impl Hub {
             lease,
             heartbeat,
             health,
-            surveys,
+            watcher_counts,
             incidents,
             metrics,
         }));
@@ -525,7 +524,7 @@ impl Hub {
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
-        self.0.surveys.count_watchers(user).await
+        self.0.watcher_counts.count_watchers(user).await
     }
 
     /// Puts a user in the queue, for a back end. Without a rating the user gets the one that is known. Returns whether
@@ -699,7 +698,7 @@ impl Hub {
 
     /// Leaves the cluster once every connection is closed: waits at most `within` until all are released, and gives
     /// the lease back. The last node to leave also takes offline the users whose grace still runs.
-    pub async fn resign(&self, within: Duration) {
+    pub async fn shutdown(&self, within: Duration) {
         self.0.heartbeat.resign(within).await;
     }
 

@@ -52,25 +52,26 @@
 //! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
 //! | `transport/http/measure.rs` | counts requests by route |
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
-//! | `domain/topic.rs` | who cares about whom on this node; which topics it listens to; what was last delivered |
+//! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, the state of each, who watches with which view, interest |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
-//! | `domain/visibility.rs`, `watching.rs` | which view of a user somebody gets; who watches with which |
+//! | `domain/visibility.rs` | which view of a user a viewer gets |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
 //! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
-//! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
+//! | `domain/node_requests.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
+//! | `domain/watcher_count.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
 //! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
 //! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
 //! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
 //! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
-//! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
+//! | `engine/presence.rs`, `profile.rs`, `topic.rs`, `account.rs`, `lease.rs`, `node.rs`, `matchmaking.rs` | the types and calls of each feature |
+//! | `engine/message.rs`, `error.rs`, `examination.rs` | the stream back up; why calls fail; which commands are refused |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (messages) |
+//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (messages) |
 //! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
 //! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
 //! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |

@@ -88,8 +88,8 @@ impl Accounts {
     /// Whether a back end said that the account is gone, also where Postgres was away then. An engine that cannot
     /// be reached says nothing: Postgres is the truth about accounts.
     async fn is_deleted_for_the_engine(&self, user: UserId) -> bool {
-        let standing = self.engine.standing(user).await;
-        standing.is_ok_and(|standing| standing.deleted)
+        let status = self.engine.account_status(user).await;
+        status.is_ok_and(|status| status.deleted)
     }
 
     /// Creates an account, or changes it; without an avatar it keeps the one that it has.
@@ -210,13 +210,13 @@ impl Accounts {
     }
 }
 
-impl From<EngineError> for source::Untold {
+impl From<EngineError> for source::PublishError {
     fn from(error: EngineError) -> Self {
         Self::Engine(error)
     }
 }
 
-impl From<NotifyError> for source::Untold {
+impl From<NotifyError> for source::PublishError {
     fn from(error: NotifyError) -> Self {
         match error {
             NotifyError::Engine(error) => Self::Engine(error),

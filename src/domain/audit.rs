@@ -40,7 +40,12 @@ impl Audit {
     }
 
     async fn audit(&self, partition: u32) -> Result<(), EngineError> {
-        let registered: HashSet<Owned> = self.engine.owed(partition).await?.into_iter().collect();
+        let registered: HashSet<Owned> = self
+            .engine
+            .registrations(partition)
+            .await?
+            .into_iter()
+            .collect();
         let missing: Vec<Owned> = self
             .topics
             .own_connections(Some(partition))

@@ -1,6 +1,6 @@
 //! One connection of this node, from its admission to its end.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use super::delivery::{Deliveries, Delivery};
 use super::matchmaking::{JoinError, Joined, Matchmaking};
 use super::presence::Presence;
 use super::token::Identity;
-use super::topic::Topics;
+use super::topic::{Membership, Topics};
 use crate::engine::{EngineError, Registration};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::{ConnectionKind, Metrics, Transport};
@@ -69,7 +69,8 @@ pub struct Connection {
     id: ConnectionId,
     user: Option<UserId>,
     transport: Transport,
-    watched: HashSet<UserId>,
+    own: Option<Membership>,
+    watched: HashMap<UserId, Membership>,
 }
 
 impl Connections {
@@ -79,9 +80,10 @@ impl Connections {
         identity: Option<Identity>,
         transport: Transport,
     ) -> Result<Connection, Refused> {
-        if let Some(identity) = &identity {
-            self.admit(id, identity).await?;
-        }
+        let own = match &identity {
+            Some(identity) => Some(self.admit(id, identity).await?),
+            None => None,
+        };
         let user = identity.map(|identity| identity.user);
         self.count(user, transport, 1);
         Ok(Connection {
@@ -89,7 +91,8 @@ impl Connections {
             id,
             user,
             transport,
-            watched: HashSet::new(),
+            own,
+            watched: HashMap::new(),
         })
     }
 
@@ -101,34 +104,33 @@ impl Connections {
         self.metrics.count_connection(kind, transport, change);
     }
 
-    async fn admit(&self, id: ConnectionId, identity: &Identity) -> Result<(), Refused> {
+    async fn admit(&self, id: ConnectionId, identity: &Identity) -> Result<Membership, Refused> {
         let user = identity.user;
         if self.presence.is_overdue() {
             let reason = "too many connections wait to be released".to_owned();
             return Err(EngineError::NotNow(reason).into());
         }
-        let mut hold = self.topics.hold(user);
-        hold.confirmed().await?;
+        let interest = self.topics.interest(user).await?;
         if self.accounts.exist() {
             // An account that was deleted while Redis had lost its data is found here.
-            hold.load().await?;
+            interest.load().await?;
         }
-        // Told before counted: whatever happens to the account from the moment of counting on is heard.
-        let entered = hold.enter_own(id);
+        // The connection joins before it is counted: no message about the account is missed from then on.
+        let (own, joined) = interest.join(id);
         let connections_max = self.allowances.load().connections_per_user as u64;
         let registered = self.presence.register(identity, id, connections_max).await;
         let refused = match registered {
             Ok(Registration::Registered { since_ms, .. }) => {
-                self.topics.counts_since(user, id, since_ms, entered);
-                return Ok(());
+                own.registered_at(since_ms, joined);
+                return Ok(own);
             }
             Ok(Registration::AccountDeleted) => Refused::AccountDeleted,
             Ok(Registration::TokenRevoked) => Refused::TokenRevoked,
             Ok(Registration::TooManyConnections) => Refused::TooManyConnections,
             Err(error) => error.into(),
         };
-        self.topics.leave(user, id);
-        // It may count nevertheless: an answer was lost, or everything was registered again in that moment.
+        drop(own);
+        // The connection may count nevertheless: an answer was lost, or all connections were registered again.
         self.presence.release(user, id);
         Err(refused)
     }
@@ -147,8 +149,8 @@ impl Connection {
 
     /// Has the oldest open question answered in its turn, after what is to be told before.
     pub async fn take_turn(&self) {
-        let place = self.shared.deliveries.place().await;
-        place.put(Delivery::Turn { to: self.id });
+        let slot = self.shared.deliveries.place().await;
+        slot.put(Delivery::Turn { to: self.id });
     }
 
     /// Has the question "who is online" answered through the stream of deliveries.
@@ -162,15 +164,15 @@ impl Connection {
     /// When the connection watches too many, or the engine cannot be reached; then nothing has changed.
     pub async fn watch(&mut self, target: UserId) -> Result<(), WatchError> {
         let watches_max = self.shared.allowances.load().watches;
-        let watched_before = self.watched.contains(&target);
+        let watched_before = self.watched.contains_key(&target);
         if !watched_before && self.watched.len() >= watches_max {
             return Err(WatchError::TooMany(watches_max));
         }
-        let mut hold = self.shared.topics.hold(target);
-        hold.confirmed().await?;
-        hold.enter_watcher(self.id, self.user, watched_before)
-            .await?;
-        self.watched.insert(target);
+        let interest = self.shared.topics.interest(target).await?;
+        let watch = interest.watch(self.id, self.user, watched_before);
+        if let Some(membership) = watch.await? {
+            self.watched.insert(target, membership);
+        }
         Ok(())
     }
 
@@ -196,19 +198,15 @@ impl Connection {
 
     /// Stops watching `target`, if it did.
     pub fn unwatch(&mut self, target: UserId) {
-        if self.watched.remove(&target) {
-            self.shared.topics.unwatch(target, self.id);
-        }
+        self.watched.remove(&target);
     }
 
-    /// Forgets the connection: watches nobody, is no longer counted.
-    pub fn close(self) {
-        for target in &self.watched {
-            self.shared.topics.unwatch(*target, self.id);
-        }
+    /// Ends the connection: it watches nobody, and is no longer counted.
+    pub fn close(mut self) {
+        self.watched.clear();
         self.shared.count(self.user, self.transport, -1);
         if let Some(user) = self.user {
-            self.shared.topics.leave(user, self.id);
+            self.own = None;
             self.shared.presence.release(user, self.id);
             if !self.shared.topics.is_here(user) {
                 self.shared.matchmaking.forget(user);

@@ -76,7 +76,7 @@ pub enum Delivery {
     },
     /// An account is gone.
     AccountDeleted {
-        /// Whose.
+        /// The deleted account.
         user: UserId,
         /// The user's own connections.
         own: Recipients,
@@ -123,7 +123,7 @@ pub enum Delivery {
 /// A user came online or went offline.
 #[derive(Debug)]
 pub struct StatusChange {
-    /// Who.
+    /// The user who came or went.
     pub user: UserId,
     /// Whether the user is online now.
     pub online: bool,
@@ -138,8 +138,8 @@ pub type DeliveryStream = mpsc::Receiver<Delivery>;
 #[derive(Clone)]
 pub(crate) struct Deliveries(mpsc::Sender<Delivery>);
 
-/// A place in the stream, taken before the state is locked.
-pub(crate) struct Place<'a>(Option<mpsc::Permit<'a, Delivery>>);
+/// A reserved slot of the stream. Reserve it before you lock the state, and fill it under the lock.
+pub(crate) struct Slot<'a>(Option<mpsc::Permit<'a, Delivery>>);
 
 impl Deliveries {
     pub(crate) fn new() -> (Self, DeliveryStream) {
@@ -147,14 +147,14 @@ impl Deliveries {
         (Self(sender), stream)
     }
 
-    /// Waits for a place in the stream.
-    pub(crate) async fn place(&self) -> Place<'_> {
-        // Nobody reads any more once the node has stopped; then there is nobody to tell either.
-        Place(self.0.reserve().await.ok())
+    /// Waits for a slot of the stream.
+    pub(crate) async fn place(&self) -> Slot<'_> {
+        // The reader ends with the node; then no connection is left either.
+        Slot(self.0.reserve().await.ok())
     }
 }
 
-impl Place<'_> {
+impl Slot<'_> {
     pub(crate) fn put(self, delivery: Delivery) {
         if let Some(permit) = self.0 {
             permit.send(delivery);

@@ -82,7 +82,7 @@ impl Heartbeat {
                 return Ok(());
             }
             self.metrics.lease_losses.inc();
-            self.incidents.note(Happening::LeaseLost);
+            self.incidents.record(Happening::LeaseLost);
             self.start_over().await?;
         }
         if let Err(error) = self.observe_nodes().await {
@@ -99,7 +99,7 @@ impl Heartbeat {
         let incarnations = leases.iter().map(|(incarnation, _)| incarnation.as_str());
         let own = self.engine.incarnation();
         self.pulses.choose_owners(own.as_str(), incarnations);
-        self.incidents.note_leases(leases, self.lease.length());
+        self.incidents.record_leases(leases, self.lease.length());
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Heartbeat {
             .begin(&self.node.info(&next), self.lease.length())
             .await?;
         self.lease.holds();
-        let former = self.engine.go_on_as(next);
+        let former = self.engine.set_incarnation(next);
         self.registrations.retire(&former);
         // The data may be gone with the lease.
         let all: Vec<u32> = (0..self.engine.partitions()).collect();

@@ -15,7 +15,7 @@ const KEPT_MAX: usize = 50;
 pub struct Incident {
     /// When this node noticed, in ms since 1970 on its own clock.
     pub at_ms: u64,
-    /// What.
+    /// The event itself.
     pub what: Happening,
 }
 
@@ -75,18 +75,18 @@ struct State {
 impl Incidents {
     /// Notes that something happened just now. Where this node's own lease was gone, so may be those of all others, with
     /// Redis's data: then the next look tells nothing.
-    pub(crate) fn note(&self, what: Happening) {
+    pub(crate) fn record(&self, what: Happening) {
         let mut state = self.0.lock();
         if what == Happening::LeaseLost {
             state.alive = None;
         }
-        state.note(now_ms(), what);
+        state.record(now_ms(), what);
     }
 
     /// Notes who came and who left since the last look. A lease is `length` long, and this node's own was renewed just
     /// now. The first look tells nothing, nor the first after this node's lease was gone.
-    pub(crate) fn note_leases(&self, leases: Vec<(String, u64)>, length: Duration) {
-        self.0.lock().note_leases(now_ms(), leases, length);
+    pub(crate) fn record_leases(&self, leases: Vec<(String, u64)>, length: Duration) {
+        self.0.lock().record_leases(now_ms(), leases, length);
     }
 
     /// The last incidents, the newest first.
@@ -96,14 +96,14 @@ impl Incidents {
 }
 
 impl State {
-    fn note(&mut self, at_ms: u64, what: Happening) {
+    fn record(&mut self, at_ms: u64, what: Happening) {
         if self.last.len() == KEPT_MAX {
             self.last.pop_front();
         }
         self.last.push_back(Incident { at_ms, what });
     }
 
-    fn note_leases(&mut self, at_ms: u64, leases: Vec<(String, u64)>, length: Duration) {
+    fn record_leases(&mut self, at_ms: u64, leases: Vec<(String, u64)>, length: Duration) {
         // Whoever lives renews its lease before half of it is over.
         let newest_ms = leases.iter().map(|(_, ends_ms)| *ends_ms).max();
         let due_ms = newest_ms
@@ -123,10 +123,10 @@ impl State {
             } else {
                 Happening::NodeDied { incarnation }
             };
-            self.note(at_ms, gone);
+            self.record(at_ms, gone);
         }
         for incarnation in alive.into_keys().filter(|name| !before.contains_key(name)) {
-            self.note(at_ms, Happening::NodeCame { incarnation });
+            self.record(at_ms, Happening::NodeCame { incarnation });
         }
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     fn only_the_last_are_kept() {
         let incidents = Incidents::default();
         for partition in 0..1000 {
-            incidents.note(Happening::PresenceGap { partition });
+            incidents.record(Happening::PresenceGap { partition });
         }
         let last = incidents.last();
         assert_eq!(last.len(), KEPT_MAX);
@@ -153,7 +153,7 @@ mod tests {
             let leases = leases
                 .iter()
                 .map(|(name, ends_s)| ((*name).to_owned(), ends_s * 1000));
-            incidents.note_leases(leases.collect(), Duration::from_secs(6));
+            incidents.record_leases(leases.collect(), Duration::from_secs(6));
             let told: Vec<_> = incidents.last().into_iter().map(|last| last.what).collect();
             told
         };

@@ -4,8 +4,8 @@
 //! made is given out to be told until every node of both players has shown it, or one of them turns out to be gone: then
 //! the other goes back to the front. So a node may die at any point, and the others go on from there.
 
+mod notify;
 mod rating;
-mod telling;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use self::rating::{RATING_DEFAULT, rating};
 use super::presence::Presence;
 use super::topic::Topics;
-use crate::engine::matchmaking::{Enqueued, Meant, PairingRules};
+use crate::engine::matchmaking::{Enqueued, PairingRules, TicketSelector};
 use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::Metrics;
@@ -211,9 +211,9 @@ impl Matchmaking {
     /// Takes a user out of the queue. Returns whether the user was in it.
     pub(crate) async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
         self.forget(user);
-        let left = self.engine.cancel(user, Meant::Any).await?;
+        let left = self.engine.cancel(user, TicketSelector::Any).await?;
         // Another node may remember that the user asked it.
-        self.engine.tell_left(user).await?;
+        self.engine.publish_left(user).await?;
         if left {
             self.wanted.notify_one();
         }
@@ -236,7 +236,7 @@ impl Matchmaking {
         let Some(message) = self.let_through(user, message) else {
             return;
         };
-        let (found, ran_out) = match &message {
+        let (found, expired) = match &message {
             TopicMessage::MatchFound { id, .. } => (Some(id.clone()), false),
             TopicMessage::MatchTimeout { .. } => (None, true),
             // Connections are not told; the node forgets that the user waits.
@@ -246,11 +246,11 @@ impl Matchmaking {
             | TopicMessage::Disconnect { .. }
             | TopicMessage::AccountDeleted => (None, false),
         };
-        let heard = self.topics.receive(user, message).await;
-        if ran_out || (found.is_some() && heard.is_new) {
+        let delivered = self.topics.receive(user, message).await;
+        if expired || (found.is_some() && delivered.is_new) {
             self.forget(user);
         }
-        if let Some(id) = found.filter(|_| heard.is_here) {
+        if let Some(id) = found.filter(|_| delivered.has_own) {
             self.confirm(user, id);
         }
     }
@@ -323,7 +323,7 @@ impl Matchmaking {
         // Whoever left meanwhile, or was told of a match, left before the ticket was asked for again.
         let still_waits = self.waiting.lock().contains_key(&user);
         if !still_waits {
-            self.engine.cancel(user, Meant::Any).await?;
+            self.engine.cancel(user, TicketSelector::Any).await?;
         }
         Ok(())
     }

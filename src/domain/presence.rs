@@ -65,7 +65,7 @@ pub struct PresenceOptions {
     /// Who is told.
     pub audience: Audience,
     /// How long nodes may take to register their connections again after the engine was away.
-    pub doubt: Duration,
+    pub resync_grace: Duration,
 }
 
 /// Presence on this node.
@@ -278,9 +278,9 @@ impl Presence {
 
     /// Answers the oldest open question of `connection`.
     pub(crate) async fn answer_online_users(&self, connection: ConnectionId) {
-        let place = self.deliveries.place().await;
+        let slot = self.deliveries.place().await;
         let mut replica = self.replica();
-        place.put(Delivery::OnlineUsers {
+        slot.put(Delivery::OnlineUsers {
             to: connection,
             users: replica.encoded(),
         });
@@ -336,17 +336,17 @@ impl Presence {
     /// Takes in what the engine announced.
     pub(crate) async fn receive(&self, partition: u32, transition: Transition) {
         self.metrics.presence_messages.inc();
-        let place = self.deliveries.place().await;
+        let slot = self.deliveries.place().await;
         let mut replica = self.replica();
         match replica.apply(partition, transition) {
             Applied::Changed(change) => {
                 self.count(&change);
-                place.put(self.tell(change));
+                slot.put(self.tell(change));
             }
             Applied::Waiting => {}
             Applied::Gap => {
                 self.metrics.presence_gaps.inc();
-                self.incidents.note(Happening::PresenceGap { partition });
+                self.incidents.record(Happening::PresenceGap { partition });
                 self.need_snapshot(partition);
             }
         }
@@ -414,25 +414,25 @@ impl Presence {
         };
         loop {
             self.restore_expected(partition).await;
-            if self.replica().doubtful_count(partition) == 0 {
+            if self.replica().unconfirmed_count(partition) == 0 {
                 state.snapshot_needed.notified().await;
                 continue;
             }
             tokio::select! {
                 () = state.snapshot_needed.notified() => {}
-                () = self.doubt(partition) => self.settle(partition).await,
+                () = self.resync(partition) => self.expire_unconfirmed(partition).await,
             }
         }
     }
 
     /// Returns when everybody has had the time to be registered again, and nobody is any more: a Redis that is
     /// slow, or a node with many connections, may take longer.
-    async fn doubt(&self, partition: u32) {
-        tokio::time::sleep(self.options.doubt).await;
-        let mut before = self.replica().doubtful_count(partition);
+    async fn resync(&self, partition: u32) {
+        tokio::time::sleep(self.options.resync_grace).await;
+        let mut before = self.replica().unconfirmed_count(partition);
         loop {
             tokio::time::sleep(QUIET_FOR).await;
-            let now = self.replica().doubtful_count(partition);
+            let now = self.replica().unconfirmed_count(partition);
             if now == before {
                 return;
             }
@@ -457,25 +457,25 @@ impl Presence {
         self.engine.subscribe_presence(partition).await?;
         let position = self.engine.position(partition).await?;
         let snapshot = self.engine.online(partition).await?;
-        let place = self.deliveries.place().await;
+        let slot = self.deliveries.place().await;
         let mut replica = self.replica();
         if let Some(change) = replica.restore(partition, round, position, snapshot) {
             self.metrics.snapshots.inc();
-            place.put(self.tell(change));
+            slot.put(self.tell(change));
         }
         Ok(())
     }
 
-    async fn settle(&self, partition: u32) {
-        let place = self.deliveries.place().await;
+    async fn expire_unconfirmed(&self, partition: u32) {
+        let slot = self.deliveries.place().await;
         let mut replica = self.replica();
-        let change = replica.settle(partition);
+        let change = replica.expire_unconfirmed(partition);
         self.count(&change);
         tracing::info!(
             count = change.offline.len(),
             "users did not come back after an interruption"
         );
-        place.put(self.tell(change));
+        slot.put(self.tell(change));
     }
 
     /// Takes users offline when their grace is over, for ever.
@@ -524,7 +524,12 @@ impl Presence {
         loop {
             let expired = self
                 .engine
-                .expire(partition, EXPIRE_BATCH_MAX, ahead, self.options.doubt)
+                .expire(
+                    partition,
+                    EXPIRE_BATCH_MAX,
+                    ahead,
+                    self.options.resync_grace,
+                )
                 .await?;
             self.offline.send(expired.offline);
             if expired.next_due.is_none_or(|due| due > ahead) {

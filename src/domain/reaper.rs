@@ -40,12 +40,12 @@ impl Reaper {
     }
 
     async fn reap_dead(&self, until_ms: u64) -> Result<(), EngineError> {
-        for incarnation in self.engine.bury(until_ms).await? {
+        for incarnation in self.engine.expire_leases(until_ms).await? {
             tracing::info!(%incarnation, "the lease of a node is over");
             self.metrics.reaped_nodes.inc();
-            self.incidents.note(Happening::NodeReaped { incarnation });
+            self.incidents.record(Happening::NodeReaped { incarnation });
         }
-        let dead = self.engine.dead().await?;
+        let dead = self.engine.dead_nodes().await?;
         // This node may have lost its own lease since, and then perhaps others lost theirs.
         if self.lease.may_reap_until().is_none() {
             return Ok(());
@@ -73,7 +73,7 @@ impl Reaper {
         }
         if released > 0 {
             tracing::info!(incarnation, released, "released what a dead node owed");
-            self.incidents.note(Happening::ConnectionsReaped {
+            self.incidents.record(Happening::ConnectionsReaped {
                 incarnation: incarnation.to_owned(),
                 connections: released,
             });

@@ -28,7 +28,7 @@ impl Recovery {
             "messages may have been missed; subscribing and reading again"
         );
         self.metrics.interruptions.inc();
-        self.incidents.note(Happening::Interrupted);
+        self.incidents.record(Happening::Interrupted);
         self.read_again(partitions);
         self.engine.forget_own_channel();
         if leases {

@@ -50,11 +50,11 @@ struct Partition {
     pending: Option<VecDeque<Transition>>,
     /// Grows whenever a snapshot that was begun earlier no longer counts.
     round: u64,
-    /// Set when history itself may have changed: what the next snapshot lacks is doubtful, not gone.
+    /// Set when history itself may have changed: what the next snapshot lacks is unconfirmed, not gone.
     suspicious: bool,
     /// Users who are shown although the last snapshot lacked them: their nodes may be about to register them
     /// again.
-    doubtful: HashSet<UserId>,
+    unconfirmed: HashSet<UserId>,
     /// Who waits for a revision to be applied.
     waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
 }
@@ -175,7 +175,7 @@ impl Replica {
             return Applied::Gap;
         }
         for user in transition.online.iter().chain(&transition.offline) {
-            state.doubtful.remove(user);
+            state.unconfirmed.remove(user);
         }
         state.reach(Position {
             epoch: transition.epoch,
@@ -190,20 +190,20 @@ impl Replica {
     }
 
     /// How many users of the partition are shown whom its last snapshot lacked.
-    pub fn doubtful_count(&self, partition: u32) -> usize {
+    pub fn unconfirmed_count(&self, partition: u32) -> usize {
         let state = self.partitions.get(partition as usize);
-        state.map_or(0, |state| state.doubtful.len())
+        state.map_or(0, |state| state.unconfirmed.len())
     }
 
     /// Everybody who is connected has had the time to be registered again: those of the partition who are still
-    /// doubtful are gone.
-    pub fn settle(&mut self, partition: u32) -> Change {
+    /// unconfirmed are gone.
+    pub fn expire_unconfirmed(&mut self, partition: u32) -> Change {
         let state = self.partitions.get_mut(partition as usize);
-        let doubtful: Vec<UserId> =
-            state.map_or_else(Vec::new, |state| state.doubtful.drain().collect());
+        let unconfirmed: Vec<UserId> =
+            state.map_or_else(Vec::new, |state| state.unconfirmed.drain().collect());
         let change = Change {
             online: Vec::new(),
-            offline: remove_all(&mut self.online, doubtful),
+            offline: remove_all(&mut self.online, unconfirmed),
         };
         self.forget_encoded(&change);
         change
@@ -247,9 +247,9 @@ impl Replica {
             .filter(here)
             .filter(|user| !members.contains(user))
             .copied();
-        let (doubtful, gone): (Vec<_>, Vec<_>) =
-            missing.partition(|user| suspicious || state.doubtful.contains(user));
-        state.doubtful = doubtful.into_iter().collect();
+        let (unconfirmed, gone): (Vec<_>, Vec<_>) =
+            missing.partition(|user| suspicious || state.unconfirmed.contains(user));
+        state.unconfirmed = unconfirmed.into_iter().collect();
         let change = Change {
             offline: remove_all(&mut self.online, gone),
             online: insert_all(&mut self.online, members),
@@ -458,9 +458,9 @@ mod tests {
         // One registers again in silence, one does not.
         let again = replica.apply(0, in_epoch_b(transition(2, &[1], &[])));
         assert_eq!(again, Applied::Changed(change(&[], &[])));
-        assert_ne!(replica.doubtful_count(0), 0);
-        assert_eq!(replica.settle(0), change(&[], &[3]));
-        assert_eq!(replica.doubtful_count(0), 0);
+        assert_ne!(replica.unconfirmed_count(0), 0);
+        assert_eq!(replica.expire_unconfirmed(0), change(&[], &[3]));
+        assert_eq!(replica.unconfirmed_count(0), 0);
     }
 
     #[test]
@@ -481,7 +481,7 @@ mod tests {
             replica.apply(0, transition(12, &[], &[2])),
             Applied::Changed(change(&[], &[2]))
         );
-        assert_eq!(replica.settle(0), change(&[], &[]));
+        assert_eq!(replica.expire_unconfirmed(0), change(&[], &[]));
     }
 
     #[test]

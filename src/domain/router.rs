@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::health::Health;
 use super::matchmaking::Matchmaking;
+use super::node_requests::NodeRequests;
 use super::presence::Presence;
 use super::pulse::Pulses;
-use super::questions::Questions;
 use super::recovery::Recovery;
-use super::survey::Surveys;
 use super::topic::Topics;
+use super::watcher_count::PendingCounts;
 use crate::engine::{Message, Messages, TopicMessage};
 
 pub(crate) struct Router {
@@ -19,8 +19,8 @@ pub(crate) struct Router {
     pub(crate) health: Arc<Health>,
     pub(crate) pulses: Arc<Pulses>,
     pub(crate) recovery: Arc<Recovery>,
-    pub(crate) questions: Arc<Questions>,
-    pub(crate) surveys: Arc<Surveys>,
+    pub(crate) node_requests: Arc<NodeRequests>,
+    pub(crate) watcher_counts: Arc<PendingCounts>,
 }
 
 impl Router {
@@ -44,8 +44,10 @@ impl Router {
                     }
                 },
                 Message::Canary { nonce } => self.health.canary_returned(nonce),
-                Message::Asked(question) => self.questions.put(question),
-                Message::Watchers { survey, watchers } => self.surveys.answered(survey, watchers),
+                Message::Request(question) => self.node_requests.put(question),
+                Message::Watchers { survey, watchers } => {
+                    self.watcher_counts.replied(survey, watchers)
+                }
                 Message::Pulse { partition, pulse } => self.pulses.receive(partition, &pulse),
                 Message::Interrupted { partitions, leases } => {
                     self.recovery.interrupted(&partitions, leases);

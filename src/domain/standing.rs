@@ -1,7 +1,7 @@
 //! Whether a valid token is accepted: not where the account was deleted, or the user's tokens were revoked since.
 
 use super::token::Identity;
-use crate::engine::{Engine, EngineError, Standing};
+use crate::engine::{AccountStatus, Engine, EngineError};
 
 /// What becomes of a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub(crate) async fn accepts(
     engine: &Engine,
     identity: &Identity,
 ) -> Result<Acceptance, EngineError> {
-    let standing = engine.standing(identity.user).await?;
-    Ok(acceptance(standing, identity))
+    let status = engine.account_status(identity.user).await?;
+    Ok(acceptance(status, identity))
 }
 
-fn acceptance(standing: Standing, identity: &Identity) -> Acceptance {
-    if standing.deleted {
+fn acceptance(status: AccountStatus, identity: &Identity) -> Acceptance {
+    if status.deleted {
         return Acceptance::AccountDeleted;
     }
-    if identity.issued_at.unwrap_or(0) < standing.revoked_before_ms {
+    if identity.issued_at.unwrap_or(0) < status.revoked_before_ms {
         Acceptance::Revoked
     } else {
         Acceptance::Accepted
@@ -48,11 +48,11 @@ mod tests {
                 expires_at: 2_000,
                 issued_at,
             };
-            let standing = Standing {
+            let status = AccountStatus {
                 deleted,
                 revoked_before_ms,
             };
-            acceptance(standing, &identity)
+            acceptance(status, &identity)
         };
         for issued_at in [None, Some(0), Some(999)] {
             assert_eq!(of(false, 0, issued_at), Acceptance::Accepted);

@@ -8,11 +8,12 @@ mod keys;
 mod samples;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
+use parking_lot::RwLock;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -93,7 +94,7 @@ impl TokenVerifier {
     /// As for [`Self::new`]; then everything stays as it was.
     pub fn reload(&self, auth: &AuthSettings) -> Result<(), TokenSetupError> {
         let verification = Arc::new(Verification::read(auth)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verification;
+        *self.0.write() = verification;
         Ok(())
     }
 
@@ -112,8 +113,7 @@ impl TokenVerifier {
 
     /// What holds now. Whoever holds it does not hold up a reload.
     fn present(&self) -> Arc<Verification> {
-        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&present)
+        Arc::clone(&self.0.read())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ids::UserId;
 pub enum View {
     /// The public fields.
     Public,
-    /// Everything.
+    /// All fields.
     Full,
 }
 

@@ -31,7 +31,7 @@ pub struct Enqueued {
 
 /// Which ticket is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meant {
+pub enum TicketSelector {
     /// Whatever there is, also a match that nobody has been told about.
     Any,
     /// A ticket that nobody has asked for again since.
@@ -44,7 +44,7 @@ pub struct Paired {
     /// Matches made.
     pub matches: u64,
     /// Tickets that ran out.
-    pub ran_out: u64,
+    pub expired: u64,
     /// Users who wait.
     pub queue_len: u64,
     /// Another call finds more to look at.
@@ -68,18 +68,18 @@ pub struct Due {
     /// Of a match.
     pub matches: Vec<PendingMatch>,
     /// That their ticket ran out.
-    pub ran_out: Vec<UserId>,
+    pub expired: Vec<UserId>,
     /// What the engine's clock shows, in ms since 1970.
     pub now_ms: u64,
 }
 
-/// The outcome of beginning to tell the players.
+/// The outcome of beginning to notify the players of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Telling {
-    /// These players have not been told on every node.
-    Tell(Vec<UserId>),
-    /// A player has left before anybody was told.
-    Left,
+pub enum Notify {
+    /// These players have not been notified on every node.
+    Users(Vec<UserId>),
+    /// A player withdrew before any player was notified.
+    Withdrawn,
     /// There is no such match any more.
     Over,
 }
@@ -100,7 +100,7 @@ pub struct QueueStatus {
 /// One user who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Who.
+    /// The user who waits.
     pub user: UserId,
     /// How good the user is.
     pub rating: i64,
@@ -119,12 +119,12 @@ impl Engine {
         rating: i64,
         joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
-        either!(self.enqueue(user, rating, joined_at_ms))
+        dispatch!(self.enqueue(user, rating, joined_at_ms))
     }
 
     /// Takes `user` out of the queue; idempotent. Returns whether the user was in it.
-    pub async fn cancel(&self, user: UserId, meant: Meant) -> Result<bool, EngineError> {
-        either!(self.cancel(user, meant))
+    pub async fn cancel(&self, user: UserId, meant: TicketSelector) -> Result<bool, EngineError> {
+        dispatch!(self.cancel(user, meant))
     }
 
     /// Looks at `batch_max` tickets and makes matches; those who found nobody are looked at again after `rest`.
@@ -134,71 +134,71 @@ impl Engine {
         batch_max: u32,
         rest: Duration,
     ) -> Result<Paired, EngineError> {
-        either!(self.pair(rules, batch_max, rest))
+        dispatch!(self.pair(rules, batch_max, rest))
     }
 
     /// Gives out at most `batch_max` matches and users to tell, which nobody else is given for as long as `keep`.
     pub async fn due(&self, batch_max: u32, keep: Duration) -> Result<Due, EngineError> {
-        either!(self.due(batch_max, keep))
+        dispatch!(self.due(batch_max, keep))
     }
 
     /// Begins to tell the players of a match, who have connections on the nodes with these incarnations.
-    pub async fn begin_telling(
+    pub async fn begin_notify(
         &self,
         id: &MatchId,
         nodes: &[(UserId, String)],
-    ) -> Result<Telling, EngineError> {
-        either!(self.begin_telling(id, nodes))
+    ) -> Result<Notify, EngineError> {
+        dispatch!(self.begin_notify(id, nodes))
     }
 
     /// Tells the nodes of `user` about a match, with the opponent as JSON.
-    pub async fn tell_match(
+    pub async fn publish_match(
         &self,
         user: UserId,
         id: &MatchId,
         opponent: Arc<serde_json::value::RawValue>,
     ) -> Result<(), EngineError> {
-        either!(self.tell_match(user, id, opponent))
+        dispatch!(self.publish_match(user, id, opponent))
     }
 
     /// This node has shown a match to the connections of `user`. Returns whether the match is over.
     pub async fn confirm(&self, id: &MatchId, user: UserId) -> Result<bool, EngineError> {
-        either!(self.confirm(id, user))
+        dispatch!(self.confirm(id, user))
     }
 
     /// Ends a match that does not take place; the players in `there` go to the front of the queue. Returns how many.
     pub async fn requeue(&self, id: &MatchId, there: &[UserId]) -> Result<u64, EngineError> {
-        either!(self.requeue(id, there))
+        dispatch!(self.requeue(id, there))
     }
 
     /// Tells the nodes of `user` that the ticket, which is from before `before_ms`, ran out. Returns how many nodes
     /// were listening.
-    pub async fn tell_timeout(&self, user: UserId, before_ms: u64) -> Result<u64, EngineError> {
-        either!(self.tell_timeout(user, before_ms))
+    pub async fn publish_timeout(&self, user: UserId, before_ms: u64) -> Result<u64, EngineError> {
+        dispatch!(self.publish_timeout(user, before_ms))
     }
 
     /// Nobody is told any more that the ticket of `user` ran out.
     pub async fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        either!(self.end_timeout(user))
+        dispatch!(self.end_timeout(user))
     }
 
     /// Tells the nodes of `user` that the user has left the queue.
-    pub async fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
-        either!(self.tell_left(user))
+    pub async fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
+        dispatch!(self.publish_left(user))
     }
 
     /// The tickets of those among `users` who wait.
     pub async fn tickets(&self, users: &[UserId]) -> Result<Vec<Ticket>, EngineError> {
-        either!(self.tickets(users))
+        dispatch!(self.tickets(users))
     }
 
     /// The first `count` tickets of the queue.
     pub async fn first_tickets(&self, count: u32) -> Result<Vec<Ticket>, EngineError> {
-        either!(self.first_tickets(count))
+        dispatch!(self.first_tickets(count))
     }
 
     /// How the queue is.
     pub async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        either!(self.queue_status())
+        dispatch!(self.queue_status())
     }
 }

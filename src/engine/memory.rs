@@ -5,18 +5,19 @@
 mod matchmaking;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use self::matchmaking::Matchmaking;
 use super::{
-    Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message, Messages, NodeInfo,
-    Position, Published, Pulse, Question, Reaped, RegisteredConnection, Registration, Revoked,
-    Standing, Stored, TopicMessage, Transition, Update, Views,
+    AccountStatus, Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message,
+    Messages, NodeInfo, NodeRequest, Position, Published, Pulse, Reaped, RegisteredConnection,
+    Registration, Revoked, Stored, TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
 use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
@@ -86,10 +87,10 @@ impl Profile {
 
 impl State {
     /// Which tokens of `user` count at this time.
-    fn standing(&self, user: UserId, now_ms: u64) -> Standing {
+    fn account_status(&self, user: UserId, now_ms: u64) -> AccountStatus {
         let revocation = self.revocations.get(&user);
         let revocation = revocation.filter(|revocation| revocation.ends_at_ms > now_ms);
-        Standing {
+        AccountStatus {
             deleted: matches!(self.profiles.get(&user), Some(Profile::Deleted)),
             revoked_before_ms: revocation.map_or(0, |revocation| revocation.before_ms),
         }
@@ -122,9 +123,8 @@ impl Memory {
         self.incarnation.clone()
     }
 
-    /// No call leaves the state half changed, so a poisoned lock is as good as any.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Called with the state locked, so that messages leave in the order of the changes.
@@ -163,7 +163,7 @@ impl Memory {
     ) -> Result<Registration, EngineError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let standing = state.standing(user, now_ms());
+        let standing = state.account_status(user, now_ms());
         if standing.deleted {
             return Ok(Registration::AccountDeleted);
         }
@@ -396,7 +396,7 @@ impl Memory {
         };
         // What was issued in the millisecond that has begun was issued before. The time never goes back.
         let before_ms = state
-            .standing(user, now_ms)
+            .account_status(user, now_ms)
             .revoked_before_ms
             .max(now_ms + 1);
         let ends_at_ms = now_ms.saturating_add(self.revocation_ttl_ms);
@@ -408,8 +408,8 @@ impl Memory {
         Ok(Some(Revoked { nodes, before_ms }))
     }
 
-    pub(super) fn standing(&self, user: UserId) -> Result<Standing, EngineError> {
-        Ok(self.state().standing(user, now_ms()))
+    pub(super) fn account_status(&self, user: UserId) -> Result<AccountStatus, EngineError> {
+        Ok(self.state().account_status(user, now_ms()))
     }
 
     fn tell_existing(&self, user: UserId, message: TopicMessage) -> Option<u64> {
@@ -433,13 +433,13 @@ impl Memory {
         Ok(self.tell_topic(&state, user, TopicMessage::AccountDeleted))
     }
 
-    pub(super) fn ask_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
+    pub(super) fn request_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
         let state = self.state();
         if !state.topics.contains(&user) {
             return Ok(0);
         }
         let asker = self.incarnation.to_string();
-        self.tell(Message::Asked(Question::Watchers {
+        self.tell(Message::Request(NodeRequest::Watchers {
             user,
             asker,
             survey,
@@ -447,7 +447,7 @@ impl Memory {
         Ok(1)
     }
 
-    pub(super) fn tell_watchers(
+    pub(super) fn reply_watchers(
         &self,
         _asker: &str,
         survey: u64,
@@ -499,11 +499,11 @@ impl Memory {
         self.begin(info, lease)
     }
 
-    pub(super) fn bury(&self, _until_ms: u64) -> Result<Vec<String>, EngineError> {
+    pub(super) fn expire_leases(&self, _until_ms: u64) -> Result<Vec<String>, EngineError> {
         Ok(Vec::new())
     }
 
-    pub(super) fn dead(&self) -> Result<Vec<(u32, String)>, EngineError> {
+    pub(super) fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
         Ok(Vec::new())
     }
 
@@ -520,7 +520,10 @@ impl Memory {
         })
     }
 
-    pub(super) fn owed(&self, _partition: u32) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    pub(super) fn registrations(
+        &self,
+        _partition: u32,
+    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
         let state = self.state();
         let owed = state.users.iter().flat_map(|(user, known)| {
             known

@@ -27,7 +27,7 @@ pub(crate) struct Accounts {
 }
 
 /// What is known about a user.
-pub(crate) struct Known {
+pub(crate) struct AccountState {
     /// The last updates.
     pub(crate) stored: Stored,
     /// Postgres was asked, if there is one: who is a friend is known for sure.
@@ -36,7 +36,7 @@ pub(crate) struct Known {
 
 /// Why a change was not told.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Untold {
+pub(super) enum PublishError {
     #[error(transparent)]
     Engine(EngineError),
     #[error(transparent)]
@@ -86,20 +86,20 @@ impl Accounts {
     }
 
     /// Asks Postgres whether it can be used. Returns whether it could not be, and now can.
-    pub(crate) async fn came_back(&self) -> bool {
+    pub(crate) async fn probe(&self) -> bool {
         let Some(profiles) = &self.profiles else {
             return false;
         };
         match profiles.ping().await {
             Ok(()) => self.trouble.swap(None).is_some(),
             Err(error) => {
-                self.note(&error);
+                self.record_outage(&error);
                 false
             }
         }
     }
 
-    fn note(&self, error: &ProfilesError) {
+    fn record_outage(&self, error: &ProfilesError) {
         let before = self.trouble.swap(Some(Arc::new(error.clone())));
         if before.is_none_or(|before| discriminant(&*before) != discriminant(error)) {
             tracing::warn!(%error, "Postgres is of no use; who begins to watch sees public fields only");
@@ -107,32 +107,32 @@ impl Accounts {
     }
 
     /// What is known about `user`. What Postgres knows and the engine does not is published first.
-    pub(crate) async fn known(&self, user: UserId) -> Result<Known, EngineError> {
+    pub(crate) async fn load(&self, user: UserId) -> Result<AccountState, EngineError> {
         let stored = self.engine.stored(user).await?;
         let Some(profiles) = self.profiles.as_ref().filter(|_| !self.are_away()) else {
             let certain = !self.exist();
-            return Ok(Known { stored, certain });
+            return Ok(AccountState { stored, certain });
         };
         match self.complete(profiles, user, &stored).await {
-            Ok(false) => Ok(Known {
+            Ok(false) => Ok(AccountState {
                 stored,
                 certain: true,
             }),
-            Ok(true) => Ok(Known {
+            Ok(true) => Ok(AccountState {
                 stored: self.engine.stored(user).await?,
                 certain: true,
             }),
-            Err(Untold::Engine(error)) => Err(error),
-            Err(Untold::Profiles(error)) => {
-                self.note(&error);
-                Ok(Known {
+            Err(PublishError::Engine(error)) => Err(error),
+            Err(PublishError::Profiles(error)) => {
+                self.record_outage(&error);
+                Ok(AccountState {
                     stored,
                     certain: false,
                 })
             }
-            Err(error @ Untold::Update(_)) => {
+            Err(error @ PublishError::Update(_)) => {
                 tracing::warn!(user = user.get(), %error, "could not tell what Postgres knows");
-                Ok(Known {
+                Ok(AccountState {
                     stored,
                     certain: false,
                 })
@@ -146,7 +146,7 @@ impl Accounts {
         profiles: &Profiles,
         user: UserId,
         stored: &Stored,
-    ) -> Result<bool, Untold> {
+    ) -> Result<bool, PublishError> {
         if stored.deleted {
             return Ok(false);
         }
@@ -177,7 +177,7 @@ impl Accounts {
     }
 
     /// Publishes the parts of accounts that changed, as they are now.
-    pub(super) async fn publish(&self, changes: &[Change]) -> Result<(), Untold> {
+    pub(super) async fn publish(&self, changes: &[Change]) -> Result<(), PublishError> {
         let Some(profiles) = &self.profiles else {
             return Ok(());
         };

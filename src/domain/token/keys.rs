@@ -165,14 +165,14 @@ impl VerifyingKey {
         let usable = algorithms
             .iter()
             .all(|&algorithm| jsonwebtoken::crypto::verify("", b"", &key, algorithm).is_ok());
-        match usable {
-            true => Ok(Self {
-                kid,
-                key,
-                algorithms,
-            }),
-            false => Err("is damaged"),
+        if !usable {
+            return Err("is damaged");
         }
+        Ok(Self {
+            kid,
+            key,
+            algorithms,
+        })
     }
 
     /// Reads one key of a set; `None` for a key that is not for signatures.

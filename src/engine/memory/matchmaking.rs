@@ -1,15 +1,16 @@
 //! Matchmaking in this process: the same rules as the scripts in `lua/matchmaking/`, which say more about them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use serde_json::value::RawValue;
 
 use super::Memory;
 use crate::clock::now_ms;
 use crate::engine::matchmaking::{
-    Due, Enqueued, Meant, Paired, PairingRules, PendingMatch, QueueStatus, Telling, Ticket,
+    Due, Enqueued, Notify, Paired, PairingRules, PendingMatch, QueueStatus, Ticket, TicketSelector,
 };
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{MatchId, UserId, random_name};
@@ -190,9 +191,7 @@ impl Matchmaking {
 impl Memory {
     /// No call leaves it half changed, so a poisoned lock is as good as any.
     fn matchmaking(&self) -> MutexGuard<'_, Matchmaking> {
-        self.matchmaking
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.matchmaking.lock()
     }
 
     pub(in crate::engine) fn enqueue(
@@ -239,17 +238,21 @@ impl Memory {
     pub(in crate::engine) fn cancel(
         &self,
         user: UserId,
-        meant: Meant,
+        meant: TicketSelector,
     ) -> Result<bool, EngineError> {
         let mut matchmaking = self.matchmaking();
         if let Some(waiting) = matchmaking.tickets.get(&user) {
-            let is_meant = [Meant::Any, Meant::Version(waiting.ticket.version)].contains(&meant);
+            let is_meant = [
+                TicketSelector::Any,
+                TicketSelector::Version(waiting.ticket.version),
+            ]
+            .contains(&meant);
             if is_meant {
                 matchmaking.remove(user);
             }
             return Ok(is_meant);
         }
-        if meant != Meant::Any {
+        if meant != TicketSelector::Any {
             return Ok(false);
         }
         let left = matchmaking.timeouts.remove(&user).is_some();
@@ -287,7 +290,7 @@ impl Memory {
             if waited_ms >= rules.max_wait.as_millis() as u64 {
                 matchmaking.remove(user);
                 matchmaking.timeouts.insert(user, 0);
-                paired.ran_out += 1;
+                paired.expired += 1;
                 continue;
             }
             let widened = u64::from(rules.widen_per_second) * waited_ms / 1000;
@@ -333,38 +336,38 @@ impl Memory {
         let matches = matches.collect();
         let timeouts = matchmaking.timeouts.iter_mut();
         let due = timeouts.filter(|(_, due_ms)| **due_ms <= now_ms);
-        let ran_out = due.take(batch_max as usize).map(|(user, due_ms)| {
+        let expired = due.take(batch_max as usize).map(|(user, due_ms)| {
             *due_ms = again_ms;
             *user
         });
-        let ran_out = ran_out.collect();
+        let expired = expired.collect();
         Ok(Due {
             matches,
-            ran_out,
+            expired,
             now_ms,
         })
     }
 
     /// There is one node, so who has taken a match has taken it everywhere.
-    pub(in crate::engine) fn begin_telling(
+    pub(in crate::engine) fn begin_notify(
         &self,
         id: &MatchId,
         _nodes: &[(UserId, String)],
-    ) -> Result<Telling, EngineError> {
+    ) -> Result<Notify, EngineError> {
         let mut matchmaking = self.matchmaking();
         let Some(found) = matchmaking.matches.get_mut(id) else {
-            return Ok(Telling::Over);
+            return Ok(Notify::Over);
         };
         if found.left {
-            return Ok(Telling::Left);
+            return Ok(Notify::Withdrawn);
         }
         found.told = true;
         let users = found.users().into_iter();
         let to_tell = users.filter(|user| !found.taken.contains(user));
-        Ok(Telling::Tell(to_tell.collect()))
+        Ok(Notify::Users(to_tell.collect()))
     }
 
-    pub(in crate::engine) fn tell_match(
+    pub(in crate::engine) fn publish_match(
         &self,
         user: UserId,
         id: &MatchId,
@@ -420,7 +423,7 @@ impl Memory {
         Ok(sent_back)
     }
 
-    pub(in crate::engine) fn tell_timeout(
+    pub(in crate::engine) fn publish_timeout(
         &self,
         user: UserId,
         before_ms: u64,
@@ -429,7 +432,7 @@ impl Memory {
         Ok(nodes.unwrap_or(0))
     }
 
-    pub(in crate::engine) fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
+    pub(in crate::engine) fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
         self.tell_existing(user, TopicMessage::MatchLeft);
         Ok(())
     }

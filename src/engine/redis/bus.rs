@@ -1,17 +1,20 @@
 //! The messages that come in over the subscriptions, on all servers, as one stream.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use fred::interfaces::EventInterface;
 use fred::prelude::Client;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::keys::{Channel, Keys};
-use crate::engine::{Kind, MESSAGES_MAX, Message, Messages, Pulse, Question, TopicMessage, Views};
+use crate::engine::{
+    Kind, MESSAGES_MAX, Message, Messages, NodeRequest, Pulse, TopicMessage, Views,
+};
 use crate::ids::{MatchId, Revision, UserId};
 
 /// What the doctor asks.
@@ -126,8 +129,8 @@ impl Listener {
 }
 
 impl Interrupted {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Affected> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Affected> {
+        self.servers.lock()
     }
 
     /// Announces interruptions until the stream is closed.
@@ -182,9 +185,9 @@ fn decode_own(text: &str) -> Option<Message> {
         return Some(Message::Canary { nonce });
     }
     match serde_json::from_str(text).ok()? {
-        OwnMessage::Question { ask, reply } => {
+        OwnMessage::NodeRequest { ask, reply } => {
             let known = ask == ASK_CONNECTIONS;
-            known.then_some(Message::Asked(Question::Connections { reply }))
+            known.then_some(Message::Request(NodeRequest::Connections { reply }))
         }
         OwnMessage::Watchers { survey, watchers } => Some(Message::Watchers { survey, watchers }),
     }
@@ -194,7 +197,7 @@ fn decode_own(text: &str) -> Option<Message> {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OwnMessage {
-    Question { ask: String, reply: String },
+    NodeRequest { ask: String, reply: String },
     Watchers { survey: u64, watchers: u64 },
 }
 
@@ -235,7 +238,7 @@ struct WireMessage {
 impl WireMessage {
     fn decode(self, user: UserId) -> Option<Message> {
         if self.kind == ASK_WATCHERS {
-            return Some(Message::Asked(Question::Watchers {
+            return Some(Message::Request(NodeRequest::Watchers {
                 user,
                 asker: self.asker?,
                 survey: self.survey?,
@@ -331,9 +334,9 @@ mod tests {
         let canary = decode_own("7");
         assert!(matches!(canary, Some(Message::Canary { nonce: 7 })));
         match decode_own(&question("x1")) {
-            Some(Message::Asked(asked)) => {
+            Some(Message::Request(asked)) => {
                 let reply = "x1".to_owned();
-                assert_eq!(asked, Question::Connections { reply });
+                assert_eq!(asked, NodeRequest::Connections { reply });
             }
             other => panic!("{other:?}"),
         }
@@ -347,9 +350,9 @@ mod tests {
         let user = UserId::try_from(7).expect("a valid id");
         let question = serde_json::from_str::<WireMessage>(&watchers_question("a.1", 3));
         match question.expect("JSON").decode(user) {
-            Some(Message::Asked(asked)) => {
+            Some(Message::Request(asked)) => {
                 let (asker, survey) = ("a.1".to_owned(), 3);
-                let wanted = Question::Watchers {
+                let wanted = NodeRequest::Watchers {
                     user,
                     asker,
                     survey,

@@ -80,7 +80,7 @@ impl Doctor {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(options: &Options, rules: Rules) -> Result<Self, OpenError> {
-        let redis = Redis::visit(options).await?;
+        let redis = Redis::connect_readonly(options).await?;
         Ok(Self {
             known: KnownKeys::new(&redis.keys),
             redis,
@@ -135,11 +135,12 @@ impl Doctor {
     }
 
     fn pause(&self, census: &Census) -> Duration {
-        match census.may_have_to_renew() {
-            true => self.rules.lease.min(RENEWED_WITHIN_MAX),
-            false => Duration::ZERO,
-        }
-        .max(LOOK_AGAIN_AFTER)
+        let renewal = if census.may_have_to_renew() {
+            self.rules.lease.min(RENEWED_WITHIN_MAX)
+        } else {
+            Duration::ZERO
+        };
+        renewal.max(LOOK_AGAIN_AFTER)
     }
 
     /// What was wrong the first time and still is.
@@ -159,9 +160,10 @@ impl Doctor {
 }
 
 fn notes((count, first): &(u64, Vec<String>)) -> Vec<String> {
-    let others = match *count > first.len() as u64 {
-        true => " and others",
-        false => "",
+    let others = if *count > first.len() as u64 {
+        " and others"
+    } else {
+        ""
     };
     let note = format!(
         "{count} under the prefix are none of this hub's keys, and left alone: {}{others}",

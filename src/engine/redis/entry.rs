@@ -1,10 +1,11 @@
 //! Whether the server accepts a client that reconnects. fred retries for ever, and its callers see timeouts only; the
 //! reason (`WRONGPASS`) is kept here.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use fred::interfaces::EventInterface;
 use fred::prelude::Client;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::engine::{EngineError, Refusal};
@@ -21,7 +22,7 @@ fn rejection(details: &str) -> Option<Refusal> {
 
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Why, at the moment.

@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use futures_util::future::try_join_all;
 
-use super::page::{BEGINNING, Page};
+use super::layout::LAYOUT;
+use super::page::{BEGINNING, Page, SCAN_COUNT};
+use super::presence::registered;
 use super::servers::slot_of;
-use super::{LAYOUT, Options, Redis, SCAN_COUNT, registered};
+use super::{Options, Redis};
 use crate::engine::matchmaking::{QueueStatus, Ticket};
 use crate::engine::{EngineError, Kind, LiveNode, OpenError, RegisteredConnection};
 use crate::ids::{Revision, UserId};
@@ -66,7 +68,7 @@ pub struct OnlinePage {
 /// A user who is online.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnlineUser {
-    /// Who.
+    /// The user that the row is about.
     pub user: UserId,
     /// Connections on all nodes; none while the grace runs.
     pub connections: u64,
@@ -92,7 +94,7 @@ pub struct InvalidCursor;
 /// All that Redis has about a user.
 #[derive(Clone, Debug)]
 pub struct UserReport {
-    /// Who.
+    /// The user that the row is about.
     pub user: UserId,
     /// Whether the user is online.
     pub online: bool,
@@ -146,7 +148,7 @@ impl Inspector {
     /// # Errors
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let redis = Redis::visit(options).await?;
+        let redis = Redis::connect_readonly(options).await?;
         let prefix = options.prefix.clone();
         Ok(Self { redis, prefix })
     }

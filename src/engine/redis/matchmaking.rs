@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::Redis;
 use crate::engine::EngineError;
 use crate::engine::matchmaking::{
-    Due, Enqueued, Meant, Paired, PairingRules, PendingMatch, QueueStatus, Telling, Ticket,
+    Due, Enqueued, Notify, Paired, PairingRules, PendingMatch, QueueStatus, Ticket, TicketSelector,
 };
 use crate::ids::{MatchId, UserId};
 
@@ -49,7 +49,7 @@ impl Redis {
     pub(in crate::engine) async fn cancel(
         &self,
         user: UserId,
-        meant: Meant,
+        meant: TicketSelector,
     ) -> Result<bool, EngineError> {
         let at = &self.keys;
         let keys = vec![
@@ -62,8 +62,8 @@ impl Redis {
             at.timeouts(),
         ];
         let version = match meant {
-            Meant::Any => 0,
-            Meant::Version(version) => version,
+            TicketSelector::Any => 0,
+            TicketSelector::Version(version) => version,
         };
         let args = vec![user.to_string(), version.to_string()];
         let taken_out: u64 = self.scripts.cancel.call(&self.servers, keys, args).await?;
@@ -96,12 +96,12 @@ impl Redis {
             rules.max_wait.as_millis().to_string(),
             rest.as_millis().to_string(),
         ];
-        let (matches, ran_out, queue_len, more, waiting): (u64, u64, u64, u64, Vec<u64>) =
+        let (matches, expired, queue_len, more, waiting): (u64, u64, u64, u64, Vec<u64>) =
             self.scripts.pair.call(&self.servers, keys, args).await?;
         let waiting = waiting.chunks_exact(2);
         Ok(Paired {
             matches,
-            ran_out,
+            expired,
             queue_len,
             more: more > 0,
             waiting: waiting
@@ -118,7 +118,7 @@ impl Redis {
         let at = &self.keys;
         let keys = vec![at.pending(), at.matches(), at.timeouts()];
         let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
-        let (matches, ran_out, now_ms): (Vec<String>, Vec<String>, u64) =
+        let (matches, expired, now_ms): (Vec<String>, Vec<String>, u64) =
             self.scripts.due.call(&self.servers, keys, args).await?;
         let pending = |words: &[String]| {
             Some(PendingMatch {
@@ -128,16 +128,16 @@ impl Redis {
         };
         Ok(Due {
             matches: matches.chunks_exact(3).filter_map(pending).collect(),
-            ran_out: users(ran_out),
+            expired: users(expired),
             now_ms,
         })
     }
 
-    pub(in crate::engine) async fn begin_telling(
+    pub(in crate::engine) async fn begin_notify(
         &self,
         id: &MatchId,
         nodes: &[(UserId, String)],
-    ) -> Result<Telling, EngineError> {
+    ) -> Result<Notify, EngineError> {
         let at = &self.keys;
         let keys = vec![at.matches(), at.pending(), at.playing()];
         let nodes: Vec<String> = nodes
@@ -151,14 +151,14 @@ impl Redis {
         }
         let to_tell = words.split_off(1);
         match words[0].as_str() {
-            "told" => Ok(Telling::Tell(users(to_tell))),
-            "left" => Ok(Telling::Left),
-            "over" => Ok(Telling::Over),
+            "told" => Ok(Notify::Users(users(to_tell))),
+            "left" => Ok(Notify::Withdrawn),
+            "over" => Ok(Notify::Over),
             _ => Err(EngineError::Answer("tell.lua".to_owned())),
         }
     }
 
-    pub(in crate::engine) async fn tell_match(
+    pub(in crate::engine) async fn publish_match(
         &self,
         user: UserId,
         id: &MatchId,
@@ -209,7 +209,7 @@ impl Redis {
         self.scripts.requeue.call(&self.servers, keys, args).await
     }
 
-    pub(in crate::engine) async fn tell_timeout(
+    pub(in crate::engine) async fn publish_timeout(
         &self,
         user: UserId,
         before_ms: u64,
@@ -218,7 +218,7 @@ impl Redis {
         Ok(self.publish_message(user, message).await?.unwrap_or(0))
     }
 
-    pub(in crate::engine) async fn tell_left(&self, user: UserId) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
         let message = r#"{"kind":"match-left"}"#.to_owned();
         self.publish_message(user, message).await.map(|_| ())
     }

@@ -272,9 +272,10 @@ fn denied(refusals: &Refusals, user: &str, pattern: &str) -> Option<Denied> {
     let no_scripts = refusals
         .iter()
         .any(|(command, _)| command.starts_with("EVAL"));
-    let rights = match no_scripts {
-        true => format!("~{pattern} &{pattern} {RIGHTS}"),
-        false => rights.join(" "),
+    let rights = if no_scripts {
+        format!("~{pattern} &{pattern} {RIGHTS}")
+    } else {
+        rights.join(" ")
     };
     (!what.is_empty()).then(|| Denied {
         what,

@@ -174,7 +174,7 @@ impl Script {
         answer
             .map_err(|error| servers.failure(error))?
             .convert()
-            .map_err(not_understood)
+            .map_err(bad_answer)
     }
 
     /// Runs the script once, and does not follow where a Cluster points. With `with_source` Redis remembers the script,
@@ -249,6 +249,6 @@ pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
 }
 
 /// An answer of another type than the script's header says.
-pub(crate) fn not_understood(error: fred::error::Error) -> EngineError {
+pub(crate) fn bad_answer(error: fred::error::Error) -> EngineError {
     EngineError::Answer(error.to_string())
 }

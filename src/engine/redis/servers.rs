@@ -6,8 +6,8 @@
 //! and `TRYAGAIN` are followed here.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use fred::types::config::{Server as FredServer, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::redis_keyslot;
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -26,7 +27,7 @@ use super::client::{Purpose, RunningClient, server_of};
 use super::cluster::{Address, Redirect, SLOTS, View, merge};
 use super::entry::Entry;
 use super::preflight::open_error;
-use super::scripts::{not_understood, unavailable};
+use super::scripts::{bad_answer, unavailable};
 use super::{Options, tls};
 use crate::engine::{EngineError, OpenError, Refusal};
 
@@ -238,7 +239,7 @@ impl Servers {
             .send(slot, command, words)
             .await
             .map_err(|error| self.failure(error))?;
-        answer.convert().map_err(not_understood)
+        answer.convert().map_err(bad_answer)
     }
 
     /// Runs `command` on the server of `slot`, and follows where the Cluster points.
@@ -687,7 +688,7 @@ impl Shared {
     }
 
     fn members(&self) -> MutexGuard<'_, BTreeSet<Address>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 
     fn config_for(&self, address: &Address) -> Config {
@@ -797,7 +798,7 @@ impl Shared {
     /// The master at `address`; one that was not known is connected to.
     fn master_at(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, Error> {
         let address = &self.complete(address);
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let map = self.map.load();
         if let Some(known) = find(&map.masters, address) {
             return Ok(known.clone());
@@ -834,7 +835,7 @@ impl Shared {
         {
             return;
         }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let map = self.map.load();
         let place = map
             .masters
@@ -899,7 +900,7 @@ impl Shared {
             *members = self.seeds().chain(seen).collect();
         }
         let (addresses, owners) = merge(views);
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let map = self.map.load();
         let mut masters = Vec::with_capacity(addresses.len());
         for address in &addresses {

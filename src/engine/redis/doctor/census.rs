@@ -52,7 +52,7 @@ impl Census {
         self.leases.values().filter(|lease| !lease.over).count()
     }
 
-    pub(super) fn standing(&self, incarnation: &str) -> Standing {
+    pub(super) fn account_status(&self, incarnation: &str) -> Standing {
         match self.leases.get(incarnation) {
             Some(Lease { answered: true, .. }) => Standing::Alive,
             Some(Lease { over: false, .. }) => Standing::Silent,
@@ -208,10 +208,10 @@ mod tests {
             ]),
             ..Census::default()
         };
-        assert_eq!(census.standing("alive"), Standing::Alive);
-        assert_eq!(census.standing("late"), Standing::Alive);
-        assert_eq!(census.standing("silent"), Standing::Silent);
-        assert_eq!(census.standing("over"), Standing::Gone);
-        assert_eq!(census.standing("unknown"), Standing::Gone);
+        assert_eq!(census.account_status("alive"), Standing::Alive);
+        assert_eq!(census.account_status("late"), Standing::Alive);
+        assert_eq!(census.account_status("silent"), Standing::Silent);
+        assert_eq!(census.account_status("over"), Standing::Gone);
+        assert_eq!(census.account_status("unknown"), Standing::Gone);
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::redis::keys::Key;
 use crate::engine::redis::page::{BEGINNING, Page};
 use crate::ids::UserId;
 
-/// Questions to Redis that are under way together.
+/// NodeRequests to Redis that are under way together.
 const TOGETHER: usize = 128;
 
 /// Keys whose contents are read together: some hold hundreds of kilobytes.
@@ -124,7 +124,7 @@ impl Doctor {
         for key in &keys {
             // Of a dead incarnation the whole set is a finding.
             if let Key::Owed(partition, incarnation) = key
-                && census.standing(incarnation) != Standing::Gone
+                && census.account_status(incarnation) != Standing::Gone
             {
                 self.look_at_entries(*partition, incarnation, census, suspects)
                     .await?;
@@ -261,9 +261,10 @@ impl Doctor {
             Subject::User(user) => self.look_at_user(user, census).await,
             Subject::UserWithoutConnections(user) => {
                 let key = self.redis.keys.connections(user);
-                match self.exists(key).await? {
-                    true => Ok(Vec::new()),
-                    false => self.look_at_user(user, census).await,
+                if self.exists(key).await? {
+                    Ok(Vec::new())
+                } else {
+                    self.look_at_user(user, census).await
                 }
             }
             Subject::Owed(partition, incarnation) => {
@@ -298,7 +299,7 @@ impl Doctor {
         let mut findings = Vec::new();
         for (incarnation, connection) in &registered {
             let held = (user, *connection);
-            let problem = match census.standing(incarnation) {
+            let problem = match census.account_status(incarnation) {
                 Standing::Gone => Some(Problem::NodeGone),
                 Standing::Alive if !census.holds(incarnation, held) => Some(Problem::NodeUnaware),
                 Standing::Alive | Standing::Silent => {
@@ -342,7 +343,7 @@ impl Doctor {
     ) -> Result<Vec<Finding>, EngineError> {
         let owes = self.exists(self.redis.keys.owed(partition, incarnation));
         let (owes, listed) = try_join(owes, self.lists(partition, incarnation)).await?;
-        let gone = census.standing(incarnation) == Standing::Gone;
+        let gone = census.account_status(incarnation) == Standing::Gone;
         let problems = [
             (gone && owes, Problem::OwedByUnknown),
             (gone && listed, Problem::UnknownMember),
@@ -381,7 +382,7 @@ impl Doctor {
         incarnation: &str,
         census: &Census,
     ) -> Result<Vec<Finding>, EngineError> {
-        let problem = match census.standing(incarnation) {
+        let problem = match census.account_status(incarnation) {
             Standing::Alive => None,
             Standing::Silent => Some(Problem::Silent),
             Standing::Gone if census.has_lease(incarnation) => Some(Problem::LeaseOver),

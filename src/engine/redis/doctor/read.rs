@@ -10,9 +10,9 @@ use super::contents::is_wrong_type;
 use super::finding::Problem;
 use super::readable::{FAR_MS, read_registered};
 use crate::engine::EngineError;
-use crate::engine::redis::SCAN_COUNT;
+use crate::engine::redis::page::SCAN_COUNT;
 use crate::engine::redis::page::{BEGINNING, Page};
-use crate::engine::redis::scripts::{not_understood, unavailable};
+use crate::engine::redis::scripts::{bad_answer, unavailable};
 use crate::engine::redis::servers::Master;
 use crate::ids::{ConnectionId, UserId};
 
@@ -124,7 +124,7 @@ impl Doctor {
             Err(error) => return Err(error),
         };
         let (connections, online, leaving_at_ms): (u64, bool, Option<f64>) =
-            Value::Array(answers).convert().map_err(not_understood)?;
+            Value::Array(answers).convert().map_err(bad_answer)?;
         Ok(Some(UserState {
             connections,
             online,

@@ -57,7 +57,7 @@ impl Doctor {
             .iter()
             .all(|incarnation| dead.contains(incarnation.as_str()))
         {
-            while !self.redis.bury(ANY_TIME_MS).await?.is_empty() {}
+            while !self.redis.expire_leases(ANY_TIME_MS).await?.is_empty() {}
         }
         Ok(())
     }
@@ -197,9 +197,10 @@ impl Doctor {
             .filter(|finding| nobody_left || finding.problem == Problem::Overdue)
             .filter_map(|finding| finding.partition)
             .collect();
-        let ahead = match nobody_left {
-            true => self.rules.offline_grace,
-            false => std::time::Duration::ZERO,
+        let ahead = if nobody_left {
+            self.rules.offline_grace
+        } else {
+            std::time::Duration::ZERO
         };
         for partition in partitions {
             let now = std::time::Duration::ZERO;

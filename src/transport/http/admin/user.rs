@@ -8,7 +8,7 @@ use super::super::Internal;
 use super::super::body::User;
 use super::super::presence::Connection;
 use super::super::problem::Problem;
-use crate::domain::survey::WatcherCount;
+use crate::domain::watcher_count::WatcherCount;
 use crate::engine::{Kind, Stored};
 use crate::ids::UserId;
 use crate::transport::protocol::Status;

@@ -8,45 +8,45 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::topic::Topics;
-use crate::engine::{Engine, Question};
+use crate::engine::{Engine, NodeRequest};
 use crate::telemetry::warn_seldom;
 
 /// Requests that wait. A request beyond that gets no answer, and its sender asks again.
-const QUESTIONS_MAX: usize = 16;
+const REQUESTS_MAX: usize = 16;
 
 /// Requests in the order of their arrival.
-pub(crate) struct Questions {
+pub(crate) struct NodeRequests {
     engine: Engine,
     topics: Arc<Topics>,
-    waiting: Mutex<VecDeque<Question>>,
-    asked: Notify,
+    waiting: Mutex<VecDeque<NodeRequest>>,
+    arrived: Notify,
 }
 
-impl Questions {
+impl NodeRequests {
     pub(crate) fn new(engine: Engine, topics: Arc<Topics>) -> Self {
         Self {
             engine,
             topics,
             waiting: Mutex::default(),
-            asked: Notify::new(),
+            arrived: Notify::new(),
         }
     }
 
     /// Queues a request, so that it does not hold up the reader of messages.
-    pub(crate) fn put(&self, question: Question) {
+    pub(crate) fn put(&self, request: NodeRequest) {
         let mut waiting = self.waiting.lock();
-        if waiting.len() < QUESTIONS_MAX {
-            waiting.push_back(question);
-            self.asked.notify_one();
+        if waiting.len() < REQUESTS_MAX {
+            waiting.push_back(request);
+            self.arrived.notify_one();
         }
     }
 
-    async fn next(&self) -> Question {
+    async fn next(&self) -> NodeRequest {
         loop {
             let next = self.waiting.lock().pop_front();
             match next {
-                Some(question) => return question,
-                None => self.asked.notified().await,
+                Some(request) => return request,
+                None => self.arrived.notified().await,
             }
         }
     }
@@ -55,11 +55,11 @@ impl Questions {
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let outcome = match self.next().await {
-                Question::Connections { reply } => {
+                NodeRequest::Connections { reply } => {
                     let held = self.topics.own_connections(None);
                     self.engine.answer(&reply, &held).await
                 }
-                Question::Watchers {
+                NodeRequest::Watchers {
                     user,
                     asker,
                     survey,
@@ -67,12 +67,12 @@ impl Questions {
                     let watchers = self.topics.watchers_of(user);
                     let watchers = watchers.friends.len() + watchers.strangers.len();
                     self.engine
-                        .tell_watchers(&asker, survey, watchers as u64)
+                        .reply_watchers(&asker, survey, watchers as u64)
                         .await
                 }
             };
             if let Err(error) = outcome {
-                warn_seldom!(%error, "could not answer a question");
+                warn_seldom!(%error, "could not answer a request of another process");
             }
         }
     }

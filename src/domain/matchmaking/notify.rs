@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::{Matchmaking, Streams};
-use crate::engine::matchmaking::{Meant, Paired, PendingMatch, Telling};
+use crate::engine::matchmaking::{Notify, Paired, PendingMatch, TicketSelector};
 use crate::engine::{EngineError, Kind, TopicMessage, Views};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::warn_seldom;
@@ -19,7 +19,7 @@ use crate::telemetry::warn_seldom;
 const PAIR_BATCH_MAX: u32 = 100;
 
 /// Matches, and users whose ticket ran out, told together.
-const TELL_BATCH_MAX: u32 = 64;
+const NOTIFY_BATCH_MAX: u32 = 64;
 
 /// How often a node looks for matches to make and to tell.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_secs(1);
 
 /// How long a match is left to the node that tells it before it is told again, by whichever node: nodes confirm within
 /// milliseconds, unless a connection closed at that moment, or its node did.
-const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const RENOTIFY_AFTER: Duration = Duration::from_millis(500);
 
 /// A node that took so long stood still: others have told the match since, or called it off.
 const LATE_AFTER: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Matchmaking {
     pub(crate) async fn run_matching(self: Arc<Self>) {
         loop {
             let pause = match self.match_all().await {
-                Ok(true) => TELL_AGAIN_AFTER,
+                Ok(true) => RENOTIFY_AFTER,
                 Ok(false) => INTERVAL,
                 Err(error) => {
                     warn_seldom!(%error, "could not look for matches; trying again");
@@ -71,7 +71,7 @@ impl Matchmaking {
                 // Others are told all the same.
                 tracing::debug!(%error, "could not see who is offline; trying again");
             }
-            told |= self.tell_due().await?;
+            told |= self.notify_due().await?;
             if !paired.more {
                 return Ok(told);
             }
@@ -132,38 +132,38 @@ impl Matchmaking {
     }
 
     /// Tells whom there is to tell. Returns whether there was anybody.
-    async fn tell_due(&self) -> Result<bool, EngineError> {
+    async fn notify_due(&self) -> Result<bool, EngineError> {
         let mut told = false;
         loop {
-            let due = self.engine.due(TELL_BATCH_MAX, TELL_AGAIN_AFTER).await?;
-            let longest = due.matches.len().max(due.ran_out.len());
+            let due = self.engine.due(NOTIFY_BATCH_MAX, RENOTIFY_AFTER).await?;
+            let longest = due.matches.len().max(due.expired.len());
             told |= longest > 0;
             // One that cannot be told holds up no other.
             let asked_at = Instant::now();
             let matches = due.matches.iter();
-            let matches = matches.map(|pending| self.tell(pending, asked_at));
+            let matches = matches.map(|pending| self.notify_players(pending, asked_at));
             let matches = join_all(matches).await;
             let before_ms = due.now_ms - (self.rules.max_wait.as_millis() as u64).min(due.now_ms);
-            let timeouts = due.ran_out.iter();
-            let timeouts = timeouts.map(|user| self.tell_timeout(*user, before_ms));
+            let timeouts = due.expired.iter();
+            let timeouts = timeouts.map(|user| self.publish_timeout(*user, before_ms));
             let timeouts = join_all(timeouts).await;
             matches
                 .into_iter()
                 .chain(timeouts)
                 .collect::<Result<(), _>>()?;
-            if longest < TELL_BATCH_MAX as usize {
+            if longest < NOTIFY_BATCH_MAX as usize {
                 return Ok(told);
             }
         }
     }
 
     /// Who has no connection at the moment is told later, if the user comes back.
-    async fn tell_timeout(&self, user: UserId, before_ms: u64) -> Result<(), EngineError> {
+    async fn publish_timeout(&self, user: UserId, before_ms: u64) -> Result<(), EngineError> {
         let (online, connections) = self.engine.connections_of(user).await?;
         if online && connections.is_empty() {
             return Ok(());
         }
-        if online && self.engine.tell_timeout(user, before_ms).await? == 0 {
+        if online && self.engine.publish_timeout(user, before_ms).await? == 0 {
             return Ok(());
         }
         self.metrics.match_timeouts.inc();
@@ -171,7 +171,11 @@ impl Matchmaking {
     }
 
     /// Tells both players once both are there.
-    async fn tell(&self, pending: &PendingMatch, asked_at: Instant) -> Result<(), EngineError> {
+    async fn notify_players(
+        &self,
+        pending: &PendingMatch,
+        asked_at: Instant,
+    ) -> Result<(), EngineError> {
         let [a, b] = pending.users;
         let (of_a, of_b) =
             tokio::try_join!(self.engine.connections_of(a), self.engine.connections_of(b))?;
@@ -198,28 +202,28 @@ impl Matchmaking {
         }
         nodes.sort();
         nodes.dedup();
-        match self.engine.begin_telling(&pending.id, &nodes).await? {
-            Telling::Tell(_) if is_late() => Ok(()),
-            Telling::Tell(users) => {
+        match self.engine.begin_notify(&pending.id, &nodes).await? {
+            Notify::Users(_) if is_late() => Ok(()),
+            Notify::Users(users) => {
                 let told = users.into_iter().map(|user| {
                     let other = if user == a { b } else { a };
-                    self.tell_one(&pending.id, user, other)
+                    self.notify_one(&pending.id, user, other)
                 });
                 try_join_all(told).await.map(|_| ())
             }
-            Telling::Left => self.call_off(&pending.id, &[a, b]).await,
-            Telling::Over => Ok(()),
+            Notify::Withdrawn => self.call_off(&pending.id, &[a, b]).await,
+            Notify::Over => Ok(()),
         }
     }
 
-    async fn tell_one(
+    async fn notify_one(
         &self,
         id: &MatchId,
         user: UserId,
         opponent: UserId,
     ) -> Result<(), EngineError> {
         let opponent = self.opponent(opponent).await?;
-        self.engine.tell_match(user, id, opponent).await
+        self.engine.publish_match(user, id, opponent).await
     }
 
     async fn call_off(&self, id: &MatchId, there: &[UserId]) -> Result<(), EngineError> {
@@ -258,7 +262,9 @@ impl Matchmaking {
         let dropped = tickets.map(async |(user, version)| {
             let (online, _) = self.engine.connections_of(user).await?;
             if !online {
-                self.engine.cancel(user, Meant::Version(version)).await?;
+                self.engine
+                    .cancel(user, TicketSelector::Version(version))
+                    .await?;
             }
             Ok(())
         });

@@ -12,10 +12,10 @@ use crate::engine::{Engine, EngineError};
 use crate::ids::UserId;
 
 /// How long the nodes may take to reply, all together: an operator waits for the page.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+const REPLIES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Replies that wait to be added up. Clusters have fewer nodes.
-const ANSWERS_MAX: usize = 1024;
+const REPLIES_MAX: usize = 1024;
 
 /// How many connections watch a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +29,26 @@ pub struct WatcherCount {
 }
 
 /// Counts under way, by their numbers.
-pub(crate) struct Surveys {
+pub(crate) struct PendingCounts {
     engine: Engine,
     last: AtomicU64,
     open: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
 }
 
 /// One count under way. Dropping it forgets late replies.
-struct Survey<'a> {
-    surveys: &'a Surveys,
+struct PendingCount<'a> {
+    counts: &'a PendingCounts,
     number: u64,
-    answers: mpsc::Receiver<u64>,
+    replies: mpsc::Receiver<u64>,
 }
 
-impl Drop for Survey<'_> {
+impl Drop for PendingCount<'_> {
     fn drop(&mut self) {
-        self.surveys.open.lock().remove(&self.number);
+        self.counts.open.lock().remove(&self.number);
     }
 }
 
-impl Surveys {
+impl PendingCounts {
     pub(crate) fn new(engine: Engine) -> Self {
         Self {
             engine,
@@ -57,19 +57,19 @@ impl Surveys {
         }
     }
 
-    fn begin(&self) -> Survey<'_> {
+    fn begin(&self) -> PendingCount<'_> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
-        let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+        let (sender, replies) = mpsc::channel(REPLIES_MAX);
         self.open.lock().insert(number, sender);
-        Survey {
-            surveys: self,
+        PendingCount {
+            counts: self,
             number,
-            answers,
+            replies,
         }
     }
 
     /// Takes the reply of a node.
-    pub(crate) fn answered(&self, number: u64, watchers: u64) {
+    pub(crate) fn replied(&self, number: u64, watchers: u64) {
         if let Some(sender) = self.open.lock().get(&number) {
             // A reply beyond the capacity is not counted.
             let _ = sender.try_send(watchers);
@@ -78,24 +78,24 @@ impl Surveys {
 
     /// Counts the connections that watch `user`.
     pub(crate) async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
-        let mut survey = self.begin();
-        let nodes = self.engine.ask_watchers(user, survey.number).await?;
-        let (mut watchers, mut answered) = (0, 0);
+        let mut count = self.begin();
+        let nodes = self.engine.request_watchers(user, count.number).await?;
+        let (mut watchers, mut replied) = (0, 0);
         let add_up = async {
-            while answered < nodes {
-                let Some(more) = survey.answers.recv().await else {
+            while replied < nodes {
+                let Some(more) = count.replies.recv().await else {
                     return;
                 };
                 watchers = u64::saturating_add(watchers, more);
-                answered += 1;
+                replied += 1;
             }
         };
         // `is_complete` says that a node did not reply in time.
-        let _ = tokio::time::timeout(ANSWERED_WITHIN, add_up).await;
+        let _ = tokio::time::timeout(REPLIES_WITHIN, add_up).await;
         Ok(WatcherCount {
             watchers,
             nodes,
-            is_complete: answered == nodes,
+            is_complete: replied == nodes,
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::delivery::{Recipients, Watchers};
-use super::visibility::{self, View};
+use crate::domain::delivery::{Recipients, Watchers};
+use crate::domain::visibility::{self, View};
 use crate::ids::{ConnectionId, UserId};
 
 /// The watchers of one user.
@@ -51,7 +51,7 @@ impl Watching {
         }
     }
 
-    /// Decides anew what each watcher of `user` may see. Returns those who may see everything from now on.
+    /// Reviews the view of each watcher of `user`. Returns the watchers who may see everything from now on.
     pub(super) fn review(&mut self, user: UserId, friends: Option<&HashSet<UserId>>) -> Recipients {
         let may_see_all = |connection: &ConnectionId| {
             let viewer = self.viewers.get(connection).copied();
@@ -83,11 +83,10 @@ fn split(
     connections.iter().copied().partition(condition)
 }
 
-/// Returns where it was.
-pub(super) fn remove(recipients: &mut Recipients, connection: ConnectionId) -> Option<usize> {
-    let at = recipients.iter().position(|known| *known == connection)?;
-    Arc::make_mut(recipients).swap_remove(at);
-    Some(at)
+fn remove(recipients: &mut Recipients, connection: ConnectionId) {
+    if let Some(at) = recipients.iter().position(|known| *known == connection) {
+        Arc::make_mut(recipients).swap_remove(at);
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,237 @@
+//! Reconciles the engine's subscriptions with the table of topics.
+//!
+//! Each partition has one loop, so that a subscription that comes, goes and comes again ends as it should, and a
+//! partition that is unreachable delays no other.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::{READ_BATCH_MAX, RETRY_DELAY, Table, Topics, place};
+use crate::engine::{EngineError, Stored, TopicMessage, Update};
+use crate::ids::UserId;
+use crate::telemetry::warn_seldom;
+
+/// Topics subscribed by one call.
+const BATCH_MAX: usize = 512;
+
+#[derive(Default)]
+pub(super) struct Partition {
+    /// Topics whose subscription may be out of line.
+    changed: HashSet<UserId>,
+    /// Number of interruptions. Whatever was read before the last one is void.
+    pub(super) interruptions: u64,
+}
+
+/// Topics of one partition to reconcile.
+struct Batch {
+    wanted: Vec<UserId>,
+    unwanted: Vec<UserId>,
+    /// The partition's interruptions when the batch was taken.
+    interruptions: u64,
+}
+
+impl Topics {
+    /// Queues the topic for the loop of its partition.
+    pub(super) fn request_reconcile(&self, table: &mut Table, user: UserId) {
+        table.partition(user).changed.insert(user);
+        self.changed[place(user, self.changed.len())].notify_one();
+    }
+
+    /// Subscribes to everything in these partitions again, because messages may have been missed.
+    pub(crate) fn interrupted(&self, partitions: &[u32]) {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        let count = table.partitions.len();
+        let mut is_concerned = vec![false; count];
+        for partition in partitions {
+            if let Some(state) = table.partitions.get_mut(*partition as usize) {
+                state.interruptions += 1;
+                is_concerned[*partition as usize] = true;
+            }
+        }
+        for (user, topic) in &mut table.topics {
+            let place = place(*user, count);
+            if is_concerned[place] {
+                topic.confirmed = false;
+                topic.loaded = false;
+                topic.behind = true;
+                table.partitions[place].changed.insert(*user);
+            }
+        }
+        for (changed, _) in self.changed.iter().zip(is_concerned).filter(|(_, is)| *is) {
+            changed.notify_one();
+        }
+    }
+
+    /// Keeps the engine's subscriptions in line with the table.
+    pub(crate) async fn run_subscriptions(self: Arc<Self>) {
+        join_all((0..self.changed.len()).map(|place| self.run_subscriptions_of(place))).await;
+    }
+
+    async fn run_subscriptions_of(&self, place: usize) {
+        loop {
+            self.changed[place].notified().await;
+            while let Some(batch) = self.take_changed(place) {
+                self.reconcile(batch).await;
+            }
+        }
+    }
+
+    /// The next topics of a partition to reconcile, or `None` when all are in line.
+    fn take_changed(&self, place: usize) -> Option<Batch> {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        let partition = &mut table.partitions[place];
+        if partition.changed.is_empty() {
+            return None;
+        }
+        let batch: Vec<UserId> = partition.changed.iter().take(BATCH_MAX).copied().collect();
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for user in batch {
+            partition.changed.remove(&user);
+            match table.topics.get(&user) {
+                Some(topic) if !topic.is_wanted() => {
+                    table.topics.remove(&user);
+                    unwanted.push(user);
+                }
+                Some(topic) if !topic.confirmed => wanted.push(user),
+                Some(_) | None => {}
+            }
+        }
+        Some(Batch {
+            wanted,
+            unwanted,
+            interruptions: partition.interruptions,
+        })
+    }
+
+    async fn reconcile(&self, batch: Batch) {
+        if !batch.unwanted.is_empty()
+            && let Err(error) = self.engine.unsubscribe(&batch.unwanted).await
+        {
+            // A topic too many costs a little; messages on it are left out.
+            warn_seldom!(%error, "could not unsubscribe");
+        }
+        if batch.wanted.is_empty() {
+            return;
+        }
+        let outcome = self.engine.subscribe(&batch.wanted).await;
+        self.resolve_waiters(&batch, &outcome);
+        match outcome {
+            Ok(()) => self.catch_up(&batch).await,
+            Err(error) => {
+                tracing::warn!(%error, topics = batch.wanted.len(), "could not subscribe; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+
+    /// Resolves the calls that wait for a subscription, and queues those that failed again.
+    fn resolve_waiters(&self, batch: &Batch, outcome: &Result<(), EngineError>) {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        let partition = batch.wanted.first().map(|user| table.partition(*user));
+        let interruptions = partition.map(|partition| partition.interruptions);
+        if outcome.is_ok() && interruptions != Some(batch.interruptions) {
+            // The interruption may have ended these subscriptions; all are queued already.
+            return;
+        }
+        for user in &batch.wanted {
+            let Some(topic) = table.topics.get_mut(user) else {
+                continue;
+            };
+            topic.confirmed = outcome.is_ok();
+            for waiting in topic.waiting.drain(..) {
+                // The caller may be gone.
+                let _ = waiting.send(outcome.clone());
+            }
+            if outcome.is_err() {
+                table.partition(*user).changed.insert(*user);
+            }
+        }
+    }
+
+    /// Delivers the updates that were missed on interrupted topics.
+    async fn catch_up(&self, batch: &Batch) {
+        let wanted = batch.wanted.iter().copied();
+        let behind: Vec<UserId> = wanted.filter(|user| self.is_behind(*user)).collect();
+        for users in behind.chunks(READ_BATCH_MAX) {
+            let stored = join_all(users.iter().map(|user| self.engine.stored(*user))).await;
+            let mut failed = false;
+            for (user, stored) in users.iter().zip(stored) {
+                match stored {
+                    Ok(stored) => {
+                        self.deliver_missed(*user, stored, batch.interruptions)
+                            .await
+                    }
+                    Err(error) => {
+                        tracing::warn!(user = user.get(), %error, "could not read what was missed; trying again");
+                        self.resubscribe(*user);
+                        failed = true;
+                    }
+                }
+            }
+            if failed {
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+
+    pub(super) fn is_behind(&self, user: UserId) -> bool {
+        self.table
+            .lock()
+            .topics
+            .get(&user)
+            .is_some_and(|topic| topic.behind)
+    }
+
+    /// Subscribes the topic once more, and catches up with it.
+    pub(super) fn resubscribe(&self, user: UserId) {
+        self.edit(user, |topic| topic.confirmed = false);
+        self.request_reconcile(&mut self.table.lock(), user);
+    }
+
+    /// Delivers the stored updates that this node missed, and stores again the updates that the engine lost.
+    async fn deliver_missed(&self, user: UserId, stored: Stored, interruptions: u64) {
+        let (missed, lost) = self.compare(user, stored, interruptions);
+        for message in missed {
+            if self.deliver(user, message).await.is_new {
+                self.metrics.missed_messages.inc();
+            }
+        }
+        if lost.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            user = user.get(),
+            count = lost.len(),
+            "updates that were told are no longer stored; storing them again"
+        );
+        for outcome in self.engine.publish(lost).await {
+            if let Err(error) = outcome {
+                tracing::warn!(user = user.get(), %error, "could not store an update again; trying again");
+                self.resubscribe(user);
+            }
+        }
+    }
+
+    /// The messages that this node may have missed, and the updates that the engine lost. After another interruption the
+    /// topic stays behind.
+    fn compare(
+        &self,
+        user: UserId,
+        stored: Stored,
+        interruptions: u64,
+    ) -> (Vec<TopicMessage>, Vec<Update>) {
+        let mut table = self.table.lock();
+        let still_behind = table.partition(user).interruptions != interruptions;
+        let Some(topic) = table.topics.get_mut(&user) else {
+            return Default::default();
+        };
+        topic.behind = still_behind;
+        let lost = topic.state.lost(user, &stored);
+        (topic.state.missed(stored), lost)
+    }
+}

@@ -1,0 +1,177 @@
+//! Leases in Redis: `lua/lease/`, typed, and reaping what dead incarnations registered.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::layout::LAYOUT;
+use super::scripts::{Script, bad_answer};
+use super::servers::slot_of;
+use super::{Redis, answer};
+use crate::engine::{EngineError, NodeInfo, Reaped};
+use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::warn_seldom;
+
+/// Leases taken away by one call of the script.
+const BURY_BATCH_MAX: u32 = 100;
+
+impl Redis {
+    pub(in crate::engine) async fn begin(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<(), EngineError> {
+        let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
+        // Recorded again where Redis has lost its data; another node's record stays.
+        let recorded: Result<(u64, u64), _> = self
+            .scripts
+            .claim
+            .call(&self.servers, vec![self.keys.meta()], args)
+            .await;
+        match recorded {
+            Ok(recorded) if recorded == (LAYOUT, self.partitions) => {}
+            Ok((layout, partitions)) => {
+                return Err(EngineError::Answer(format!(
+                    "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
+                )));
+            }
+            // Other nodes take a node without a lease for dead, so the lease does not wait for another server.
+            Err(error) if self.servers.is_cluster() => {
+                warn_seldom!(%error, "the layout of the data could not be compared");
+            }
+            Err(error) => return Err(error),
+        }
+        let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
+        // The description has a server of its own in a Cluster. The lease holds without.
+        if let Err(error) = self.describe(info, lease).await {
+            warn_seldom!(%error, "the node could not describe itself to others");
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn renew(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<Option<u64>, EngineError> {
+        let ends_ms = self.lease(&self.scripts.renew, info, lease).await?;
+        Ok((ends_ms > 0).then_some(ends_ms))
+    }
+
+    /// Returns the end of the lease, in ms.
+    async fn lease(
+        &self,
+        script: &Script,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<u64, EngineError> {
+        let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
+        script
+            .call(&self.servers, vec![self.keys.leases()], args)
+            .await
+    }
+
+    pub(in crate::engine) async fn resign(&self) -> Result<(), EngineError> {
+        let incarnation = self.incarnation().to_string();
+        let node = self.keys.node(&incarnation);
+        let leases = self.keys.leases();
+        let _: u64 = self.servers.call("ZREM", leases, vec![incarnation]).await?;
+        let _: u64 = self.servers.call("DEL", node, Vec::new()).await?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
+        let range = ["0", "-1", "WITHSCORES"].map(str::to_owned).to_vec();
+        let leases: Vec<String> = self
+            .servers
+            .call("ZRANGE", self.keys.leases(), range)
+            .await?;
+        let lease = |pair: &[String]| Some((pair[0].clone(), pair[1].parse::<f64>().ok()? as u64));
+        Ok(leases.chunks_exact(2).filter_map(lease).collect())
+    }
+
+    /// The clock on which leases end.
+    pub(in crate::engine) async fn now_ms(&self) -> Result<u64, EngineError> {
+        let slot = slot_of(&self.keys.leases());
+        let (seconds, microseconds): (u64, u64) = self.servers.call_at(slot, "TIME", &[]).await?;
+        Ok(seconds * 1000 + microseconds / 1000)
+    }
+
+    pub(in crate::engine) async fn expire_leases(
+        &self,
+        until_ms: u64,
+    ) -> Result<Vec<String>, EngineError> {
+        let keys = vec![self.keys.leases()];
+        let args = vec![BURY_BATCH_MAX.to_string(), until_ms.to_string()];
+        self.scripts.bury.call(&self.servers, keys, args).await
+    }
+
+    pub(in crate::engine) async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
+        let registered = (0..self.partitions()).map(|partition| {
+            let nodes = self.keys.registered_nodes(partition);
+            let nodes = self.servers.call("SMEMBERS", nodes, Vec::new());
+            async move { (partition, nodes.await) }
+        });
+        let registered: Vec<(u32, Result<Vec<String>, _>)> = join_all(registered).await;
+        // Read afterwards, so that a node that began meanwhile is seen with its lease.
+        let leases = self.leases().await?.into_iter();
+        let leases: HashSet<String> = leases.map(|(incarnation, _)| incarnation).collect();
+        if !leases.contains(self.incarnation().as_str()) {
+            // The leases of all other nodes may be gone, too: the list may be lost.
+            return Ok(Vec::new());
+        }
+        let mut dead = Vec::new();
+        for (partition, nodes) in registered {
+            // A partition whose server is away is read again when it is back.
+            let nodes = nodes.unwrap_or_default().into_iter();
+            let without_lease = nodes.filter(|incarnation| !leases.contains(incarnation));
+            dead.extend(without_lease.map(|incarnation| (partition, incarnation)));
+        }
+        Ok(dead)
+    }
+
+    pub(in crate::engine) async fn reap(
+        &self,
+        partition: u32,
+        incarnation: &str,
+        batch_max: u32,
+        grace: Duration,
+    ) -> Result<Reaped, EngineError> {
+        let keys = vec![
+            self.keys.owed(partition, incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+        ];
+        let args = vec![
+            incarnation.to_owned(),
+            self.keys.connections_begin(partition),
+            batch_max.to_string(),
+            grace.as_millis().to_string(),
+        ];
+        // The script reads keys that only it can name, so it never follows a slot that is on the move.
+        let answer = self
+            .scripts
+            .reap
+            .call_once(&self.servers, keys, args, false)
+            .await;
+        let answer = answer.map_err(|error| self.servers.failure(error))?;
+        let (released, left) = answer.convert().map_err(bad_answer)?;
+        Ok(Reaped { released, left })
+    }
+
+    pub(in crate::engine) async fn registrations(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+        let incarnation = self.incarnation();
+        let entries: Vec<String> = self
+            .scan(self.keys.owed(partition, incarnation.as_str()))
+            .await?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| answer::read_entry(entry))
+            .collect())
+    }
+}

@@ -1,0 +1,165 @@
+//! Nodes in Redis: the report of each node, its own channel, and requests between nodes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::MutexGuard;
+
+use super::{Redis, answer, bus};
+use crate::engine::{EngineError, LiveNode, NodeInfo};
+use crate::ids::{ConnectionId, UserId};
+
+impl Redis {
+    /// Describes the node to others, until the lease ends.
+    pub(in crate::engine) async fn describe(
+        &self,
+        info: &NodeInfo,
+        lease: Duration,
+    ) -> Result<(), EngineError> {
+        let key = self.keys.node(&info.incarnation);
+        let not_heard: Vec<String> = info.not_heard.iter().map(u32::to_string).collect();
+        let fields = [
+            ("id", info.id.clone()),
+            ("incarnation", info.incarnation.clone()),
+            ("version", info.version.clone()),
+            ("startedAt", info.started_at.to_string()),
+            ("connections", info.connections.to_string()),
+            ("guests", info.guests.to_string()),
+            ("users", info.users.to_string()),
+            ("topics", info.topics.to_string()),
+            ("notHeard", not_heard.join(",")),
+        ];
+        let mut set = vec![key.clone()];
+        set.extend(
+            fields
+                .into_iter()
+                .flat_map(|(field, value)| [field.to_owned(), value]),
+        );
+        let expire = vec![key.clone(), lease.as_millis().to_string()];
+        // Together, so that a node that dies in between leaves no hash without an end.
+        let commands = [("HSET", set), ("PEXPIRE", expire)];
+        self.servers.call_together(&key, &commands).await?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
+        let leases = self.leases().await?;
+        let told = leases.iter().map(|(incarnation, _)| {
+            let key = self.keys.node(incarnation);
+            self.servers
+                .call::<HashMap<String, String>>("HGETALL", key, Vec::new())
+        });
+        let mut nodes = Vec::with_capacity(leases.len());
+        for (fields, (_, ends_at)) in join_all(told).await.into_iter().zip(&leases) {
+            // The hash ends with the lease, so a node without one is no longer alive. One whose server is away is left out.
+            if let Some(info) = fields.ok().as_ref().and_then(node_info) {
+                nodes.push(LiveNode {
+                    info,
+                    lease_ends_at_ms: *ends_at,
+                });
+            }
+        }
+        nodes.sort_by(|a, b| a.info.id.cmp(&b.info.id));
+        Ok(nodes)
+    }
+
+    pub(in crate::engine) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
+        let channel = self.subscribe_own().await?;
+        // Changes nothing, and is refused where nothing can be changed: a server that has become a replica would
+        // publish the canary nevertheless.
+        let field = vec!["canary".to_owned()];
+        let _: u64 = self.servers.call("HDEL", channel.clone(), field).await?;
+        if self.spublish(channel, nonce.to_string()).await? == 0 {
+            // The subscription was lost with its slot, or its connection.
+            self.forget_own_channel();
+            let channel = self.subscribe_own().await?;
+            self.spublish(channel, nonce.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the channel of the present incarnation is subscribed, and returns it.
+    async fn subscribe_own(&self) -> Result<String, EngineError> {
+        let channel = self.keys.node(self.incarnation().as_str());
+        if self.own_channel().as_ref() != Some(&channel) {
+            self.servers.subscribe(vec![channel.clone()]).await?;
+            *self.own_channel() = Some(channel.clone());
+        }
+        Ok(channel)
+    }
+
+    fn own_channel(&self) -> MutexGuard<'_, Option<String>> {
+        self.own_channel.lock()
+    }
+
+    /// Has the node's own channel subscribed again before the next canary.
+    pub(in crate::engine) fn forget_own_channel(&self) {
+        *self.own_channel() = None;
+    }
+
+    pub(in crate::engine) async fn reconnect(&self) {
+        self.forget_own_channel();
+        let own = self.keys.node(self.incarnation().as_str());
+        self.servers.reconnect(&own).await;
+    }
+
+    pub(in crate::engine) async fn request_watchers(
+        &self,
+        user: UserId,
+        survey: u64,
+    ) -> Result<u64, EngineError> {
+        let question = bus::watchers_question(self.incarnation().as_str(), survey);
+        self.spublish(self.keys.topic(user), question).await
+    }
+
+    pub(in crate::engine) async fn reply_watchers(
+        &self,
+        asker: &str,
+        survey: u64,
+        watchers: u64,
+    ) -> Result<(), EngineError> {
+        let answer = bus::watchers_answer(survey, watchers);
+        self.spublish(self.keys.node(asker), answer).await?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn answer(
+        &self,
+        reply: &str,
+        held: &[(UserId, ConnectionId)],
+    ) -> Result<(), EngineError> {
+        // Read after `held` was: where a new life began meanwhile, the answer is not taken for the old one's.
+        let incarnation = self.incarnation().to_string();
+        answer::give(&self.servers, &self.keys.reply(reply), incarnation, held).await
+    }
+
+    /// Returns how many nodes listen.
+    pub(super) async fn spublish(
+        &self,
+        channel: String,
+        message: String,
+    ) -> Result<u64, EngineError> {
+        self.servers.call("SPUBLISH", channel, vec![message]).await
+    }
+}
+
+fn node_info(fields: &HashMap<String, String>) -> Option<NodeInfo> {
+    let text = |name: &str| fields.get(name).cloned();
+    let number = |name: &str| fields.get(name)?.parse().ok();
+    Some(NodeInfo {
+        id: text("id")?,
+        incarnation: text("incarnation")?,
+        version: text("version")?,
+        started_at: number("startedAt")?,
+        connections: number("connections")?,
+        guests: number("guests")?,
+        users: number("users")?,
+        topics: number("topics")?,
+        not_heard: text("notHeard")
+            .iter()
+            .flat_map(|not_heard| not_heard.split(','))
+            .filter_map(|partition| partition.parse().ok())
+            .collect(),
+    })
+}

@@ -1,0 +1,192 @@
+//! Presence in Redis: `lua/presence/`, typed, and the sets that its scripts keep.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Redis;
+use crate::engine::{
+    Admission, EngineError, Expired, Position, RegisteredConnection, Registration,
+};
+use crate::ids::{ConnectionId, UserId};
+
+impl Redis {
+    pub(in crate::engine) async fn register(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        admission: Admission,
+    ) -> Result<Registration, EngineError> {
+        let partition = self.partition_of(user);
+        let keys = vec![
+            self.keys.connections(user),
+            self.keys.owed(partition, self.incarnation().as_str()),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
+            self.keys.profile(user),
+            self.keys.revoked(user),
+        ];
+        let args = vec![
+            user.to_string(),
+            self.incarnation().to_string(),
+            connection.to_string(),
+            admission.connections_max.to_string(),
+            self.keys.presence_channel(partition),
+            admission.issued_at_ms.unwrap_or(0).to_string(),
+        ];
+        let answer: Vec<fred::types::Value> = self
+            .scripts
+            .register
+            .call(&self.servers, keys, args)
+            .await?;
+        let number = |at: usize| answer.get(at).and_then(fred::types::Value::as_u64);
+        match answer.first().and_then(|status| status.as_str()).as_deref() {
+            Some("deleted") => Ok(Registration::AccountDeleted),
+            Some("revoked") => Ok(Registration::TokenRevoked),
+            Some("full") => Ok(Registration::TooManyConnections),
+            Some("ok") => Ok(Registration::Registered {
+                refcount: number(1).unwrap_or(0),
+                revision: number(2).unwrap_or(0),
+                since_ms: number(3).unwrap_or(0),
+            }),
+            _ => Err(EngineError::Answer("register.lua".to_owned())),
+        }
+    }
+
+    pub(in crate::engine) async fn release(
+        &self,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let incarnation = self.incarnation();
+        self.release_of(incarnation.as_str(), user, connection, grace)
+            .await
+    }
+
+    /// Releases a connection of any incarnation.
+    pub(super) async fn release_of(
+        &self,
+        incarnation: &str,
+        user: UserId,
+        connection: ConnectionId,
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let partition = self.partition_of(user);
+        let keys = vec![
+            self.keys.connections(user),
+            self.keys.owed(partition, incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.online(partition),
+            self.keys.leaving(partition),
+        ];
+        let args = vec![
+            user.to_string(),
+            incarnation.to_owned(),
+            connection.to_string(),
+            grace.as_millis().to_string(),
+        ];
+        let (refcount, _offline_at_ms): (u64, u64) =
+            self.scripts.release.call(&self.servers, keys, args).await?;
+        Ok(refcount)
+    }
+
+    pub(in crate::engine) async fn expire(
+        &self,
+        partition: u32,
+        batch_max: u32,
+        ahead: Duration,
+        patience: Duration,
+    ) -> Result<Expired, EngineError> {
+        let keys = vec![
+            self.keys.leaving(partition),
+            self.keys.online(partition),
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
+            self.keys.server(partition),
+        ];
+        let args = vec![
+            batch_max.to_string(),
+            self.keys.presence_channel(partition),
+            ahead.as_millis().to_string(),
+            patience.as_millis().to_string(),
+        ];
+        let (offline, next_due_ms): (Vec<u64>, i64) =
+            self.scripts.expire.call(&self.servers, keys, args).await?;
+        let offline = offline.into_iter();
+        Ok(Expired {
+            offline: offline.filter_map(|id| UserId::try_from(id).ok()).collect(),
+            next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis),
+        })
+    }
+
+    pub(in crate::engine) async fn position(
+        &self,
+        partition: u32,
+    ) -> Result<Position, EngineError> {
+        let keys = vec![self.keys.revision(partition), self.keys.epoch(partition)];
+        let (epoch, revision): (String, u64) = self
+            .scripts
+            .position
+            .call(&self.servers, keys, Vec::new())
+            .await?;
+        Ok(Position { epoch, revision })
+    }
+
+    pub(in crate::engine) async fn online(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<UserId>, EngineError> {
+        // Members that no node can have written are left to the doctor.
+        let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    pub(in crate::engine) async fn connections_of(
+        &self,
+        user: UserId,
+    ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
+        let online_key = self.keys.online(self.partition_of(user));
+        let is_online = self
+            .servers
+            .call("SISMEMBER", online_key, vec![user.to_string()]);
+        let connections = self
+            .servers
+            .call("HGETALL", self.keys.connections(user), Vec::new());
+        let (online, connections): (bool, HashMap<String, String>) =
+            tokio::try_join!(is_online, connections)?;
+        let read = |(field, since): (String, String)| registered((field, since.parse().ok()?));
+        let mut connections: Vec<_> = connections.into_iter().filter_map(read).collect();
+        connections.sort_by(|a, b| {
+            (a.connected_at_ms, &a.connection).cmp(&(b.connected_at_ms, &b.connection))
+        });
+        Ok((online, connections))
+    }
+
+    pub(in crate::engine) async fn subscribe_presence(
+        &self,
+        partition: u32,
+    ) -> Result<(), EngineError> {
+        let presence = self.keys.presence_channel(partition);
+        let pulse = self.keys.pulse_channel(partition);
+        self.servers.subscribe(vec![presence, pulse]).await
+    }
+
+    pub(in crate::engine) async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
+        let keys = vec![self.keys.revision(partition), self.keys.epoch(partition)];
+        let args = vec![self.keys.pulse_channel(partition)];
+        let _listeners: u64 = self.scripts.pulse.call(&self.servers, keys, args).await?;
+        Ok(())
+    }
+}
+
+pub(super) fn registered((field, connected_at_ms): (String, u64)) -> Option<RegisteredConnection> {
+    let (incarnation, connection) = field.rsplit_once('/')?;
+    Some(RegisteredConnection {
+        incarnation: incarnation.to_owned(),
+        connection: connection.to_owned(),
+        connected_at_ms,
+    })
+}

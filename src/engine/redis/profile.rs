@@ -1,0 +1,194 @@
+//! Last updates in Redis: `lua/profile/`, typed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::value::RawValue;
+
+use super::Redis;
+use super::scripts::bad_answer;
+use super::servers::Servers;
+use crate::engine::{EngineError, Kind, Published, Stored, Update, Views};
+use crate::ids::{Revision, UserId, random_name};
+
+/// The keys and arguments of a script.
+type Words = (Vec<String>, Vec<String>);
+
+impl Redis {
+    pub(in crate::engine) async fn publish(
+        &self,
+        updates: Vec<Update>,
+    ) -> Vec<Result<Published, EngineError>> {
+        // Issued together they leave in one go, and Redis works them off in this order. The first of several in
+        // a partition brings the script along, since each may be on a server of its own: were it forgotten,
+        // those sent again would come after those that were not.
+        let several = updates.len() > 1;
+        let words: Vec<Words> = updates
+            .iter()
+            .map(|update| self.update_words(update))
+            .collect();
+        let mut begun = HashSet::new();
+        let published = updates.iter().zip(&words).map(|(update, words)| {
+            let is_first = begun.insert(self.partition_of(update.user));
+            self.publish_once(words, several && is_first)
+        });
+        let mut outcomes = join_all(published).await;
+        // Updates that were redirected are repeated one after the other, in order, and under the same request: one that
+        // was carried out after all is not repeated.
+        let mut not_served = HashSet::new();
+        for (place, outcome) in outcomes.iter_mut().enumerate() {
+            let partition = self.partition_of(updates[place].user);
+            if !matches!(outcome, Err(Attempt::Redirected)) || not_served.contains(&partition) {
+                continue;
+            }
+            *outcome = self
+                .publish_one(&words[place])
+                .await
+                .map_err(Attempt::Failed);
+            if outcome.is_err() {
+                not_served.insert(partition);
+            }
+        }
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.map_err(EngineError::from))
+            .collect()
+    }
+
+    async fn publish_one(&self, (keys, args): &Words) -> Result<Published, EngineError> {
+        let (keys, args) = (keys.clone(), args.clone());
+        let answer = self.scripts.update.call(&self.servers, keys, args).await?;
+        published(answer)
+    }
+
+    /// The same, once: an update that the Cluster redirects is not carried out.
+    async fn publish_once(
+        &self,
+        (keys, args): &Words,
+        with_source: bool,
+    ) -> Result<Published, Attempt> {
+        let script = &self.scripts.update;
+        let answer = script
+            .call_once(&self.servers, keys.clone(), args.clone(), with_source)
+            .await;
+        match answer {
+            Ok(answer) => published(answer).map_err(Attempt::Failed),
+            Err(error) if Servers::is_redirected(&error) => Err(Attempt::Redirected),
+            Err(error) => Err(Attempt::Failed(self.servers.failure(error))),
+        }
+    }
+
+    fn update_words(&self, update: &Update) -> Words {
+        let partition = self.partition_of(update.user);
+        let keys = vec![
+            self.keys.profile(update.user),
+            self.keys.epoch(partition),
+            self.keys.request(partition, &random_name()),
+        ];
+        let args = vec![
+            update.kind.as_str().to_owned(),
+            update.revision.map_or(0, |revision| revision.0).to_string(),
+            update
+                .public
+                .as_ref()
+                .map_or("null", |view| view.get())
+                .to_owned(),
+            update.full.get().to_owned(),
+            self.profile_ttl_ms.to_string(),
+            self.keys.topic(update.user),
+        ];
+        (keys, args)
+    }
+
+    pub(in crate::engine) async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
+        let keys = vec![
+            self.keys.profile(user),
+            self.keys.epoch(self.partition_of(user)),
+        ];
+        let (epoch, fields): (String, Vec<String>) = self
+            .scripts
+            .read
+            .call(&self.servers, keys, Vec::new())
+            .await?;
+        let fields = pairs(fields);
+        let number = |name: &str| {
+            fields
+                .get(name)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        let read = |kind: Kind| {
+            let views = stored_views(&fields, kind, &epoch)?;
+            Some((kind, views, number(&format!("{}.at", kind.as_str()))))
+        };
+        Ok(Stored {
+            updates: Kind::ALL.into_iter().filter_map(read).collect(),
+            epoch: epoch.clone(),
+            deleted: fields.contains_key("deleted"),
+            disconnected_at_ms: number("disconnected"),
+        })
+    }
+
+    pub(in crate::engine) async fn forget_updates(
+        &self,
+        user: UserId,
+    ) -> Result<bool, EngineError> {
+        // Whether the account is deleted, and who is to be disconnected, is kept.
+        let of_kind = |kind: Kind| {
+            let parts = ["revision", "at", "public", "full"];
+            parts.map(|part| format!("{}.{part}", kind.as_str()))
+        };
+        let fields: Vec<String> = Kind::ALL.into_iter().flat_map(of_kind).collect();
+        let profile = self.keys.profile(user);
+        let removed: u64 = self.servers.call("HDEL", profile, fields).await?;
+        Ok(removed > 0)
+    }
+}
+
+/// Why an update that was sent once was not stored.
+enum Attempt {
+    /// Its slot is served elsewhere, or on the move: it was not carried out.
+    Redirected,
+    Failed(EngineError),
+}
+
+impl From<Attempt> for EngineError {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Redirected => Self::NotNow("the slot is on the move".to_owned()),
+            Attempt::Failed(error) => error,
+        }
+    }
+}
+
+/// Reads what `profile/update.lua` answers.
+fn published(answer: fred::types::Value) -> Result<Published, EngineError> {
+    let answer = answer.convert().map_err(bad_answer)?;
+    let (status, revision, nodes): (String, u64, u64) = answer;
+    let revision = Revision(revision);
+    match status.as_str() {
+        "ok" => Ok(Published::Stored { revision, nodes }),
+        "stale" => Ok(Published::Stale { revision }),
+        "deleted" => Ok(Published::AccountDeleted),
+        _ => Err(EngineError::Answer("update.lua".to_owned())),
+    }
+}
+
+pub(super) fn pairs(flat: Vec<String>) -> HashMap<String, String> {
+    let mut flat = flat.into_iter();
+    std::iter::from_fn(|| Some((flat.next()?, flat.next()?))).collect()
+}
+
+fn stored_views(fields: &HashMap<String, String>, kind: Kind, epoch: &str) -> Option<Views> {
+    let field = |name: &str| fields.get(&format!("{}.{name}", kind.as_str()));
+    let json = |text: &String| Some(Arc::from(RawValue::from_string(text.clone()).ok()?));
+    Some(Views {
+        epoch: epoch.to_owned(),
+        revision: Revision(field("revision")?.parse().ok()?),
+        public: field("public")
+            .filter(|text| *text != "null")
+            .and_then(json),
+        full: field("full").and_then(json)?,
+    })
+}

@@ -1,0 +1,57 @@
+//! The topics of users: subscriptions, and messages that nobody stores (`lua/topic/`).
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::Redis;
+use crate::engine::EngineError;
+use crate::ids::{UserId, random_name};
+
+impl Redis {
+    pub(in crate::engine) async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        self.servers.subscribe(self.topics(users)).await
+    }
+
+    pub(in crate::engine) async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
+        self.servers.unsubscribe(self.topics(users)).await
+    }
+
+    fn topics(&self, users: &[UserId]) -> Vec<String> {
+        users.iter().map(|user| self.keys.topic(*user)).collect()
+    }
+
+    pub(in crate::engine) async fn send_event(
+        &self,
+        user: UserId,
+        event: &str,
+        data: Arc<RawValue>,
+    ) -> Result<Option<u64>, EngineError> {
+        let event = serde_json::Value::from(event);
+        let message = format!(
+            r#"{{"kind":"event","event":{event},"data":{}}}"#,
+            data.get()
+        );
+        self.publish_message(user, message).await
+    }
+
+    pub(super) async fn publish_message(
+        &self,
+        user: UserId,
+        message: String,
+    ) -> Result<Option<u64>, EngineError> {
+        let keys = self.request_keys(user);
+        let args = vec![message, self.keys.topic(user)];
+        let nodes: i64 = self.scripts.publish.call(&self.servers, keys, args).await?;
+        Ok(u64::try_from(nodes).ok())
+    }
+
+    /// Where the answer to a new request is kept, and what says that the account was deleted.
+    pub(super) fn request_keys(&self, user: UserId) -> Vec<String> {
+        let partition = self.partition_of(user);
+        vec![
+            self.keys.request(partition, &random_name()),
+            self.keys.profile(user),
+        ]
+    }
+}
