@@ -13,3 +13,6 @@ pub mod session;
 pub mod socket;
 pub mod socket_packet;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,7 @@ async fn start() -> (Client, Running) {
 fn text(client: &mut Client) -> String {
     match client.read().expect("a message") {
         Message::Text(text) => text.to_string(),
-        other => panic!("{other} instead of a text"),
+        other => unreachable!("{other} instead of a text"),
     }
 }
 
@@ -290,7 +290,7 @@ async fn too_many_bytes_end_a_session() {
         }
 
         fn on_packet(&mut self, _packet: SocketPacket<'_>) -> ControlFlow<()> {
-            panic!("nothing is decoded");
+            unreachable!("nothing is decoded");
         }
     }
 
