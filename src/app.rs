@@ -160,7 +160,8 @@ impl App {
             metrics: metrics.clone(),
         };
         let routes = http::public(open, sockets.routes());
-        servers.spawn(server::serve(public, routes, stopping.clone()));
+        let broken_off = sockets.broken_off();
+        servers.spawn(server::serve(public, routes, broken_off, stopping.clone()));
         let routes = http::internal(Internal {
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
@@ -168,7 +169,7 @@ impl App {
             keys: keys.clone(),
             limits: limits.clone(),
         });
-        servers.spawn(server::serve(internal, routes, stopping));
+        servers.spawn(server::serve(internal, routes, |_, _| (), stopping));
         let reload = Reload {
             hub: hub.clone(),
             tokens,
@@ -257,17 +258,17 @@ pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> 
         pool: settings.postgres.pool,
         timeout: settings.postgres.timeout,
     };
-    Profiles::new(&options).map(Some)
+    let profiles = Profiles::new(&options)?;
+    if settings.postgres.migrate {
+        profiles.expect_migration();
+    }
+    Ok(Some(profiles))
 }
 
 /// Brings the schema up to date as soon as Postgres can be reached: a node starts while it is away.
 async fn migrate(profiles: Profiles) {
-    match profiles.migrate_when_reachable().await {
-        Ok(applied) => tracing::info!(?applied, "the schema in postgres is up to date"),
-        Err(error) => {
-            tracing::error!(reason = %error, "the schema in postgres cannot be brought up to date")
-        }
-    }
+    let applied = profiles.migrate_until_done().await;
+    tracing::info!(?applied, "the schema in postgres is up to date");
 }
 
 async fn open_engine(
@@ -358,10 +359,26 @@ fn allowances(settings: &Settings) -> Allowances {
     }
 }
 
+/// The limits, with as many connections as the open files of this process allow. Says so where that is fewer than
+/// configured.
 fn limits(settings: &Settings) -> Limits {
     let limits = &settings.limits;
+    let files = listener::files_max();
+    let room = listener::Room::of(files, limits.connections);
+    if room.connections < limits.connections {
+        tracing::warn!(
+            connections = room.connections,
+            limit = files,
+            "the node takes fewer connections than limits.connections ({}), because it may open too few files: raise that \
+             limit (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
+            limits.connections,
+            listener::files_for(limits.connections)
+        );
+    }
     Limits {
-        connections: limits.connections,
+        connections: room.connections,
+        tcp_public: room.public,
+        tcp_internal: room.internal,
         connections_per_address: limits.connections_per_address,
         handshake: limits.handshake,
         inbound_rate: limits.inbound_rate,

@@ -34,7 +34,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::account::Accounts;
 use self::delivery::{Deliveries, Delivery, DeliveryStream};
-use self::health::{Canaries, Check};
+use self::health::{Canaries, Check, Examined};
 use self::incidents::{Happening, Incident, Incidents};
 use self::lease::{Lease, LeaseOptions};
 use self::matchmaking::{Matchmaking, Streams};
@@ -119,6 +119,7 @@ struct Inner {
     deliveries: Deliveries,
     visibility: Visibility,
     canaries: Canaries,
+    examined: Examined,
     questions: Questions,
     surveys: Surveys,
     incidents: Arc<Incidents>,
@@ -210,6 +211,7 @@ impl Hub {
             matchmaking,
             deliveries,
             canaries: Canaries::default(),
+            examined: Examined::default(),
             questions: Questions::default(),
             surveys: Surveys::default(),
             incidents,
@@ -232,7 +234,14 @@ impl Hub {
             }
             Err(error) => return Err(error),
         }
-        hub.0.accounts.look().await;
+        match hub.examine().await {
+            Ok(()) => {}
+            Err(error) if engine.is_partial(&error).await => {
+                tracing::warn!(%error, "some of redis could not be examined yet");
+            }
+            Err(error) => return Err(error),
+        }
+        hub.0.accounts.came_back().await;
         let running = hub.spawn(messages, streams);
         hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
         Ok((hub, running, stream))
@@ -255,6 +264,7 @@ impl Hub {
         run(|hub| Box::pin(async move { hub.keep_reaping().await }));
         run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
         run(|hub| Box::pin(async move { hub.keep_hearing().await }));
+        run(|hub| Box::pin(async move { hub.keep_examining().await }));
         run(|hub| Box::pin(async move { hub.keep_answering().await }));
         run(|hub| Box::pin(async move { hub.keep_matching().await }));
         let hub = self.clone();
@@ -446,6 +456,14 @@ impl Hub {
         revoked.ok_or(NotifyError::AccountDeleted)
     }
 
+    /// Forgets the last updates about the user, as if there had been none; nobody is told. Returns whether there were any.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        self.0.engine.forget_updates(user).await
+    }
+
     /// Says that the account is gone: its connections are closed, its watchers are told, its tokens and late
     /// updates about it are refused from now on. Returns how many nodes were listening.
     ///
@@ -518,35 +536,36 @@ impl Hub {
     }
 
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
-    pub async fn readiness(&self) -> Vec<Check> {
+    async fn checks(&self) -> Vec<Check> {
         let draining = self.0.draining.load(Ordering::Relaxed);
         let silent = self.silent_partitions();
         let all_silent = silent.len() >= self.0.engine.partitions() as usize;
         let silent: Vec<String> = silent.iter().map(u32::to_string).collect();
-        let [engine, canary] = self.0.canaries.check(&self.0.engine).await;
-        let mut checks = vec![
-            engine,
-            canary,
+        let mut vital = self.0.canaries.check(&self.0.engine).await.to_vec();
+        vital.push(Check::vital("lease", self.0.lease.failure()));
+        if vital.iter().any(|check| check.failure.is_some())
+            && self.0.engine.is_partly_there().await
+        {
+            // The users of the partitions on other servers can be served.
+            vital.iter_mut().for_each(|check| check.is_vital = false);
+        }
+        let mut checks = vital;
+        checks.extend([
             Check {
                 name: "partitions",
                 failure: (!silent.is_empty()).then(|| format!("not heard: {}", silent.join(", "))),
                 // The users of other partitions can be served.
                 is_vital: all_silent,
             },
-            Check {
-                name: "draining",
-                failure: draining.then(|| "the node is stopping".to_owned()),
-                is_vital: true,
-            },
-        ];
-        if self.has_accounts() {
-            let away = self.0.accounts.are_away();
-            checks.push(Check {
-                name: "postgres",
-                failure: away.then(|| "cannot be reached".to_owned()),
-                is_vital: false,
-            });
+            Check::vital(
+                "draining",
+                draining.then(|| "the node is stopping".to_owned()),
+            ),
+        ]);
+        if matches!(self.0.engine, Engine::Redis(_)) {
+            checks.extend(self.0.examined.checks());
         }
+        checks.extend(self.0.accounts.check());
         checks
     }
 

@@ -17,7 +17,9 @@ macro_rules! either {
 pub mod matchmaking;
 pub mod memory;
 pub mod redis;
+mod refusal;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +30,13 @@ use tokio::sync::mpsc;
 use crate::ids::{ConnectionId, Incarnation, MatchId, Revision, SAFE_INTEGER_MAX, UserId};
 use crate::tls::TrustError;
 
+pub use self::refusal::Refusal;
+
 /// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
 const MESSAGES_MAX: usize = 1024;
+
+/// The eviction policy with which Redis drops nothing that it was given.
+pub(crate) const KEEPS_EVERYTHING: &str = "noeviction";
 
 /// One of the engines. Cloning is cheap: clones share everything.
 #[derive(Clone)]
@@ -49,6 +56,12 @@ pub enum EngineError {
     /// The engine cannot be reached or did not answer in time: try again later.
     #[error("redis cannot be reached: {0}")]
     Unavailable(String),
+    /// The engine received the command and refuses it, for a reason that it names.
+    #[error("redis refuses: {0}")]
+    Refused(Refusal),
+    /// This node cannot do it at the moment: try again later.
+    #[error("the node cannot do it at the moment: {0}")]
+    NotNow(String),
     /// The engine answered something that this version does not understand.
     #[error("redis gave an answer that makes no sense here: {0}")]
     Answer(String),
@@ -74,6 +87,33 @@ pub enum OpenError {
         server: String,
         /// What went wrong.
         cause: String,
+    },
+    /// Redis answers, and refuses.
+    #[error("redis at {server} refuses: {refusal}")]
+    Refused {
+        /// Where Redis was looked for, without its password.
+        server: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The user of the URL lacks rights.
+    #[error("redis at {server} refuses: {denied}")]
+    Denied {
+        /// Where Redis was looked for, without its password.
+        server: String,
+        /// Which rights, and how to grant them.
+        denied: Denied,
+    },
+    /// The server is too old for what the hub does.
+    #[error(
+        "redis at {server} is {found}; vigie needs Redis 7.0 or Valkey 7.2 at least: upgrade it, or name another one in \
+         redis.url (VIGIE_REDIS__URL)"
+    )]
+    TooOld {
+        /// Where Redis was looked for, without its password.
+        server: String,
+        /// Its name and version.
+        found: String,
     },
     /// Whoever answered is not who was to answer.
     #[error("redis at {server} does not prove who it is: {problem} ({cause})")]
@@ -103,6 +143,54 @@ pub enum OpenError {
         /// The partition count recorded.
         found_partitions: u64,
     },
+}
+
+/// Commands that the user of the URL may not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The commands, keys or channels, as the server names them.
+    pub what: Vec<String>,
+    /// The command that grants all of it.
+    pub grant: String,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = self.what.join(", ");
+        write!(
+            f,
+            "NOPERM, its user may not use {what}; grant it: {}",
+            self.grant
+        )
+    }
+}
+
+/// What an examination of the engine found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// Why commands that the hub needs are refused; `None` where all are carried out.
+    pub refused: Option<String>,
+    /// What the engine does when its memory is full; `None` where it does not say.
+    pub eviction_policy: Option<String>,
+}
+
+impl Examination {
+    /// The same of two servers: what either refuses, and the policy that drops anything.
+    pub(crate) fn join(self, other: Self) -> Self {
+        let keeps = |policy: &String| policy == KEEPS_EVERYTHING;
+        let mut policies = [self.eviction_policy, other.eviction_policy]
+            .into_iter()
+            .flatten();
+        let first = policies.next();
+        let evicting = policies.find(|policy| !keeps(policy));
+        Self {
+            refused: self.refused.or(other.refused),
+            eviction_policy: match first {
+                Some(first) if keeps(&first) => Some(evicting.unwrap_or(first)),
+                first => first,
+            },
+        }
+    }
 }
 
 /// What decides whether a connection may count.
@@ -576,6 +664,11 @@ impl Engine {
         either!(self.standing(user))
     }
 
+    /// Forgets the last updates about the user; nobody is told. Returns whether there were any.
+    pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        either!(self.forget_updates(user))
+    }
+
     /// Marks the account as deleted for ever and says so; the user waits for no opponent any more. Returns how many
     /// nodes were listening.
     pub async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
@@ -607,6 +700,14 @@ impl Engine {
         }
     }
 
+    /// Whether the engine has several servers of which some answer, while others do not.
+    pub async fn is_partly_there(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(redis) => redis.is_partly_there().await,
+        }
+    }
+
     /// Whether the list of leases may be on the server of one of these partitions.
     pub fn may_hold_leases(&self, partitions: &[u32]) -> bool {
         match self {
@@ -625,6 +726,22 @@ impl Engine {
     /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].
     pub async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         either!(self.send_canary(nonce))
+    }
+
+    /// Why the engine rejects connections of this node, where that is the reason for its silence.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(redis) => redis.refusal(),
+        }
+    }
+
+    /// Runs each command that the hub needs, and says which are refused.
+    pub async fn examine(&self) -> Result<Examination, EngineError> {
+        match self {
+            Self::Memory(_) => Ok(Examination::default()),
+            Self::Redis(redis) => redis.examine().await,
+        }
     }
 
     /// Begins the lease of the incarnation in `info`, and tells the others about the node.

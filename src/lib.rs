@@ -39,7 +39,8 @@
 //! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
 //! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
 //! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
-//! | `transport/socket/gate.rs` | admits connections |
+//! | `transport/socket/gate.rs`, `hold.rs` | admits connections; holds a CONNECT that cannot be answered yet |
+//! | `transport/socket/polls.rs` | long polls that are broken off; how much one answer takes |
 //! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
 //! | `transport/socket/inbox.rs`, `rates.rs` | queues a connection's events, as many as it may send |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |
@@ -65,7 +66,9 @@
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
+//! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
 //! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
 //! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |

@@ -18,6 +18,7 @@ mod session;
 mod tls;
 mod transaction;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use self::pool::Pool;
@@ -29,6 +30,7 @@ pub use changes::{Batch, ChangeStream};
 pub use error::ProfilesError;
 pub use friendship::Friendship;
 pub use matches::NewMatch;
+pub use migrate::Migration;
 
 /// How to reach Postgres and how to use it.
 #[derive(Clone)]
@@ -45,6 +47,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Profiles {
     pool: Pool,
+    migration: Arc<Mutex<Migration>>,
 }
 
 impl Profiles {
@@ -54,7 +57,8 @@ impl Profiles {
     /// When the URL is none, or what it asks for cannot be had.
     pub fn new(options: &Options) -> Result<Self, ProfilesError> {
         let pool = Pool::new(options)?;
-        Ok(Self { pool })
+        let migration = Arc::default();
+        Ok(Self { pool, migration })
     }
 
     /// Whether Postgres answers, with the schema that this version needs.
@@ -85,7 +89,7 @@ mod tests {
         moves_between_threads(&profiles.read(&[user]));
         moves_between_threads(&profiles.rename(user, "ada"));
         moves_between_threads(&profiles.ask_friendship(user, user));
-        moves_between_threads(&profiles.migrate_when_reachable());
+        moves_between_threads(&profiles.migrate_until_done());
     }
 
     #[test]

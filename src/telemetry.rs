@@ -2,6 +2,7 @@
 
 mod labels;
 mod metrics;
+mod seldom;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -18,6 +19,7 @@ use tracing_subscriber::util::TryInitError;
 
 pub use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
 pub use self::metrics::Metrics;
+pub(crate) use self::seldom::{Seldom, warn_seldom};
 
 /// How often something happened.
 pub type Counter = prometheus_client::metrics::counter::Counter;

@@ -1,4 +1,4 @@
--- Puts right what is said about one user: derives it anew from the user's connections.
+-- Puts right what is said about one user: derives it from the user's connections.
 --
 -- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
 -- KEYS[2]  set     incarnations that have registered anything in this partition
@@ -24,15 +24,23 @@ local batch_max          = tonumber(ARGV[3])
 local grace_ms           = tonumber(ARGV[4])
 local channel            = ARGV[5]
 
-local time  = redis.call('TIME')
-local wrong = 0
+local time   = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local wrong  = 0
+
+-- No grace ends, and no connection began, further ahead than this.
+local far_ms = 24 * 60 * 60 * 1000
 
 if redis.call('EXISTS', connections) == 0 then
   if redis.call('SISMEMBER', online, user) == 0 then
     return redis.call('ZREM', leaving, user)
   end
-  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  return redis.call('ZADD', leaving, 'NX', string.format('%.0f', now_ms + grace_ms), user)
+  local at = redis.call('ZSCORE', leaving, user)
+  if at and tonumber(at) <= now_ms + grace_ms + far_ms then
+    return 0
+  end
+  redis.call('ZADD', leaving, string.format('%.0f', now_ms + grace_ms), user)
+  return 1
 end
 
 -- Each connection is owed by its node, and each node that owes is known, or reaping would pass over them.
@@ -43,6 +51,11 @@ for at = 1, math.min(#page, 2 * batch_max), 2 do
     -- Whose these are is known only now; the hash tag is the partition's.
     wrong = wrong + redis.call('SADD', owed_begin .. incarnation, user .. '/' .. connection)
     wrong = wrong + redis.call('SADD', nodes, incarnation)
+  end
+  local since = string.match(page[at + 1], '^%d+$')
+  if not since or tonumber(since) > now_ms + far_ms then
+    redis.call('HSET', connections, page[at], string.format('%.0f', now_ms))
+    wrong = wrong + 1
   end
 end
 

@@ -53,8 +53,15 @@ async fn diagnose(doctor: &Doctor, repair: bool) -> Result<Diagnosis, EngineErro
         });
     }
     doctor.repair(&found.findings).await?;
+    let mut now = doctor.examine().await?;
+    let is_new = |finding: &Finding| !found.findings.contains(finding);
+    if now.findings.iter().any(is_new) {
+        // Some could not be seen before the others were gone.
+        doctor.repair(&now.findings).await?;
+        now = doctor.examine().await?;
+    }
     Ok(Diagnosis {
         before: Some(found),
-        now: doctor.examine().await?,
+        now,
     })
 }

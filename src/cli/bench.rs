@@ -25,7 +25,7 @@ use self::error::BenchError;
 use self::report::Report;
 use self::run::Setup;
 use self::usage::Processes;
-use super::remote::Remote;
+use super::remote::{FIRST_SYNTHETIC_USER, Remote};
 use super::{EXIT_CONFIG, block_on, fail, print, say};
 
 /// More connections than one machine makes.
@@ -34,6 +34,10 @@ const CONNECTIONS_MAX: i64 = 100_000;
 const UPDATES_MAX: i64 = 1_000_000;
 /// More in a second than is posted one after the other.
 const RATE_MAX: i64 = 10_000;
+/// First user of a run unless told otherwise: the demo, which begins with the first of them all, may run at the same time.
+const FIRST_USER: u64 = FIRST_SYNTHETIC_USER + 1_000_000;
+/// Last user that may be the first: there are ids for as many as a run has after it.
+const FIRST_USER_MAX: u64 = 9_007_000_000_000_000;
 /// Longer than anybody waits.
 const SECONDS_MAX: i64 = 600;
 
@@ -84,8 +88,8 @@ struct Options {
     /// Threads that hold the clients; more are started where one may not hold as many
     #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
-    /// Id of the first user of the run; the others follow it
-    #[arg(long, value_name = "ID", default_value_t = 1_000_000, global = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    /// Id of the first user of the run; the others follow it. No account has such ids
+    #[arg(long, value_name = "ID", default_value_t = FIRST_USER, global = true, value_parser = clap::value_parser!(u64).range(FIRST_SYNTHETIC_USER..=FIRST_USER_MAX))]
     first_user: u64,
     /// Prints one JSON object instead of a table for people
     #[arg(long, global = true)]
@@ -95,7 +99,7 @@ struct Options {
 /// Runs a scenario and prints its figures.
 pub(super) fn run(settings: Settings, args: &BenchArgs) -> ExitCode {
     let report = setup(settings, &args.options).and_then(|setup| {
-        let done = block_on(args.scenario.run(&setup), 1);
+        let done = block_on(args.scenario.run_and_tidy(&setup), 1);
         done.unwrap_or_else(|_| Err(BenchError::Own("there is no runtime".to_owned())))
     });
     match report {
@@ -106,6 +110,37 @@ pub(super) fn run(settings: Settings, args: &BenchArgs) -> ExitCode {
 }
 
 impl Scenario {
+    /// Runs to the end, or until somebody ends it, and has the nodes forget what was posted.
+    async fn run_and_tidy(&self, setup: &Setup) -> Result<Report, BenchError> {
+        let report = tokio::select! {
+            report = self.run(setup) => report,
+            _ = tokio::signal::ctrl_c() => Err(BenchError::Own("it was interrupted".to_owned())),
+        };
+        if self.posts()
+            && let Err(error) = setup.target.forget(setup.first_user).await
+            && report.is_ok()
+        {
+            // Others that speak Socket.IO and take updates are measured the same way, and need not know how.
+            say(&format!(
+                "the last update of user {} stays stored: {error}",
+                setup.first_user
+            ));
+        }
+        report
+    }
+
+    /// Whether updates are posted, about the first user.
+    fn posts(&self) -> bool {
+        match self {
+            Self::Fanout(_) | Self::Burst(_) | Self::Selective(_) => true,
+            Self::Connect(_)
+            | Self::Idle(_)
+            | Self::Churn(_)
+            | Self::Signin(_)
+            | Self::Online(_) => false,
+        }
+    }
+
     async fn run(&self, setup: &Setup) -> Result<Report, BenchError> {
         match self {
             Self::Connect(args) => connect::run(setup, args).await,

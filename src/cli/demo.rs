@@ -145,6 +145,7 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
     })
     .await;
     visitors.shutdown().await;
+    scene.forget_updates().await?;
     wait_until_offline(&scene).await?;
     Ok(format!("{}\neverybody has left\n", scene.tally.summary()))
 }

@@ -13,8 +13,11 @@ use super::{EXIT_CONFIG, block_on, fail, print};
 /// Something is wrong with the data.
 const EXIT_FINDINGS: u8 = 1;
 
-/// The categories in the order in which they are told: one of it, several of it, its name for programs.
-const CATEGORIES: [(Category, &str, &str, &str); 4] = [
+/// A category: one of it, several of it, its name for programs.
+type Names = (Category, &'static str, &'static str, &'static str);
+
+/// The categories in the order of the output.
+const CATEGORIES: [Names; 5] = [
     (Category::Ghost, "ghost", "ghosts", "ghosts"),
     (Category::Orphan, "orphan", "orphans", "orphans"),
     (Category::Drift, "drift", "drifts", "drift"),
@@ -23,6 +26,12 @@ const CATEGORIES: [(Category, &str, &str, &str); 4] = [
         "silent node",
         "silent nodes",
         "silentNodes",
+    ),
+    (
+        Category::Setting,
+        "setting of redis",
+        "settings of redis",
+        "settings",
     ),
 ];
 
@@ -91,15 +100,27 @@ fn lines(report: &Report) -> String {
     for finding in &report.findings {
         let _ = writeln!(text, "{}: {finding}", names(finding.problem.category()).1);
     }
+    for note in &report.notes {
+        // A string to write into never fails.
+        let _ = writeln!(text, "note: {note}");
+    }
     if report.more {
         text += "and more, which are told once these are repaired\n";
     }
     text
 }
 
+/// The categories of data, found or not, and those of settings that have findings.
+fn categories(report: &Report) -> impl Iterator<Item = &'static Names> {
+    let is_told = |(category, ..): &&Names| {
+        *category != Category::Setting || of(report, *category).next().is_some()
+    };
+    CATEGORIES.iter().filter(is_told)
+}
+
 /// How many there are of each category.
 fn counts(report: &Report) -> String {
-    let counts = CATEGORIES.iter().map(|(category, one, many, _)| {
+    let counts = categories(report).map(|(category, one, many, _)| {
         let findings = of(report, *category);
         several(findings.count() as u64, one, many)
     });
@@ -110,7 +131,7 @@ fn several(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-fn names(category: Category) -> &'static (Category, &'static str, &'static str, &'static str) {
+fn names(category: Category) -> &'static Names {
     let names = CATEGORIES.iter().find(|(known, ..)| *known == category);
     names.unwrap_or(&CATEGORIES[0])
 }
@@ -124,8 +145,11 @@ fn of(report: &Report, category: Category) -> impl Iterator<Item = &Finding> {
 fn as_json(diagnosis: &Diagnosis) -> Value {
     let now = &diagnosis.now;
     let mut object = json!({ "clean": now.is_clean(), "repaired": diagnosis.repaired() });
-    for (category, _, _, name) in CATEGORIES {
-        object[name] = of(now, category).map(finding_as_json).collect();
+    for (category, _, _, name) in categories(now) {
+        object[name] = of(now, *category).map(finding_as_json).collect();
+    }
+    if !now.notes.is_empty() {
+        object["notes"] = json!(now.notes);
     }
     if now.more {
         object["more"] = json!(true);
@@ -135,7 +159,10 @@ fn as_json(diagnosis: &Diagnosis) -> Value {
 
 fn finding_as_json(finding: &Finding) -> Value {
     let mut object = json!({ "problem": finding.problem.as_str(), "message": finding.to_string() });
+    let text = |bytes| Value::from(String::from_utf8_lossy(bytes));
     let fields = [
+        ("key", finding.key.clone().map(Value::from)),
+        ("entry", finding.entry.as_deref().map(text)),
         ("partition", finding.partition.map(Value::from)),
         ("user", finding.user.map(|user| Value::from(user.get()))),
         ("incarnation", finding.incarnation.clone().map(Value::from)),

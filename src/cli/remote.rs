@@ -9,6 +9,9 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 use vigie::settings::Settings;
 
+/// Users of the commands that put nodes to work have ids from here on: no account that counts from 1 ever gets there.
+pub(super) const FIRST_SYNTHETIC_USER: u64 = 9_000_000_000_001;
+
 /// How long an answer over HTTP may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -125,6 +128,16 @@ impl Remote {
         let request = self.request(0, |http, url| http.post(url), path)?;
         // Read to the end, so that the connection can be used again.
         self.text(request.json(body)).await.map(drop)
+    }
+
+    /// Has the nodes forget the last updates about a user.
+    ///
+    /// # Errors
+    /// When the first node does not answer, or not with success.
+    pub(super) async fn forget(&self, user: u64) -> Result<(), RemoteError> {
+        let path = format!("/api/v1/users/{user}/updates");
+        let request = self.request(0, |http, url| http.delete(url), &path)?;
+        self.text(request).await.map(drop)
     }
 
     /// Asks the internal API of a node.

@@ -17,9 +17,6 @@ use super::{EXIT_CONFIG, fail, files, print};
 /// How long blocking work may go on after the node is done; none of it holds anything back.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
-/// Files of a node besides its connections: to Redis and Postgres, listeners, logs.
-const FILES_BESIDES: usize = 1200;
-
 /// Reads the settings once more.
 type Load = Box<dyn Fn() -> Result<Settings, SettingsError> + Send>;
 
@@ -38,23 +35,11 @@ pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("cannot start the runtime: {error}")),
     };
-    raise_file_limit(&settings);
+    // Each connection is an open file.
+    files::raise_limit();
     let code = serve(&runtime, settings, load);
     runtime.shutdown_timeout(RUNTIME_GRACE);
     code
-}
-
-/// Each connection is an open file; what a process starts with is often 1024.
-fn raise_file_limit(settings: &Settings) {
-    let wanted = settings.limits.connections.saturating_add(FILES_BESIDES);
-    let limit = files::raise_limit();
-    if limit < wanted {
-        info!(
-            limit,
-            "connections are limited by how many files this process may open, not by limits.connections: to have \
-             that many, raise the former (ulimit -n, or LimitNOFILE in systemd) to {wanted}",
-        );
-    }
 }
 
 fn serve(runtime: &Runtime, settings: Settings, load: Load) -> ExitCode {

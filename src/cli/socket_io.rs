@@ -65,8 +65,8 @@ fn hint(reason: &str) -> &'static str {
         _ if reason.contains("invalid_token") => {
             "; tokens are signed with auth.secret of these settings: set VIGIE_AUTH__SECRET to the nodes'"
         }
-        _ if reason.contains("too_many_connections") => {
-            "; raise limits.connections_per_address on the nodes, or set it to 0"
+        _ if reason.contains("closed the connection") => {
+            "; where limits.connections_per_address is set on the nodes, raise it, or set it to 0"
         }
         _ => "",
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Hub;
 use crate::engine::EngineError;
 use crate::ids::{ConnectionId, UserId};
+use crate::telemetry::warn_seldom;
 
 type Owed = (UserId, ConnectionId);
 
@@ -20,7 +21,7 @@ impl Hub {
             }
             for partition in 0..self.engine().partitions() {
                 if let Err(error) = self.audit(partition).await {
-                    tracing::debug!(partition, %error, "could not audit; trying again");
+                    warn_seldom!(partition, %error, "could not audit; trying again");
                 }
             }
         }

@@ -77,7 +77,7 @@ impl Hub {
         let user = identity.user;
         if self.presence().is_overdue() {
             let reason = "too many connections wait to be released".to_owned();
-            return Err(EngineError::Unavailable(reason).into());
+            return Err(EngineError::NotNow(reason).into());
         }
         let mut hold = self.topics().hold(user);
         hold.confirmed().await?;

@@ -16,6 +16,7 @@ use super::incidents::Happening;
 use super::{Hub, count};
 use crate::engine::EngineError;
 use crate::ids::Incarnation;
+use crate::telemetry::warn_seldom;
 
 /// Connections released by one call of the reaper: few enough that Redis stays responsive.
 const REAP_BATCH_MAX: u32 = 200;
@@ -36,6 +37,7 @@ pub struct LeaseOptions {
 pub(crate) struct Lease {
     options: LeaseOptions,
     tenure: Mutex<Tenure>,
+    proof: Mutex<Proof>,
     doubted: Notify,
     /// One for each partition.
     registrations: Vec<Registrations>,
@@ -55,6 +57,29 @@ struct Registrations {
 impl Registrations {
     fn former(&self) -> MutexGuard<'_, Vec<Incarnation>> {
         self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the lease holds, as this node knows.
+struct Proof {
+    renewed_at: Instant,
+    /// Why the last attempt failed; `None` where it did not.
+    failure: Option<String>,
+}
+
+impl Proof {
+    /// Why the lease may be over at `now`, if it may.
+    fn failure(&self, now: Instant, lease: Duration) -> Option<String> {
+        let since = now.saturating_duration_since(self.renewed_at);
+        if since <= lease {
+            return None;
+        }
+        let reason = self.failure.as_deref().unwrap_or("no attempt has ended");
+        Some(format!(
+            "not renewed for {} s, node.lease is {}: {reason}",
+            since.as_secs(),
+            humantime::format_duration(lease)
+        ))
     }
 }
 
@@ -117,6 +142,11 @@ impl Lease {
         Self {
             options,
             tenure: Mutex::default(),
+            // The lease begins before anybody asks.
+            proof: Mutex::new(Proof {
+                renewed_at: Instant::now(),
+                failure: None,
+            }),
             doubted: Notify::new(),
             registrations: (0..partitions).map(|_| Registrations::default()).collect(),
             tickets_wanted: Notify::new(),
@@ -135,6 +165,23 @@ impl Lease {
 
     fn tenure(&self) -> MutexGuard<'_, Tenure> {
         self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn proof(&self) -> MutexGuard<'_, Proof> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the lease may be over, if it was not renewed for as long as it lasts.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.proof().failure(Instant::now(), self.options.lease)
+    }
+
+    /// The lease begins, or is renewed, now.
+    fn holds(&self) {
+        *self.proof() = Proof {
+            renewed_at: Instant::now(),
+            failure: None,
+        };
     }
 
     /// Messages of a server with these partitions may have been missed, so data may be lost, too: everything in them is
@@ -183,6 +230,7 @@ impl Hub {
             }
             if let Err(error) = self.beat().await {
                 *lease.tenure() = Tenure::default();
+                lease.proof().failure = Some(error.to_string());
                 tracing::warn!(%error, "could not renew the lease; trying again");
             }
         }
@@ -199,7 +247,7 @@ impl Hub {
         }
         if let Err(error) = self.look_around().await {
             // The lease is renewed all the same.
-            tracing::debug!(%error, "could not look which nodes are alive");
+            warn_seldom!(%error, "could not look which nodes are alive");
         }
         Ok(())
     }
@@ -222,6 +270,7 @@ impl Hub {
         let renewed = self.engine().renew(&info, length).await?;
         if let Some(ends_ms) = renewed {
             self.lease().tenure().renew(Instant::now(), ends_ms, length);
+            self.lease().holds();
         }
         Ok(renewed.is_some())
     }
@@ -287,6 +336,7 @@ impl Hub {
         self.engine()
             .begin(&self.node_info(&next), self.lease().length())
             .await?;
+        self.lease().holds();
         let former = self.engine().go_on_as(next);
         for registrations in &self.lease().registrations {
             registrations.former().push(former.clone());
@@ -306,7 +356,7 @@ impl Hub {
             if let Some(until_ms) = self.lease().may_reap_until()
                 && let Err(error) = self.reap_dead(until_ms).await
             {
-                tracing::debug!(%error, "could not reap; trying again");
+                warn_seldom!(%error, "could not reap; trying again");
             }
         }
     }
@@ -372,6 +422,29 @@ mod tests {
     fn renew(tenure: &mut Tenure, begin: Instant, seconds: u64, ahead_ms: u64) {
         let ends_ms = 1_000_000 + (seconds + LEASE.as_secs()) * 1000 + ahead_ms;
         tenure.renew(after(begin, seconds), ends_ms, LEASE);
+    }
+
+    #[test]
+    fn a_lease_that_was_not_renewed_in_time_may_be_over() {
+        let begin = Instant::now();
+        let mut proof = Proof {
+            renewed_at: begin,
+            failure: None,
+        };
+        assert_eq!(proof.failure(after(begin, 6), LEASE), None);
+        let late = proof.failure(after(begin, 7), LEASE).expect("too late");
+        assert!(
+            late.starts_with("not renewed for 7 s, node.lease is 6s: "),
+            "{late}"
+        );
+        proof.failure = Some("redis refuses: OOM".to_owned());
+        assert_eq!(
+            proof.failure(after(begin, 6), LEASE),
+            None,
+            "it still holds"
+        );
+        let late = proof.failure(after(begin, 7), LEASE).expect("too late");
+        assert!(late.ends_with(": redis refuses: OOM"), "{late}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::token::Identity;
 use super::topic::Topics;
 use crate::engine::{Admission, Engine, EngineError, Pulse, Registration, Transition};
 use crate::ids::{ConnectionId, UserId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, warn_seldom};
 
 /// Users taken offline by one call of the script: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
@@ -262,7 +262,7 @@ impl Presence {
         let done = batch.len() - failed.len();
         self.releases_len.fetch_sub(done, Ordering::Relaxed);
         if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
-            tracing::debug!(%error, count = failed.len(), "could not release connections; trying again");
+            warn_seldom!(%error, count = failed.len(), "could not release connections; trying again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
         !batch.is_empty()
@@ -493,7 +493,7 @@ impl Presence {
             let next_due = match self.expire(number, Duration::ZERO).await {
                 Ok(next_due) => next_due,
                 Err(error) => {
-                    tracing::debug!(%error, "could not take users offline; trying again");
+                    warn_seldom!(partition = number, %error, "could not take users offline; trying again");
                     None
                 }
             };

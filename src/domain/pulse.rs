@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Hub;
 use crate::engine::Pulse;
+use crate::telemetry::warn_seldom;
 
 /// Nodes that publish the pulse of a partition: one may be gone, and its lease not over yet.
 const OWNERS: usize = 2;
@@ -142,7 +143,7 @@ impl Hub {
                 continue;
             }
             if let Err(error) = self.engine().pulse(number).await {
-                tracing::debug!(partition = number, %error, "could not publish a pulse");
+                warn_seldom!(partition = number, %error, "could not publish a pulse");
             }
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::Hub;
 use crate::engine::Question;
+use crate::telemetry::warn_seldom;
 
 /// Questions that wait for their answer; whoever asks beyond that hears nothing and asks again.
 const QUESTIONS_MAX: usize = 16;
@@ -65,7 +66,7 @@ impl Hub {
                 }
             };
             if let Err(error) = outcome {
-                tracing::debug!(%error, "could not answer a question");
+                warn_seldom!(%error, "could not answer a question");
             }
         }
     }

@@ -17,7 +17,7 @@ use super::visibility::view_of;
 use super::watching::{Watching, remove};
 use crate::engine::{Engine, EngineError, Kind, Stored, TopicMessage, Update, Views};
 use crate::ids::{ConnectionId, MatchId, UserId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, warn_seldom};
 
 /// Topics subscribed in one go.
 const BATCH_MAX: usize = 512;
@@ -358,7 +358,7 @@ impl Topics {
             && let Err(error) = self.engine.unsubscribe(&batch.unwanted).await
         {
             // A topic too many costs a little; messages on it are left out.
-            tracing::debug!(%error, "could not unsubscribe");
+            warn_seldom!(%error, "could not unsubscribe");
         }
         if batch.wanted.is_empty() {
             return;
@@ -501,7 +501,7 @@ impl Topics {
                 Ok(known) if known.certain => break known,
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::debug!(user = user.get(), %error, "could not review who sees what; trying again");
+                    warn_seldom!(user = user.get(), %error, "could not review who sees what; trying again");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
@@ -710,9 +710,9 @@ impl Hold {
             None => Ok(()),
             Some(confirmed) => match tokio::time::timeout(CONFIRMED_WITHIN, confirmed).await {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => Err(EngineError::Unavailable("the node is stopping".to_owned())),
-                Err(_) => Err(EngineError::Unavailable(
-                    "a topic takes too long".to_owned(),
+                Ok(Err(_)) => Err(EngineError::NotNow("it is stopping".to_owned())),
+                Err(_) => Err(EngineError::NotNow(
+                    "subscribing to a topic takes too long".to_owned(),
                 )),
             },
         }

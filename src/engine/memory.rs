@@ -420,6 +420,13 @@ impl Memory {
         }
     }
 
+    pub(super) fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        match self.state().profiles.get_mut(&user) {
+            Some(Profile::Known { kinds, .. }) => Ok(!std::mem::take(kinds).is_empty()),
+            Some(Profile::Deleted) | None => Ok(false),
+        }
+    }
+
     pub(super) fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
         let mut state = self.state();
         state.profiles.insert(user, Profile::Deleted);

@@ -7,10 +7,12 @@ mod bus;
 mod client;
 mod cluster;
 pub mod doctor;
+mod entry;
 pub mod inspect;
 mod keys;
 mod matchmaking;
 mod page;
+mod preflight;
 mod scripts;
 mod servers;
 mod tls;
@@ -27,12 +29,12 @@ use serde_json::value::RawValue;
 use self::bus::Listener;
 use self::keys::Keys;
 use self::page::{BEGINNING, Page};
-use self::scripts::{Script, Scripts, not_understood, unavailable};
+use self::scripts::{Script, Scripts, not_understood};
 use self::servers::{Servers, slot_of};
 use super::{
     Admission, EngineError, Expired, Kind, LiveNode, Messages, NodeInfo, OpenError, Position,
-    Published, Reaped, RegisteredConnection, Registration, Revoked, Standing, Stored, Update,
-    Views,
+    Published, Reaped, Refusal, RegisteredConnection, Registration, Revoked, Standing, Stored,
+    Update, Views,
 };
 use crate::ids::{ConnectionId, Incarnation, Revision, UserId, random_name};
 use crate::telemetry::Metrics;
@@ -95,6 +97,7 @@ impl Redis {
         let (listener, messages) = Listener::new(Keys::new(&options.prefix, options.partitions));
         let servers = Servers::open(options, Some(listener)).await?;
         let redis = Self::on(servers, incarnation, options, metrics);
+        redis.check_servers().await?;
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
     }
@@ -128,7 +131,7 @@ impl Redis {
         let recorded = redis
             .recorded_layout()
             .await
-            .map_err(|error| redis.unreachable(&error))?;
+            .map_err(|error| redis.not_opened(error))?;
         if let Some(found) = recorded {
             agree(options, found)?;
         }
@@ -157,15 +160,12 @@ impl Redis {
                 tracing::warn!(%error, "the layout of the data could not be compared yet");
                 Ok(())
             }
-            Err(error) => Err(self.unreachable(&error)),
+            Err(error) => Err(self.not_opened(error)),
         }
     }
 
-    fn unreachable(&self, error: &EngineError) -> OpenError {
-        OpenError::Unreachable {
-            server: self.servers.name(),
-            cause: error.to_string(),
-        }
+    fn not_opened(&self, error: EngineError) -> OpenError {
+        preflight::open_error(self.servers.name(), error)
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
@@ -173,6 +173,11 @@ impl Redis {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Why the server rejects connections of this node.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.servers.refusal()
     }
 
     pub(super) fn go_on_as(&self, next: Incarnation) -> Incarnation {
@@ -189,9 +194,16 @@ impl Redis {
 
     /// Whether an error concerns some of the masters of a Cluster only, as others answer.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
-        matches!(error, EngineError::Unavailable(_))
-            && self.servers.is_cluster()
-            && self.servers.any_answers(ANSWER_WITHIN).await
+        let may_pass = matches!(
+            error,
+            EngineError::Unavailable(_) | EngineError::Refused(Refusal::Other(_))
+        );
+        may_pass && self.is_partly_there().await
+    }
+
+    pub(super) async fn is_partly_there(&self) -> bool {
+        let (some, all) = self.servers.answers(ANSWER_WITHIN).await;
+        some && !all
     }
 
     pub(super) fn may_hold_leases(&self, partitions: &[u32]) -> bool {
@@ -336,11 +348,9 @@ impl Redis {
     }
 
     pub(super) async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
-        let ids: Vec<u64> = self.scan(self.keys.online(partition)).await?;
-        Ok(ids
-            .into_iter()
-            .filter_map(|id| UserId::try_from(id).ok())
-            .collect())
+        // What no node can have written is left to the doctor.
+        let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// The members of a set, read in steps. Those that come or go meanwhile may be among them or not.
@@ -369,9 +379,10 @@ impl Redis {
         let connections = self
             .servers
             .call("HGETALL", self.keys.connections(user), Vec::new());
-        let (online, connections): (bool, HashMap<String, u64>) =
+        let (online, connections): (bool, HashMap<String, String>) =
             tokio::try_join!(is_online, connections)?;
-        let mut connections: Vec<_> = connections.into_iter().filter_map(registered).collect();
+        let read = |(field, since): (String, String)| registered((field, since.parse().ok()?));
+        let mut connections: Vec<_> = connections.into_iter().filter_map(read).collect();
         connections.sort_by(|a, b| {
             (a.connected_at_ms, &a.connection).cmp(&(b.connected_at_ms, &b.connection))
         });
@@ -445,8 +456,12 @@ impl Redis {
         let script = &self.scripts.update;
         let answer = script
             .call_once(&self.servers, keys, args, with_source)
-            .await?;
-        published(answer).map_err(Attempt::Failed)
+            .await;
+        match answer {
+            Ok(answer) => published(answer).map_err(Attempt::Failed),
+            Err(error) if Servers::is_redirected(&error) => Err(Attempt::Redirected),
+            Err(error) => Err(Attempt::Failed(self.servers.failure(error))),
+        }
     }
 
     fn update_words(&self, update: &Update) -> (Vec<String>, Vec<String>) {
@@ -572,6 +587,18 @@ impl Redis {
         let args = vec![message, self.keys.topic(user)];
         let nodes: i64 = self.scripts.publish.call(&self.servers, keys, args).await?;
         Ok(u64::try_from(nodes).ok())
+    }
+
+    pub(super) async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
+        // Whether the account is deleted, and who is to be disconnected, is kept.
+        let of_kind = |kind: Kind| {
+            let parts = ["revision", "at", "public", "full"];
+            parts.map(|part| format!("{}.{part}", kind.as_str()))
+        };
+        let fields: Vec<String> = Kind::ALL.into_iter().flat_map(of_kind).collect();
+        let profile = self.keys.profile(user);
+        let removed: u64 = self.servers.call("HDEL", profile, fields).await?;
+        Ok(removed > 0)
     }
 
     pub(super) async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
@@ -839,20 +866,10 @@ enum Attempt {
     Failed(EngineError),
 }
 
-impl From<fred::error::Error> for Attempt {
-    fn from(error: fred::error::Error) -> Self {
-        if Servers::is_redirected(&error) {
-            Self::Redirected
-        } else {
-            Self::Failed(unavailable(error))
-        }
-    }
-}
-
 impl From<Attempt> for EngineError {
     fn from(attempt: Attempt) -> Self {
         match attempt {
-            Attempt::Redirected => Self::Unavailable("the slot is on the move".to_owned()),
+            Attempt::Redirected => Self::NotNow("the slot is on the move".to_owned()),
             Attempt::Failed(error) => error,
         }
     }

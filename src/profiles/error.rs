@@ -21,6 +21,12 @@ pub enum ProfilesError {
     /// What was to be stored breaks a rule; says which.
     #[error("{0}")]
     Invalid(String),
+    /// Postgres received the statement and refuses it; says why.
+    #[error("postgres refuses: {0}")]
+    Refused(String),
+    /// The tables are missing or not up to date; says what to do.
+    #[error("{0}")]
+    Schema(String),
     /// Postgres or the settings are not as they have to be; says what to do.
     #[error("{0}")]
     Setup(String),
@@ -89,7 +95,7 @@ impl From<tokio_postgres::Error> for Failure {
 
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
-        Self::Told(ProfilesError::Unavailable(format!(
+        Self::Told(ProfilesError::Refused(format!(
             "a list that cannot be read: {error}"
         )))
     }
@@ -123,7 +129,7 @@ fn refused(refusal: &DbError) -> ProfilesError {
             &SqlState::UNDEFINED_TABLE
             | &SqlState::UNDEFINED_COLUMN
             | &SqlState::UNDEFINED_FUNCTION,
-        ) => ProfilesError::Setup(format!(
+        ) => ProfilesError::Schema(format!(
             "the schema is missing or not up to date ({message}); run `vigie migrate`, or set postgres.migrate = true \
                  (VIGIE_POSTGRES__MIGRATE)"
         )),
@@ -136,7 +142,11 @@ fn refused(refusal: &DbError) -> ProfilesError {
         )),
         // Values that do not fit their types, and constraints.
         ("22" | "23", _) => ProfilesError::Invalid(message),
-        _ => ProfilesError::Unavailable(message),
+        // The connection was lost, or the server starts, stops or has too many connections.
+        ("08" | "57", _) | (_, &SqlState::TOO_MANY_CONNECTIONS) => {
+            ProfilesError::Unavailable(message)
+        }
+        _ => ProfilesError::Refused(message),
     }
 }
 

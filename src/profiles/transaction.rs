@@ -183,7 +183,7 @@ pub(super) fn as_user(id: i64) -> Result<UserId, Failure> {
     let user = u64::try_from(id)
         .ok()
         .and_then(|id| UserId::try_from(id).ok());
-    user.ok_or_else(|| ProfilesError::Unavailable(format!("{id} is no id of a user")).into())
+    user.ok_or_else(|| ProfilesError::Refused(format!("{id} is no id of a user")).into())
 }
 
 /// A revision that Postgres holds.

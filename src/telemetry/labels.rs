@@ -100,8 +100,12 @@ label_value!(EndedBecause);
 /// Why the hub closed a TCP connection, or the session over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClosedBecause {
-    /// There were as many as allowed.
+    /// There were as many as allowed, and none that could be closed instead.
     Full,
+    /// There were as many as allowed, and it had asked for nothing for longest.
+    MadeRoom,
+    /// Its address had too many that asked for nothing.
+    PerAddress,
     /// It asked for nothing in time.
     Handshake,
     /// It sent more bytes than it may.
@@ -113,8 +117,10 @@ pub enum ClosedBecause {
 }
 
 impl ClosedBecause {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Full,
+        Self::MadeRoom,
+        Self::PerAddress,
         Self::Handshake,
         Self::InboundRate,
         Self::Stalled,
@@ -125,6 +131,8 @@ impl ClosedBecause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::MadeRoom => "made_room",
+            Self::PerAddress => "per_address",
             Self::Handshake => "handshake",
             Self::InboundRate => "inbound_rate",
             Self::Stalled => "stalled",

@@ -46,7 +46,7 @@ pub struct Metrics {
     open: [[Gauge; 2]; 2],
     accepted: [[Counter; 2]; 2],
     ended: [Counter; 5],
-    closed: [Counter; 5],
+    closed: [Counter; 7],
     kicked: Family<CodeLabels, Counter>,
     came_online: Counter,
     went_offline: Counter,
@@ -57,7 +57,7 @@ pub struct Metrics {
     pub refused: Counter,
     /// Sessions that began with polling and moved to a WebSocket.
     pub upgrades: Counter,
-    /// Most connections that the node takes by its settings.
+    /// Most connections that the node takes: by its settings, and by the files that it may open.
     pub connections_limit: Gauge,
     /// Users with a connection on this node.
     pub users: Gauge,
@@ -169,7 +169,7 @@ impl Metrics {
             ),
             connections_limit: new.metric(
                 "connections_limit",
-                "Most connections that the node takes by its settings",
+                "Most connections that the node takes, by its settings and by the files that it may open",
             ),
             users: new.metric("users", "Users with a connection on this node"),
             online_users: new.metric(
@@ -387,8 +387,10 @@ mod tests {
                 metrics.count_connection(kind, transport, count);
             }
         }
-        for (ended, closed) in EndedBecause::ALL.into_iter().zip(ClosedBecause::ALL) {
+        for ended in EndedBecause::ALL {
             metrics.count_ended(ended);
+        }
+        for closed in ClosedBecause::ALL {
             metrics.count_closed(closed);
         }
         metrics.count_closed(ClosedBecause::Idle);

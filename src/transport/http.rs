@@ -114,6 +114,7 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(notifications::game_stats_update))
         .routes(routes!(notifications::friend_list_update))
         .routes(routes!(notifications::match_history_update))
+        .routes(routes!(notifications::forget))
         .routes(routes!(notifications::batch))
         .routes(routes!(events::send))
         .routes(routes!(presence::list))

@@ -8,8 +8,12 @@ use arc_swap::{ArcSwap, Guard};
 /// The limits, as configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Socket.IO connections of this node.
+    /// Socket.IO connections of this node: as configured, or as many as its open files allow.
     pub connections: usize,
+    /// TCP connections of the public listener.
+    pub tcp_public: usize,
+    /// TCP connections of the internal listener.
+    pub tcp_internal: usize,
     /// Connections of one address; 0 sets no limit.
     pub connections_per_address: usize,
     /// How long a TCP connection may take to its first request, and a session to join a namespace.
@@ -57,6 +61,8 @@ impl Limits {
     pub(crate) fn sample() -> Self {
         Self {
             connections: 1,
+            tcp_public: 1,
+            tcp_internal: 1,
             connections_per_address: 0,
             handshake: Duration::from_secs(10),
             inbound_rate: 1,

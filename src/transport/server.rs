@@ -4,22 +4,23 @@
 //! ([`Peer`]).
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tower_service::Service;
 
-use super::listener::{Listener, Peer};
+use super::listener::{Asking, Listener, Peer};
 
 /// Bytes of a request's head, and of what is read ahead of a body.
 const HEAD_MAX: usize = 16 * 1024;
@@ -28,8 +29,14 @@ const HEAD_MAX: usize = 16 * 1024;
 /// that is closed first for a failure.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at.
-pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Receiver<bool>) {
+/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at. `broken_off`
+/// is called for each request whose client has closed the connection before there was an answer.
+pub async fn serve(
+    listener: Listener,
+    routes: Router,
+    broken_off: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(IDLE_MAX)
@@ -40,7 +47,17 @@ pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Rece
             () = stopped(&mut stopping) => return,
         };
         let (peer, routes) = (stream.peer(), routes.clone());
-        let answers = service_fn(move |request| answer(routes.clone(), peer.clone(), request));
+        let broken_off = broken_off.clone();
+        let answers = service_fn(move |request: Request<Incoming>| {
+            // Made here: where the client goes at once, the future is dropped without having been polled.
+            let unanswered = Unanswered::new(&request, broken_off.clone());
+            let (routes, peer) = (routes.clone(), peer.clone());
+            async move {
+                let response = answer(routes, peer, request).await;
+                unanswered.answered();
+                response
+            }
+        });
         let connection = http
             .serve_connection(TokioIo::new(stream), answers)
             .with_upgrades();
@@ -61,6 +78,35 @@ pub async fn serve(listener: Listener, routes: Router, mut stopping: watch::Rece
     }
 }
 
+/// A request that waits for its answer.
+struct Unanswered<F: Fn(&Method, &Uri)> {
+    method: Method,
+    uri: Uri,
+    broken_off: Option<F>,
+}
+
+impl<F: Fn(&Method, &Uri)> Unanswered<F> {
+    fn new<B>(request: &Request<B>, broken_off: F) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            broken_off: Some(broken_off),
+        }
+    }
+
+    fn answered(mut self) {
+        self.broken_off = None;
+    }
+}
+
+impl<F: Fn(&Method, &Uri)> Drop for Unanswered<F> {
+    fn drop(&mut self) {
+        if let Some(broken_off) = self.broken_off.take() {
+            broken_off(&self.method, &self.uri);
+        }
+    }
+}
+
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error means that the node is gone, which is a reason to stop too.
     let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -70,13 +116,42 @@ async fn answer(
     mut routes: Router,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<Response, Infallible> {
-    peer.asked();
+) -> Result<Response<Answer>, Infallible> {
+    let asking = peer.asked();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let response = routes.call(request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         peer.upgraded();
     }
-    Ok(response)
+    Ok(response.map(|body| Answer {
+        body,
+        _asking: asking,
+    }))
+}
+
+/// The body of an answer: the request is being answered until it is written.
+struct Answer {
+    body: Body,
+    _asking: Asking,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -12,11 +12,13 @@ mod elsewhere;
 mod frame;
 mod gate;
 mod head;
+mod hold;
 mod inbox;
 mod openings;
 mod outlet;
 mod outlets;
 mod packet;
+mod polls;
 mod rates;
 mod reply;
 mod session;
@@ -28,14 +30,15 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::{Method, Uri};
 use axum::middleware::{from_fn_with_state, map_request};
 use serde_json::value::RawValue;
-use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::extract::TryData;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
 
 use self::addresses::Addresses;
-use self::gate::Welcome;
+use self::gate::{Connecting, Welcome};
 use self::openings::Openings;
 use self::outlets::Outlets;
 use self::transports::{SocketService, Transports};
@@ -52,9 +55,13 @@ use crate::transport::listener::NAMESPACES_LEN;
 /// reads as the namespace `/socket.io/`.
 pub const NAMESPACES: [&str; NAMESPACES_LEN] = ["/", "/socket.io/"];
 
+/// Packets in one answer to a poll. Some clients refuse more (python-engineio).
+const POLLED_MAX: usize = 16;
+
 /// Packets in the library's queue of one connection, each a string of its own. What does not fit waits in the
-/// connection's outlet, where it is shared.
-const LIBRARY_QUEUE_LEN: usize = 32;
+/// connection's outlet, where it is shared. An answer to a poll takes all of them, with one that did not fit into the
+/// answer before, and a ping that comes meanwhile.
+const LIBRARY_QUEUE_LEN: usize = POLLED_MAX - 2;
 
 /// Bytes that are read of a WebSocket at once, kept for each connection. Most of what clients send is shorter; for what is
 /// longer the library takes more for as long as it needs it.
@@ -137,12 +144,12 @@ impl SocketServer {
             limits,
             last_id: AtomicU64::new(0),
         });
-        for namespace in NAMESPACES {
+        for (namespace, name) in NAMESPACES.into_iter().enumerate() {
             let gate = sockets.clone();
-            let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
-                gate.clone().admit(socket, auth)
+            let admit = move |socket: Connecting, auth: TryData<Box<RawValue>>| {
+                gate.clone().admit(socket, auth, namespace)
             };
-            io.ns(namespace, Welcome.with(admit));
+            io.ns(name, Welcome.with(admit));
         }
         Self { sockets, service }
     }
@@ -159,17 +166,30 @@ impl SocketServer {
             .layer(elsewhere)
     }
 
+    /// Notes that a client has gone before its request was answered.
+    pub fn broken_off(&self) -> impl Fn(&Method, &Uri) + Clone + Send + Sync + use<> {
+        let transports = self.sockets.transports.clone();
+        move |method, uri| {
+            if let Some(sid) = door::polling_session(method, uri) {
+                transports.polls.break_off(sid);
+            }
+        }
+    }
+
     /// Writes what the domain wants told, until it has nothing more to tell.
     pub fn deliver(&self, deliveries: DeliveryStream) -> impl Future<Output = ()> + Send + use<> {
         delivery::deliver(self.sockets.clone(), deliveries)
     }
 
-    /// Closes sessions that carry nothing any more, for ever.
+    /// Closes sessions that carry nothing any more, or whose client has gone without a word, for ever.
     pub fn close_idle(&self) -> impl Future<Output = ()> + Send + use<> {
         let sockets = self.sockets.clone();
         async move {
             let limit = || sockets.limits.get().handshake;
-            sockets.transports.close_idle(limit, &sockets.metrics).await;
+            tokio::join!(
+                sockets.transports.close_idle(limit, &sockets.metrics),
+                sockets.transports.close_abandoned(),
+            );
         }
     }
 

@@ -33,7 +33,7 @@ function revive(value) {
   return revived;
 }
 
-function open({ socket: number, url, auth, options, steady, from }) {
+function open({ socket: number, url, auth, tokenMs, options, steady, from }) {
   const socket = io(url, {
     // With an address of its own, for what tells clients apart by it.
     ...(from && { agent: new http.Agent({ localAddress: from, keepAlive: true }) }),
@@ -41,7 +41,8 @@ function open({ socket: number, url, auth, options, steady, from }) {
     reconnectionDelay: 20,
     reconnectionDelayMax: 200,
     ...options,
-    auth,
+    // As pages do that fetch their token anew for each connection.
+    auth: tokenMs === null ? auth : (answer) => setTimeout(() => answer(auth), tokenMs),
   });
   sockets.set(number, socket);
   const note = (record) => tell({ socket: number, ...record });
@@ -67,10 +68,6 @@ function keepSteady(number, socket) {
   socket.on("connect", () => {
     emit(number, { event: "get-online-users", args: [], ack: 0 });
     socket.followed.forEach((userId) => watchSteadily(number, userId));
-  });
-  socket.on("connect_error", (error) => {
-    const retry = () => sockets.has(number) && socket.connect();
-    if (!socket.active && error.message === "unavailable") setTimeout(retry, RETRY_MS);
   });
 }
 

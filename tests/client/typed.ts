@@ -144,14 +144,13 @@ socket.on("kicked", ({ code, message, reconnect }) => {
 socket.on("exception", ({ event, error, message }: Exception) => console.warn(event, words[error], message));
 
 socket.on("connect_error", ({ message }) => {
+  // The client tries again by itself.
+  if (socket.active) return;
   switch (message as ConnectErrorCode) {
     case "invalid_token":
     case "token_expired":
     case "account_deleted":
       return login("another JWT");
-    case "too_many_connections":
-    case "unavailable":
-      return;
   }
 });
 

@@ -1,10 +1,10 @@
 //! `vigie bench`: every scenario counts right on two nodes, leaves nobody behind, and says what is wrong where it cannot.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Cluster, NODE_KEY, SECRET, run, vigie};
+use crate::harness::{Cluster, NODE_KEY, Online, SECRET, eventually, run, signal, vigie};
 
 /// Two nodes that nobody else is connected to.
 async fn two_nodes() -> Cluster {
@@ -350,4 +350,90 @@ async fn what_is_wrong_is_said() {
     let said = complaint("connect --connections 5", &all, keys).await;
     let port = cluster.public_address(1).port().to_string();
     assert!(said.contains("--pid") || said.contains(&port), "{said}");
+}
+
+/// Goal: real users notice nothing of a run, and nothing of it stays.
+/// Method: user 1, who has a profile and is watched, before each scenario; what a guest sees, and what Redis holds
+/// afterwards.
+#[tokio::test]
+async fn real_users_are_left_alone() {
+    const REAL: u64 = 1;
+    let cluster = two_nodes().await;
+    let profile = json!({ "userID": REAL, "username": "ada" });
+    let revision = cluster.notify_profile(0, REAL, profile).await;
+    let mut guest = cluster.connect_guest(1).await;
+    let _tab = cluster.connect(0, REAL).await;
+    assert_eq!(guest.next_status().await, (REAL, Online));
+    let watched = guest.watch(REAL).await;
+    let stored = async || {
+        let key = cluster.key(REAL, "profile");
+        cluster.cli(&["HGETALL", &key]).await
+    };
+    let before = stored().await;
+
+    for words in [
+        "connect --connections 5",
+        "idle --connections 5 --seconds 1",
+        "fanout --connections 4 --updates 3",
+        "burst --updates 20",
+        "selective --updates 4",
+        "churn --connections 2 --users 3",
+        "signin --connections 3",
+        "online --connections 3 --calls 3",
+    ] {
+        figures(&cluster, words).await;
+        let left = cluster.redis().keys("*:9000*").await;
+        assert_eq!(left, Vec::<String>::new(), "{words}");
+    }
+    cluster.wait_for_online(&[REAL]).await;
+    assert_eq!(stored().await, before);
+    assert_eq!(guest.watch(REAL).await["revisions"], watched["revisions"]);
+    assert_eq!(watched["revisions"]["profile"], revision);
+    assert_eq!(guest.payloads("profile-update"), Vec::<Value>::new());
+    let others = guest.payloads("user-status-change");
+    let seen = others.iter().map(|status| status["userId"].as_u64());
+    let (real, synthetic): (Vec<_>, Vec<_>) = seen.partition(|user| *user == Some(REAL));
+    assert_eq!(real.len(), 1, "it came, and never went");
+    assert!(synthetic.len() >= 18, "{others:?}");
+    assert!(
+        synthetic.iter().all(|user| *user > Some(9_000_000_000_000)),
+        "{others:?}"
+    );
+
+    let ids = ["--first-user", "1"].map(str::to_owned);
+    let options = [&options(&cluster)[..], &ids].concat();
+    let said = complaint("fanout --connections 2", &options, (SECRET, NODE_KEY)).await;
+    assert!(said.contains("--first-user"), "{said}");
+}
+
+/// Goal: what was posted is deleted however a run ends. Method: SIGINT while updates are posted.
+#[tokio::test]
+async fn an_interrupted_run_leaves_nothing() {
+    let cluster = two_nodes().await;
+    let options = options(&cluster);
+    let mut words = vec![
+        "bench",
+        "fanout",
+        "--connections",
+        "4",
+        "--rate",
+        "50",
+        "--seconds",
+        "60",
+    ];
+    words.extend(options.iter().map(String::as_str));
+    let keys = [
+        ("VIGIE_AUTH__SECRET", SECRET),
+        ("VIGIE_INTERNAL__API_KEY", NODE_KEY),
+    ];
+    let env = keys.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut command = vigie(&words, &env);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = command.spawn().expect("setpriv (util-linux) is installed");
+    let stored = async || !cluster.redis().keys("*:profile:9000*").await.is_empty();
+    eventually("updates are stored", async || stored().await.then_some(())).await;
+    signal(&running, "INT");
+    let status = eventually("it ends", async || running.try_wait().expect("a child")).await;
+    assert!(!status.success());
+    assert!(!stored().await);
 }

@@ -126,6 +126,8 @@ async fn users_come_change_and_leave() {
         "it ends before they are offline: {online:?}"
     );
     cluster.wait_until_nobody_is_left().await;
+    let left = cluster.redis().keys("*:9000*").await;
+    assert_eq!(left, Vec::<String>::new(), "what was posted about them");
     assert_eq!(cluster.cli(&["ZCARD", "vigie:{mm}:queue"]).await, "0");
     assert_eq!(cluster.cli(&["ZCARD", "vigie:{mm}:pending"]).await, "0");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::harness::eventually;
 use crate::harness::{
     ADA, BOB, Builder, Cluster, Connecting, EVE, MARKER, NODE_KEY, Offline, Online, Redis, SECRET,
     run, vigie,
@@ -489,4 +490,369 @@ async fn what_cannot_be_examined_is_said() {
     let said = doctor_with(&[own("VIGIE_REDIS__PREFFIX", "x")], &[]).await;
     assert_eq!(said.code, 2);
     assert!(said.stderr.contains("preffix"), "{}", said.stderr);
+}
+
+/// Goal: a registered connection that no node can have registered is found, and its user goes offline once it is gone.
+/// Method: entries of each kind planted while a user is there, who leaves; others see the user go after the repair only.
+/// A field that is no text is one of them.
+#[tokio::test]
+async fn connections_that_cannot_be_read() {
+    let cluster = quiet().start().await;
+    let mut observer = cluster.connect_guest(1).await;
+    let tab = cluster.connect(0, BOB).await;
+    assert_eq!(observer.next_status().await, (BOB, Online));
+    let node = incarnation(&cluster, 0).await;
+    let key = cluster.key(BOB, "conns");
+    let fields = [
+        "garbage",
+        "n0/5",
+        ".x1/5",
+        "a b.x1/5",
+        "gone.x1/",
+        &format!("{node}/007"),
+        &format!("{node}/+7"),
+        &format!("{node}/x"),
+    ];
+    for field in fields {
+        cluster.cli(&["HSET", &key, field, "1000"]).await;
+    }
+    let script = "return redis.call('HSET', KEYS[1], '\\255.x1/5', '1000')";
+    cluster.cli(&["EVAL", script, "1", &key]).await;
+    tab.close().await;
+    cluster
+        .wait_for_refcount(BOB, fields.len() as u64 + 1)
+        .await;
+
+    let said = doctor(&cluster, &["--json"]).await;
+    let found = vec!["unreadable_connection"; fields.len() + 1];
+    assert_eq!(said.problems("ghosts"), found, "{}", said.stdout);
+    let ghosts = said.json()["ghosts"].clone();
+    let told: Vec<_> = ghosts.as_array().expect("a list").iter().collect();
+    for field in fields {
+        let is_told = |ghost: &&&Value| {
+            (&ghost["entry"], &ghost["key"], &ghost["user"])
+                == (&json!(field), &json!(key), &json!(BOB))
+        };
+        assert!(
+            told.iter().any(|ghost| is_told(&ghost)),
+            "{field}: {ghosts:#}"
+        );
+    }
+    for category in ["orphans", "drift", "silentNodes"] {
+        assert_eq!(said.problems(category), Vec::<String>::new(), "{category}");
+    }
+    assert_eq!(said.code, 1);
+
+    let marker = cluster.connect(0, MARKER).await;
+    assert_eq!(observer.next_status().await, (MARKER, Online), "BOB stays");
+    let said = doctor(&cluster, &["--repair"]).await;
+    assert_eq!(said.code, 0, "{}", said.stdout);
+    assert_eq!(observer.next_status().await, (BOB, Offline));
+    cluster.wait_for_online(&[MARKER]).await;
+    assert_clean(&cluster).await;
+    drop(marker);
+}
+
+/// Goal: what is said of a living connection is put right, and its user stays.
+/// Method: times that are none, or far ahead, in the entries of two tabs; what no node wrote beside them.
+#[tokio::test]
+async fn times_that_cannot_be() {
+    let cluster = quiet().start().await;
+    let mut observer = cluster.connect_guest(1).await;
+    let _tabs = (cluster.connect(0, ADA).await, cluster.connect(1, EVE).await);
+    for user in [ADA, EVE] {
+        assert_eq!(observer.next_status().await, (user, Online));
+    }
+    for (user, since) in [(ADA, "x"), (EVE, "99999999999999")] {
+        let field = only_connection(&cluster, user).await;
+        let key = cluster.key(user, "conns");
+        cluster.cli(&["HSET", &key, &field, since]).await;
+    }
+    // Nobody would take this one offline before the year 2286.
+    let (online, leaving) = (
+        beside(&cluster, BOB, "online"),
+        beside(&cluster, BOB, "leaving"),
+    );
+    cluster.cli(&["SADD", &online, "7"]).await;
+    cluster.cli(&["ZADD", &leaving, "9999999999999", "7"]).await;
+
+    let said = doctor(&cluster, &["--json"]).await;
+    let unreadable = ["unreadable_connection", "unreadable_connection"];
+    assert_eq!(said.problems("ghosts"), unreadable, "{}", said.stdout);
+    assert_eq!(
+        said.problems("drift"),
+        ["leaving_too_late"],
+        "{}",
+        said.stdout
+    );
+    let said = doctor(&cluster, &["--repair"]).await;
+    assert_eq!(said.code, 0, "{}", said.stdout);
+    cluster.wait_for_online(&[ADA, EVE]).await;
+    for user in [ADA, EVE] {
+        cluster.wait_for_refcount(user, 1).await;
+        let path = format!("/api/v1/presence/{user}");
+        assert_eq!(cluster.get(0, &path).await.status, 200);
+    }
+    let _marker = cluster.connect(0, MARKER).await;
+    assert_eq!(
+        observer.next_status().await,
+        (MARKER, Online),
+        "nobody left"
+    );
+}
+
+/// A key of the partition of a user.
+fn beside(cluster: &Cluster, user: u64, name: &str) -> String {
+    let key = cluster.key(user, "");
+    let (tag, _) = key.split_once("}:").expect("a hash tag");
+    format!("{tag}}}:{name}")
+}
+
+/// Goal: whatever else no node can have written is found under its key, and gone afterwards; who is there stays, and who
+/// could not come can. Keys that are none of the hub's are named and left alone.
+/// Method: planted in every key that nodes write, on three partitions.
+#[tokio::test]
+async fn what_no_node_can_have_written() {
+    const FAR: &str = "99999999999999";
+    let cluster = quiet().partitions(3).start().await;
+    let _tab = cluster.connect(0, ADA).await;
+    let node = incarnation(&cluster, 0).await;
+    let info = cluster.cli(&["INFO", "server"]).await;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    let server = format!("{} {FAR}", run_id.expect("it says so").trim());
+    let of_ada = |name: &str| beside(&cluster, ADA, name);
+    let of_5 = |name: &str| beside(&cluster, 5, name);
+    let key = |user: u64, kind: &str| cluster.key(user, kind);
+    let mm = |name: &str| format!("vigie:{{mm}}:{name}");
+    // How to plant it, and the entry that is told.
+    let entries: Vec<(Vec<String>, &str)> = [
+        (vec!["SADD", &of_ada("online"), "x"], "x"),
+        (vec!["SADD", &of_ada("online"), "5"], "5"),
+        (vec!["ZADD", &of_ada("leaving"), FAR, "x"], "x"),
+        (vec!["ZADD", &of_ada("leaving"), FAR, "5"], "5"),
+        (vec!["SADD", &of_ada(&format!("node:{node}")), "x"], "x"),
+        (vec!["SADD", &of_ada(&format!("node:{node}")), "5/9"], "5/9"),
+        (vec!["ZADD", "vigie:nodes", FAR, "nonsense"], "nonsense"),
+        (vec!["ZADD", "vigie:nodes", FAR, "far.x1"], "far.x1"),
+        (vec!["SET", &of_5("epoch"), "\""], "\""),
+        (vec!["SET", &of_5("rev"), "x"], "x"),
+        (vec!["SET", &of_5("server"), &server], &server),
+        (
+            vec!["HSET", &key(5, "profile"), "profile.revision", "x"],
+            "profile.revision",
+        ),
+        (
+            vec!["HSET", &key(5, "profile"), "stats.at", FAR],
+            "stats.at",
+        ),
+        (
+            vec!["HSET", &key(5, "profile"), "friends.full", "{"],
+            "friends.full",
+        ),
+        (
+            vec!["HSET", &key(5, "profile"), "disconnected", FAR],
+            "disconnected",
+        ),
+        (vec!["SET", &key(11, "revoked"), "x"], "x"),
+        (vec!["SET", &key(8, "revoked"), FAR], FAR),
+        (vec!["ZADD", &mm("ratings"), "1500", "x"], "x"),
+        (vec!["HSET", &mm("tickets"), "5", "x"], "5"),
+        (vec!["HSET", &mm("playing"), "5", "x"], "5"),
+        (vec!["HSET", &mm("matches"), "1-1", "{}"], "1-1"),
+        (vec!["ZADD", &mm("pending"), FAR, "1-2"], "1-2"),
+        (vec!["ZADD", &mm("timeouts"), FAR, "x"], "x"),
+        (vec!["SET", &mm("count"), "x"], "x"),
+        (vec!["HSET", &mm("looked"), "next", FAR], "next"),
+        (vec!["HSET", &mm("made"), "77", "1 1"], "77"),
+    ]
+    .map(|(words, entry)| (words.into_iter().map(str::to_owned).collect(), entry))
+    .to_vec();
+    let types = [
+        of_5("leaving"),
+        key(7, "conns"),
+        key(4, "profile"),
+        mm("queue"),
+    ];
+    let misplaced = [of_ada("conns:5"), "vigie:{77}:node:gone.x1".to_owned()];
+    let strangers = ["vigie:x", "vigie:eu:{0}:online"];
+    for (words, _) in &entries {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        cluster.cli(&words).await;
+    }
+    for key in types.iter().map(String::as_str).chain(strangers) {
+        cluster.cli(&["SETBIT", key, "7", "1"]).await;
+    }
+    cluster
+        .cli(&["HSET", &misplaced[0], "gone.x1/5", "1"])
+        .await;
+    cluster.cli(&["SADD", &misplaced[1], "5/5"]).await;
+
+    let said = doctor(&cluster, &["--json"]).await;
+    let orphans = said.json()["orphans"].clone();
+    let told = orphans.as_array().expect("a list");
+    let is_told = |problem: &str, key: &str, entry: Value| {
+        let is_it = |orphan: &&Value| {
+            (&orphan["problem"], &orphan["key"], &orphan["entry"])
+                == (&json!(problem), &json!(key), &entry)
+        };
+        assert!(
+            told.iter().any(|orphan| is_it(&orphan)),
+            "{key} {entry}: {orphans:#}"
+        );
+    };
+    for (words, entry) in &entries {
+        is_told("unreadable", &words[1], json!(entry));
+    }
+    for key in &types {
+        is_told("wrong_type", key, Value::Null);
+    }
+    for key in &misplaced {
+        is_told("misplaced", key, Value::Null);
+    }
+    assert_eq!(told.len(), entries.len() + types.len() + misplaced.len());
+    assert_eq!(
+        said.problems("silentNodes"),
+        ["silent", "silent"],
+        "{}",
+        said.stdout
+    );
+    let notes = said.json()["notes"].to_string();
+    assert!(strangers.iter().all(|key| notes.contains(key)), "{notes}");
+    assert_eq!(said.code, 1);
+
+    let said = doctor(&cluster, &["--repair"]).await;
+    assert_eq!(said.code, 0, "{}", said.stdout);
+    assert!(said.stdout.contains("note: 2 "), "{}", said.stdout);
+    for key in strangers {
+        assert_eq!(cluster.cli(&["EXISTS", key]).await, "1", "{key}");
+    }
+    cluster.wait_for_online(&[ADA]).await;
+    cluster.wait_for_refcount(ADA, 1).await;
+    // Nothing is left that stands in anybody's way.
+    for user in [5, BOB] {
+        let tab = cluster.connect(1, user).await;
+        assert_eq!(
+            tab.emit_ack("join-matchmaking", json!(null)).await["ok"],
+            true
+        );
+        assert_eq!(
+            tab.emit_ack("leave-matchmaking", json!(null)).await["ok"],
+            true
+        );
+        tab.close().await;
+    }
+    // Nobody knows before when its tokens are refused, so all that were issued before now are.
+    let revoked: u64 = cluster.redis().number(&["GET", &key(8, "revoked")]).await;
+    assert!(revoked > 1_600_000_000_000, "{revoked}");
+}
+
+/// Goal: where the list of leases is none, nobody is taken for dead.
+/// Method: a string in its place, with a user on each node; repaired, the nodes take leases, and nobody goes offline.
+#[tokio::test]
+async fn a_list_of_leases_that_is_none() {
+    let cluster = quiet().env("VIGIE_NODE__AUDIT", "1s").start().await;
+    let _tabs = (cluster.connect(0, ADA).await, cluster.connect(1, BOB).await);
+    let mut observer = cluster.connect_guest(0).await;
+    cluster.cli(&["SET", "vigie:nodes", "x"]).await;
+    let said = doctor(&cluster, &["--json"]).await;
+    assert_eq!(said.problems("orphans"), ["wrong_type"], "{}", said.stdout);
+    doctor(&cluster, &["--repair"]).await;
+    crate::harness::eventually("all is clean", async || {
+        let said = doctor(&cluster, &["--repair"]).await;
+        (said.code == 0).then_some(())
+    })
+    .await;
+    cluster.wait_for_online(&[ADA, BOB]).await;
+    let _marker = cluster.connect(0, MARKER).await;
+    assert_eq!(
+        observer.next_status().await,
+        (MARKER, Online),
+        "nobody left"
+    );
+}
+
+/// Goal: whatever nodes write is right.
+/// Method: updates of every kind, revocations, a deleted account, players who wait, who were matched and whose ticket ran
+/// out; examined while they are there, and when they are gone.
+#[tokio::test]
+async fn a_busy_hub_is_clean() {
+    let cluster = quiet()
+        .partitions(3)
+        .env("VIGIE_MATCHMAKING__MAX_WAIT", "1s")
+        .start()
+        .await;
+    let players = [ADA, BOB, EVE, 5];
+    let mut tabs = Vec::new();
+    for (place, user) in players.into_iter().enumerate() {
+        tabs.push(cluster.connect(place % 2, user).await);
+    }
+    for (kind, body) in [
+        (
+            "profile-update",
+            json!({ "user": { "userID": ADA, "username": "ada" } }),
+        ),
+        ("game-stats-update", json!({ "stats": { "wins": 1.5 } })),
+        (
+            "friend-list-update",
+            json!({ "friends": [], "revision": 9_007_199_254_740_991_u64 }),
+        ),
+        ("match-history-update", json!({ "matches": [] })),
+    ] {
+        for user in [ADA, 1_000_001] {
+            let path = format!("/api/v1/users/{user}/{kind}");
+            assert_eq!(cluster.post(0, &path, &body).await.status, 200);
+        }
+    }
+    for (user, revoke) in [(1_000_002, true), (1_000_003, false)] {
+        let path = format!("/api/v1/users/{user}/disconnect");
+        let answer = cluster.post(0, &path, &json!({ "revoke": revoke })).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let path = "/api/v1/users/1000004/account-deleted";
+    assert_eq!(cluster.post(0, path, &json!({})).await.status, 200);
+    for tab in &tabs[..3] {
+        tab.emit_ack("join-matchmaking", json!(null)).await;
+    }
+    let said = doctor(&cluster, &["--json"]).await;
+    assert_eq!(
+        (said.code, &said.json()["notes"]),
+        (0, &Value::Null),
+        "{}",
+        said.stdout
+    );
+    for tab in tabs {
+        tab.close().await;
+    }
+    cluster.wait_for_online(&[]).await;
+    let said = doctor(&cluster, &["--json"]).await;
+    assert_eq!(
+        (said.code, &said.json()["notes"]),
+        (0, &Value::Null),
+        "{}",
+        said.stdout
+    );
+}
+
+/// Goal: a user to whose topic no node listens is found: updates, disconnects and deletions would not arrive.
+/// Method: Redis takes the right to the topics from the nodes, which ends their subscriptions, and gives it back.
+#[tokio::test]
+async fn users_to_whom_nobody_listens_are_found() {
+    let cluster = quiet().start().await;
+    let _ada = cluster.connect(0, ADA).await;
+    assert_clean(&cluster).await;
+    let rights = |channels: &'static [&'static str]| {
+        let mut words = vec!["ACL", "SETUSER", "default", "resetchannels"];
+        words.extend(channels);
+        words
+    };
+    let own_channels = rights(&["&vigie:node:*"]);
+    assert_eq!(cluster.cli(&own_channels).await, "OK");
+    eventually("the doctor finds it", async || {
+        let said = doctor(&cluster, &["--json"]).await;
+        (said.problems("drift") == ["not_heard"]).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.cli(&rights(&["allchannels"])).await, "OK");
+    cluster.wait_for_subscribers(ADA, 1).await;
+    assert_clean(&cluster).await;
 }

@@ -1,9 +1,11 @@
 //! One contract, two engines: the same suite on the embedded engine and on Redis.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADA, BOB, Client, Cluster, Connecting, MARKER, Offline, Online, eventually, issued, token,
+    ADA, BOB, Client, Cluster, Connecting, MARKER, NODE_KEY, Offline, Online, eventually, issued,
+    token,
 };
 
 /// One test per engine for each part of the contract.
@@ -44,6 +46,8 @@ on_both_engines! {
     takes_batches;
     /// Goal: old revisions change nothing. Method: 5, 5, 4, 6.
     knows_stale_revisions;
+    /// Goal: updates can be forgotten, and nothing else is. Method: before, after, once more; a deleted account stays so.
+    forgets;
     /// Goal: a custom event goes to the user. Method: all tabs.
     sends_events;
     /// Goal: two who wait become a match, told once on every tab; who left or is gone waits no more.
@@ -282,6 +286,48 @@ async fn knows_stale_revisions(cluster: &Cluster) {
         );
     }
     assert_eq!(watcher.watch(ADA).await["profile"]["username"], 6);
+}
+
+async fn forgets(cluster: &Cluster) {
+    let forget = async |user: u64| {
+        let path = format!("/api/v1/users/{user}/updates");
+        let request = cluster.request(0, Method::DELETE, &path);
+        let answer = cluster.send(request.bearer_auth(NODE_KEY)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["removed"] == true
+    };
+    let body = json!({ "user": { "userID": ADA, "username": "ada" }, "revision": 5 });
+    cluster.notify(0, ADA, "profile-update", body.clone()).await;
+    cluster
+        .notify(0, ADA, "game-stats-update", json!({ "stats": {} }))
+        .await;
+    assert!(forget(ADA).await);
+    assert!(!forget(ADA).await && !forget(BOB).await);
+    let watcher = cluster.connect_guest(far(cluster)).await;
+    let known = watcher.watch(ADA).await;
+    assert_eq!(
+        (&known["profile"], &known["stats"]),
+        (&Value::Null, &Value::Null)
+    );
+    let answer = cluster.notify(0, ADA, "profile-update", body.clone()).await;
+    assert_eq!(
+        answer["stale"],
+        Value::Null,
+        "as if there had been none: {answer}"
+    );
+
+    cluster
+        .post(
+            0,
+            &format!("/api/v1/users/{BOB}/account-deleted"),
+            &json!({}),
+        )
+        .await;
+    assert!(!forget(BOB).await);
+    assert_eq!(
+        cluster.refusal(0, Connecting::user(BOB)).await,
+        "account_deleted"
+    );
 }
 
 async fn sends_events(cluster: &Cluster) {

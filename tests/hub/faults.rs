@@ -10,6 +10,7 @@ mod failover;
 mod killed;
 mod paused;
 mod redis_away;
+mod refusals;
 mod restored;
 mod slow;
 mod subscriptions;

@@ -93,7 +93,8 @@ async fn a_full_node_turns_others_away() {
 
 /// Goal: an address is the client's where a trusted proxy says so, and never what a client says itself.
 /// Method: one connection an address; behind a proxy that is trusted two clients have two addresses, whatever they
-/// put before theirs; where nobody is trusted they have one. All of an IPv6 /64 is one.
+/// put before theirs; where nobody is trusted they have one. All of an IPv6 /64 is one. More of an address that has its
+/// connection are held, while another address, later, gets in; they get in when the first is gone.
 #[tokio::test]
 async fn proxies_that_are_trusted_say_for_whom_they_speak() {
     let limited = || {
@@ -109,20 +110,27 @@ async fn proxies_that_are_trusted_say_for_whom_they_speak() {
     let _one = proxied.connect_with(0, from("192.0.2.1")).await;
     let _two = proxied.connect_with(0, from("192.0.2.2, 10.1.2.3")).await;
     let _three = proxied.connect_with(0, from("2001:db8:0:1::1")).await;
-    for taken in [
+    let held = [
         "192.0.2.1",
         "192.0.2.9, 192.0.2.1",
         "192.0.2.1:4711, 10.9.9.9",
         "2001:db8:0:1:ffff::2",
-    ] {
-        let refusal = proxied.refusal(0, from(taken)).await;
-        assert_eq!(refusal, "too_many_connections", "{taken}");
+    ]
+    .map(|taken| proxied.open(0, from(taken)));
+    let _later = proxied.connect_with(0, from("192.0.2.3")).await;
+    for client in &held {
+        assert_eq!(client.events_so_far(), []);
     }
 
     let open = limited().start().await;
-    let _one = open.connect_with(0, from("192.0.2.1")).await;
-    let refusal = open.refusal(0, from("192.0.2.2")).await;
-    assert_eq!(refusal, "too_many_connections");
+    let one = open.connect_with(0, from("192.0.2.1")).await;
+    let mut other = open.open(0, from("192.0.2.2"));
+    let _later = open
+        .connect_with(0, from("192.0.2.3").from("127.0.0.9"))
+        .await;
+    assert_eq!(other.events_so_far(), []);
+    one.close().await;
+    assert_eq!(other.next_verdict().await, Ok(()));
 }
 
 /// Goal: SIGHUP has a node take over keys and limits, without closing anybody; settings that are wrong change nothing.

@@ -230,6 +230,19 @@ fn logged_fields(call: &str) -> Vec<String> {
     fields
 }
 
+/// Goal: README grants a Redis user the rights that an error of the node would name.
+/// Method: the text in `preflight.rs`. That it is enough is shown by `tests/hub/readiness.rs`.
+#[test]
+fn rights_in_redis() {
+    let source = read("src/engine/redis/preflight.rs");
+    let rights = source
+        .split_once("const RIGHTS: &str =")
+        .and_then(|(_, text)| text.split('"').nth(1))
+        .expect("a text follows");
+    let line = format!("'~vigie:*' '&vigie:*' {rights}\n");
+    assert!(read(README).contains(&line), "README lacks {line}");
+}
+
 /// Goal: README and `lua/README.md` name every key, and the latter every channel, too.
 /// Method: the spellings in `keys.rs`, whatever the placeholders are called.
 #[test]

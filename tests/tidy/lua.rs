@@ -138,6 +138,82 @@ fn no_script_is_forgotten() {
     );
 }
 
+/// Goal: a node that starts tries every command that it needs, so that a right that is missing is named at once.
+/// Method: the commands of the other scripts, and the methods of the Redis client that `src/engine/redis` calls, are among
+/// those of `meta/probe.lua`.
+#[test]
+fn every_command_is_tried() {
+    let file = "lua/meta/probe.lua";
+    let (_, body) = parts(&read(file)).clone();
+    let tried: BTreeSet<String> = body.split("{ '").skip(1).map(word).collect();
+    let mut findings = Vec::new();
+    let mut called = BTreeSet::new();
+    for script in files("lua", "lua") {
+        let text = read(&script);
+        let (_, body) = parts(&text);
+        for call in ["redis.call('", "redis.pcall('"] {
+            called.extend(
+                body.split(call)
+                    .skip(1)
+                    .map(|rest| (word(rest), script.clone())),
+            );
+        }
+    }
+    for source in files("src/engine/redis", "rs") {
+        // Tools of operators, which have users of their own.
+        if source.contains("/doctor") || source.ends_with("/inspect.rs") {
+            continue;
+        }
+        called.extend(client_calls(&read(&source)).map(|name| (name, source.clone())));
+    }
+    called.extend(
+        client_calls(&read("src/engine/redis.rs"))
+            .map(|name| (name, "src/engine/redis.rs".to_owned())),
+    );
+    for (command, place) in &called {
+        if !tried.contains(command) && !NOT_IN_SCRIPTS.contains(&command.as_str()) {
+            findings.push(format!(
+                "{place} calls {command}, which {file} does not try"
+            ));
+        }
+    }
+    let called: BTreeSet<&String> = called.iter().map(|(command, _)| command).collect();
+    for command in tried.iter().filter(|command| !called.contains(command)) {
+        findings.push(format!("{file} tries {command}, which no code calls"));
+    }
+    report("A node tries every command that it needs.", &findings);
+}
+
+/// Commands that no script can call; `src/engine/redis/preflight.rs` tries them, apart from `SUNSUBSCRIBE`.
+const NOT_IN_SCRIPTS: [&str; 6] = [
+    "EVAL",
+    "EVALSHA",
+    "SSUBSCRIBE",
+    "SUNSUBSCRIBE",
+    // Of a Redis Cluster alone; without them nothing is ever reached there.
+    "CLUSTER",
+    "ASKING",
+];
+
+/// The first word of a text, as far as it is a command's name.
+fn word(text: &str) -> String {
+    text.chars().take_while(char::is_ascii_uppercase).collect()
+}
+
+/// The commands that a source sends: a name in capitals, where a call begins, or after the slot that it goes to.
+fn client_calls(source: &str) -> impl Iterator<Item = String> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let names: BTreeSet<String> = ["(\"", "slot, \""]
+        .iter()
+        .flat_map(|call| source.split(call).skip(1))
+        .filter_map(|rest| {
+            Some(word(rest.split_once("\", ")?.0))
+                .filter(|name| rest.starts_with(&format!("{name}\"")))
+        })
+        .collect();
+    names.into_iter().filter(|name| name.len() > 2)
+}
+
 /// Goal: the tables of keys and channels in `lua/README.md` name the scripts that do write them.
 /// Method: every script named in a row exists.
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio::sync::watch;
 use vigie::domain::token;
@@ -10,10 +11,10 @@ use vigie::settings::AuthSettings;
 
 use super::client::{Client, ClientError};
 use super::tally::Tally;
-use crate::cli::remote::{Remote, RemoteError};
+use crate::cli::remote::{FIRST_SYNTHETIC_USER as FIRST_USER, Remote, RemoteError};
 
-/// Users of the demo have ids from here on: no account that counts from 1 ever gets there.
-const FIRST_USER: u64 = 9_000_000_000_001;
+/// Users about whom updates are forgotten at the same time.
+const FORGOTTEN_TOGETHER: usize = 16;
 
 /// How long tokens are valid: longer than anybody stays.
 const TOKEN_TTL: std::time::Duration = std::time::Duration::from_mins(10);
@@ -95,6 +96,18 @@ impl Scene {
             serde_json::from_str(&self.remote.get(0, &path).await?).unwrap_or_default();
         let next = page["users"][0].as_u64();
         Ok(next.is_some_and(|user| user < self.user(self.users)))
+    }
+
+    /// Has the nodes forget what was posted about the users.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub(super) async fn forget_updates(&self) -> Result<(), RemoteError> {
+        stream::iter(0..self.users)
+            .map(|place| self.remote.forget(self.user(place)))
+            .buffer_unordered(FORGOTTEN_TOGETHER)
+            .try_for_each(|()| std::future::ready(Ok(())))
+            .await
     }
 
     /// Has everybody leave.

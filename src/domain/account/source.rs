@@ -1,21 +1,23 @@
 //! What Postgres and the engine know of a user, brought together, and whether Postgres can be asked at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::domain::NotifyError;
 use crate::domain::delivery::LastUpdates;
+use crate::domain::health::Check;
 use crate::domain::profile::{self, Notification};
 use crate::domain::visibility::Visibility;
 use crate::engine::{Engine, EngineError, Kind, Stored, Views};
 use crate::ids::{Revision, UserId};
-use crate::profiles::{Account, Aspect, Change, Profiles, ProfilesError};
+use crate::profiles::{Account, Aspect, Change, Migration, Profiles, ProfilesError};
 
 /// How often Postgres is asked whether it can be reached.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -25,8 +27,8 @@ pub(crate) struct Accounts {
     engine: Engine,
     visibility: Visibility,
     profiles: Option<Profiles>,
-    /// Postgres could not be reached when it was asked last.
-    away: AtomicBool,
+    /// Why Postgres was of no use when it was asked last.
+    trouble: ArcSwapOption<ProfilesError>,
 }
 
 /// What is known about a user.
@@ -54,7 +56,7 @@ impl Accounts {
             engine,
             visibility,
             profiles,
-            away: AtomicBool::new(true),
+            trouble: ArcSwapOption::empty(),
         }
     }
 
@@ -67,24 +69,34 @@ impl Accounts {
         self.profiles.is_some()
     }
 
-    /// Whether there is a Postgres that cannot be reached.
+    /// Whether there is a Postgres that is of no use at the moment.
     pub(crate) fn are_away(&self) -> bool {
-        self.exist() && self.away.load(Ordering::Relaxed)
+        self.trouble.load().is_some()
     }
 
-    /// Finds out for the first time whether Postgres can be reached.
-    pub(crate) async fn look(&self) {
-        self.away.store(false, Ordering::Relaxed);
-        self.came_back().await;
+    /// Whether Postgres can be used; `None` where there is none. A Postgres that cannot be reached leaves sockets and
+    /// presence; one without the tables was never set up, so balancers pass this node over.
+    pub(crate) fn check(&self) -> Option<Check> {
+        let migration = self.profiles.as_ref()?.migration();
+        let trouble = self.trouble.load_full();
+        let (failure, is_vital) = match postgres_failure(&migration, trouble.as_deref()) {
+            None => (None, false),
+            Some((failure, is_vital)) => (Some(failure), is_vital),
+        };
+        Some(Check {
+            name: "postgres",
+            failure,
+            is_vital,
+        })
     }
 
-    /// Asks Postgres whether it can be reached. Returns whether it had been away and no longer is.
-    pub(super) async fn came_back(&self) -> bool {
+    /// Asks Postgres whether it can be used. Returns whether it could not be, and now can.
+    pub(crate) async fn came_back(&self) -> bool {
         let Some(profiles) = &self.profiles else {
             return false;
         };
         match profiles.ping().await {
-            Ok(()) => self.away.swap(false, Ordering::Relaxed),
+            Ok(()) => self.trouble.swap(None).is_some(),
             Err(error) => {
                 self.note(&error);
                 false
@@ -93,8 +105,9 @@ impl Accounts {
     }
 
     fn note(&self, error: &ProfilesError) {
-        if !self.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "Postgres is away; who begins to watch sees public fields only");
+        let before = self.trouble.swap(Some(Arc::new(error.clone())));
+        if before.is_none_or(|before| discriminant(&*before) != discriminant(error)) {
+            tracing::warn!(%error, "Postgres is of no use; who begins to watch sees public fields only");
         }
     }
 
@@ -223,6 +236,28 @@ impl Accounts {
             }
         }
         last
+    }
+}
+
+/// What is wrong with Postgres, and whether the node is not ready because of it.
+fn postgres_failure(
+    migration: &Migration,
+    trouble: Option<&ProfilesError>,
+) -> Option<(String, bool)> {
+    let is_away = matches!(trouble, Some(ProfilesError::Unavailable(_)));
+    match migration {
+        Migration::Failed(reason) => {
+            return Some((format!("the migrations fail: {reason}"), true));
+        }
+        Migration::Running => return Some(("the migrations are running".to_owned(), true)),
+        Migration::Pending if !is_away => {
+            return Some(("the migrations have not run yet".to_owned(), true));
+        }
+        Migration::Pending | Migration::NotAsked | Migration::Done => {}
+    }
+    match trouble? {
+        ProfilesError::Unavailable(_) => Some(("cannot be reached".to_owned(), false)),
+        error => Some((error.to_string(), matches!(error, ProfilesError::Schema(_)))),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::domain::Hub;
 use crate::engine::matchmaking::{Meant, Paired, PendingMatch, Telling};
 use crate::engine::{EngineError, Kind, TopicMessage, Views};
 use crate::ids::{MatchId, UserId};
+use crate::telemetry::warn_seldom;
 
 /// Tickets looked at by one call of the script: a few milliseconds of Redis's time at most.
 const PAIR_BATCH_MAX: u32 = 100;
@@ -48,7 +49,7 @@ impl Hub {
                 Ok(true) => TELL_AGAIN_AFTER,
                 Ok(false) => INTERVAL,
                 Err(error) => {
-                    tracing::debug!(%error, "could not look for matches; trying again");
+                    warn_seldom!(%error, "could not look for matches; trying again");
                     RETRY_DELAY
                 }
             };
@@ -92,7 +93,7 @@ impl Hub {
     async fn keep_dropping(&self, mut offline: mpsc::Receiver<Vec<UserId>>) {
         while let Some(users) = offline.recv().await {
             if let Err(error) = self.matchmaking().drop_offline(&users).await {
-                tracing::debug!(%error, "could not take users out of the queue; whoever looks at them next does");
+                warn_seldom!(%error, "could not take users out of the queue; whoever looks at them next does");
             }
         }
     }
@@ -116,7 +117,7 @@ impl Hub {
                 .into_iter()
                 .filter_map(Result::err)
             {
-                tracing::debug!(%error, "could not confirm a match; it is told again");
+                warn_seldom!(%error, "could not confirm a match; it is told again");
             }
             batch.clear();
         }

@@ -108,10 +108,10 @@ async fn keep_running(client: Client, mut task: Option<ConnectHandle>) {
     loop {
         let running = task.take().unwrap_or_else(|| client.connect());
         let _guard = AbortOnDrop(running.abort_handle());
-        let outcome = running.await;
+        let reason = running.await;
         tracing::debug!(
             server = server_of(&client),
-            ?outcome,
+            ?reason,
             "a redis client task ended; restarting it"
         );
         tokio::time::sleep(RESTART_DELAY).await;

@@ -2,13 +2,16 @@
 //!
 //! Clients come and go meanwhile, so nothing that is read is all of one moment. Hence two looks: the first reads
 //! everything in steps and collects suspects, the second reads those again a little later. Only what is wrong both
-//! times is a finding. The doctor is no node: it has no lease, registers nothing, and writes only to repair. What
-//! no script writes (members that are no ids) is left out, as nodes do.
+//! times is a finding. The doctor is no node: it has no lease, registers nothing, and writes only to repair.
 
 mod census;
+mod contents;
 mod finding;
+mod known;
 mod look;
 mod read;
+mod readable;
+mod removal;
 mod repair;
 
 use std::collections::HashSet;
@@ -17,9 +20,10 @@ use std::time::Duration;
 
 use self::census::Census;
 pub use self::finding::{Category, Finding, Problem};
+use self::known::{Known, KnownKeys};
 use self::look::Suspects;
 use super::{Options, Redis};
-use crate::engine::{EngineError, OpenError};
+use crate::engine::{EngineError, KEEPS_EVERYTHING, OpenError};
 
 /// Longer than an admission, a farewell or a round of reaping takes: whatever is wrong before and after stays so.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -34,6 +38,7 @@ const FINDINGS_MAX: usize = 100_000;
 pub struct Doctor {
     redis: Redis,
     rules: Rules,
+    known: KnownKeys,
 }
 
 /// The settings of the nodes that the doctor needs to know.
@@ -58,6 +63,8 @@ pub struct Report {
     pub nodes: usize,
     /// Users who are online.
     pub users: u64,
+    /// What is worth knowing and may be right.
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -74,7 +81,11 @@ impl Doctor {
     /// When the URL is none, Redis does not answer, or the data has another layout.
     pub async fn open(options: &Options, rules: Rules) -> Result<Self, OpenError> {
         let redis = Redis::visit(options).await?;
-        Ok(Self { redis, rules })
+        Ok(Self {
+            known: KnownKeys::new(&redis.keys),
+            redis,
+            rules,
+        })
     }
 
     /// Looks twice, if the first look finds anything.
@@ -82,19 +93,45 @@ impl Doctor {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn examine(&self) -> Result<Report, EngineError> {
+        if let Some(report) = self.examine_leases().await? {
+            return Ok(report);
+        }
         let census = self.take_census().await?;
         let first = self.look_at_everything(&census).await?;
         let mut report = Report {
             more: first.more,
             nodes: census.nodes(),
             users: first.users,
+            notes: notes(&first.strangers),
             ..Report::default()
         };
         if !first.findings.is_empty() {
             tokio::time::sleep(self.pause(&census)).await;
             report.findings = self.look_again(first).await?;
         }
+        report.findings.extend(self.look_at_settings().await?);
         Ok(report)
+    }
+
+    /// What is wrong with the settings of Redis.
+    async fn look_at_settings(&self) -> Result<Option<Finding>, EngineError> {
+        let policy = self.redis.eviction_policy().await?;
+        let evicts = policy.is_some_and(|policy| policy != KEEPS_EVERYTHING);
+        Ok(evicts.then(|| Finding::of_server(Problem::Evicting)))
+    }
+
+    /// Where the list of leases is none, nobody can say who is alive, and nothing else is looked at.
+    async fn examine_leases(&self) -> Result<Option<Report>, EngineError> {
+        let leases = self.redis.keys.leases();
+        let now_ms = self.redis.now_ms().await?;
+        let findings = self
+            .look_at_contents(&leases, &Known::Leases, now_ms)
+            .await?;
+        let is_none = |finding: &Finding| finding.problem == Problem::WrongType;
+        Ok(findings.iter().any(is_none).then(|| Report {
+            findings,
+            ..Report::default()
+        }))
     }
 
     fn pause(&self, census: &Census) -> Duration {
@@ -119,6 +156,18 @@ impl Doctor {
         findings.sort();
         Ok(findings)
     }
+}
+
+fn notes((count, first): &(u64, Vec<String>)) -> Vec<String> {
+    let others = match *count > first.len() as u64 {
+        true => " and others",
+        false => "",
+    };
+    let note = format!(
+        "{count} under the prefix are none of this hub's keys, and left alone: {}{others}",
+        first.join(", ")
+    );
+    Vec::from_iter((*count > 0).then_some(note))
 }
 
 /// An incarnation, named many times.

@@ -235,18 +235,8 @@ impl Inspector {
         Ok(OnlineUser {
             user,
             connections: self.redis.servers.call("HLEN", key, Vec::new()).await?,
-            listeners: self.listeners(user).await?,
+            listeners: self.redis.listeners(user).await?,
         })
-    }
-
-    /// How many nodes listen to a user's topic, as the server says to which its messages go.
-    async fn listeners(&self, user: UserId) -> Result<u64, EngineError> {
-        let topic = self.redis.keys.topic(user);
-        let slot = slot_of(&topic);
-        let words = ["SHARDNUMSUB".to_owned(), topic];
-        let (_topic, listeners): (String, u64) =
-            self.redis.servers.call_at(slot, "PUBSUB", &words).await?;
-        Ok(listeners)
     }
 
     /// All that Redis has about a user.
@@ -281,7 +271,7 @@ impl Inspector {
             connections: self.some_connections(user).await?,
             refcount,
             updates: Kind::ALL.into_iter().filter_map(last_update).collect(),
-            listeners: self.listeners(user).await?,
+            listeners: self.redis.listeners(user).await?,
             ticket: self.redis.tickets(&[user]).await?.pop(),
             match_id,
             deleted_at_ms: number("deleted"),
@@ -337,6 +327,18 @@ impl Inspector {
             status: self.redis.queue_status().await?,
             first: self.redis.first_tickets(count).await?,
         })
+    }
+}
+
+impl Redis {
+    /// How many nodes listen to a user's topic, as the server says to which its messages go.
+    pub(super) async fn listeners(&self, user: UserId) -> Result<u64, EngineError> {
+        let topic = self.keys.topic(user);
+        let slot = slot_of(&topic);
+        let words = ["SHARDNUMSUB".to_owned(), topic];
+        let (_topic, listeners): (String, u64) =
+            self.servers.call_at(slot, "PUBSUB", &words).await?;
+        Ok(listeners)
     }
 }
 

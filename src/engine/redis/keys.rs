@@ -116,6 +116,11 @@ impl Keys {
         self.of_partition(partition, "node:")
     }
 
+    /// A scratch key of a type, or the scratch channel: gone within the script that makes it.
+    pub(crate) fn probe(&self, partition: u32, kind: &str) -> String {
+        self.of_partition(partition, &format!("probe:{kind}"))
+    }
+
     /// The answer given to a request, for a minute.
     pub(crate) fn request(&self, partition: u32, request: &str) -> String {
         self.of_partition(partition, &format!("request:{request}"))

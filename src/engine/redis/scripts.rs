@@ -6,7 +6,7 @@ use fred::types::{FromValue, Value};
 use fred::util::sha1_hash;
 
 use super::servers::{Servers, slot_of};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Refusal};
 use crate::telemetry::{Counter, Metrics, Times};
 
 /// One script, with the hash by which Redis knows it.
@@ -36,6 +36,7 @@ pub(crate) struct Scripts {
     pub(crate) reap: Script,
     pub(crate) repair: Script,
     pub(crate) claim: Script,
+    pub(crate) probe: Script,
     pub(crate) enqueue: Script,
     pub(crate) cancel: Script,
     pub(crate) pair: Script,
@@ -107,6 +108,7 @@ impl Scripts {
             ),
             renew: script("lease/renew", include_str!("../../../lua/lease/renew.lua")),
             claim: script("meta/claim", include_str!("../../../lua/meta/claim.lua")),
+            probe: script("meta/probe", include_str!("../../../lua/meta/probe.lua")),
             enqueue: script(
                 "matchmaking/enqueue",
                 include_str!("../../../lua/matchmaking/enqueue.lua"),
@@ -170,7 +172,7 @@ impl Script {
         }
         self.note(begun, answer.is_ok());
         answer
-            .map_err(unavailable)?
+            .map_err(|error| servers.failure(error))?
             .convert()
             .map_err(not_understood)
     }
@@ -222,9 +224,12 @@ fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
-/// A call that Redis did not carry out, or whose answer was lost.
+/// A call that Redis refused, or whose answer was lost.
 pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
-    EngineError::Unavailable(error.to_string())
+    match Refusal::read(error.details()) {
+        Some(refusal) => EngineError::Refused(refusal),
+        None => EngineError::Unavailable(error.to_string()),
+    }
 }
 
 /// An answer of another type than the script's header says.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
-use fred::prelude::Config;
+use fred::prelude::{Client, Config};
 use fred::types::config::{Server as FredServer, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::redis_keyslot;
@@ -24,9 +24,10 @@ use tokio::task::JoinHandle;
 use super::bus::Listener;
 use super::client::{RunningClient, server_of};
 use super::cluster::{Address, Redirect, SLOTS, View, merge};
+use super::entry::Entry;
 use super::scripts::{not_understood, unavailable};
 use super::{Options, tls};
-use crate::engine::{EngineError, OpenError};
+use crate::engine::{EngineError, OpenError, Refusal};
 
 /// How often the map is read although nothing asks for it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     options: Options,
     /// What every client is configured with, apart from the server.
     config: Config,
+    entry: Entry,
     is_cluster: bool,
     map: ArcSwap<Map>,
     /// Held while the map is replaced.
@@ -118,6 +120,7 @@ impl Servers {
         let shared = Arc::new(Shared {
             options: options.clone(),
             config,
+            entry: Entry::default(),
             is_cluster,
             map: ArcSwap::from_pointee(Map {
                 masters: Vec::new(),
@@ -151,9 +154,43 @@ impl Servers {
         first.map_or_else(String::new, |master| server_of(master.commands.client()))
     }
 
+    /// Where the server of a slot is.
+    pub(super) fn name_at(&self, slot: u16) -> String {
+        let owner = self.shared.owner(slot);
+        owner.map_or_else(
+            |_| self.name(),
+            |master| server_of(master.commands.client()),
+        )
+    }
+
+    /// As whom the hub uses Redis.
+    pub(super) fn user(&self) -> &str {
+        let user = self.shared.config.username.as_deref();
+        user.unwrap_or("default")
+    }
+
     /// Every master.
     pub(super) fn masters(&self) -> Vec<Arc<Master>> {
         self.shared.map.load().masters.clone()
+    }
+
+    /// Why the servers reject connections, if they do.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.shared.entry.refusal()
+    }
+
+    /// What an error of fred's means; a connection that the server rejects looks like a timeout to it.
+    pub(super) fn failure(&self, error: Error) -> EngineError {
+        self.shared.entry.explain(unavailable(error))
+    }
+
+    /// The client for the server of a key, for commands with words that are no text. It does not follow a key that moves.
+    pub(super) fn client_of(&self, key: &str) -> Result<Client, EngineError> {
+        let owner = self
+            .shared
+            .owner(slot_of(key))
+            .map_err(|error| self.failure(error))?;
+        Ok(owner.commands.client().clone())
     }
 
     /// Whether one server serves both slots.
@@ -162,19 +199,15 @@ impl Servers {
         map.owner_address(one) == map.owner_address(other)
     }
 
-    /// Whether any master answers within `within`.
-    pub(super) async fn any_answers(&self, within: Duration) -> bool {
-        let asked = self.masters().into_iter().map(|master| {
-            Box::pin(async move {
-                let answered = tokio::time::timeout(within, master.time()).await;
-                answered
-                    .is_ok_and(|time| time.is_ok())
-                    .then_some(())
-                    .ok_or(())
-            })
-        });
-        let asked: Vec<_> = asked.collect();
-        !asked.is_empty() && futures_util::future::select_ok(asked).await.is_ok()
+    /// Whether some of the masters, and whether all of them, answer within `within`.
+    pub(super) async fn answers(&self, within: Duration) -> (bool, bool) {
+        let masters = self.masters();
+        let asked = masters
+            .iter()
+            .map(|master| tokio::time::timeout(within, master.time()));
+        let answers = join_all(asked).await.into_iter();
+        let count = answers.filter(|answer| matches!(answer, Ok(Ok(_)))).count();
+        (count > 0, count == masters.len())
     }
 
     /// Runs `command` on the server of `key`, the first word of its arguments.
@@ -197,7 +230,10 @@ impl Servers {
         command: &'static str,
         words: &[String],
     ) -> Result<R, EngineError> {
-        let answer = self.send(slot, command, words).await.map_err(unavailable)?;
+        let answer = self
+            .send(slot, command, words)
+            .await
+            .map_err(|error| self.failure(error))?;
         answer.convert().map_err(not_understood)
     }
 
@@ -286,20 +322,26 @@ impl Servers {
             .collect();
         let deadline = Instant::now() + self.shared.options.command_timeout;
         loop {
-            let master = self.shared.owner(slot).map_err(unavailable)?;
+            let master = self
+                .shared
+                .owner(slot)
+                .map_err(|error| self.failure(error))?;
             let answers = master.send_all(&commands, Asking::No).await;
             let error = match answers {
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,
             };
             if !self.shared.is_cluster || Instant::now() >= deadline {
-                return Err(unavailable(error));
+                return Err(self.failure(error));
             }
             match Redirect::parse(error.details(), &self.shared.host_of(slot)) {
-                None => return Err(unavailable(error)),
+                None => return Err(self.failure(error)),
                 Some(Redirect::Moved(address)) => self.shared.learn(slot, address),
                 Some(Redirect::Ask(address)) => {
-                    let master = self.shared.master_at(&address).map_err(unavailable)?;
+                    let master = self
+                        .shared
+                        .master_at(&address)
+                        .map_err(|error| self.failure(error))?;
                     if let Ok(answers) = master.send_all(&commands, Asking::Yes).await {
                         return Ok(answers);
                     }
@@ -319,7 +361,7 @@ impl Servers {
         outcomes
             .into_iter()
             .collect::<Result<(), Error>>()
-            .map_err(unavailable)
+            .map_err(|error| self.failure(error))
     }
 
     /// fred matches answers to commands by their order, and an `SSUBSCRIBE` of several channels has several answers of
@@ -360,7 +402,7 @@ impl Servers {
                 Err(error) => Err(error),
             };
             if let Err(error) = unsubscribed {
-                outcome = Err(unavailable(error));
+                outcome = Err(self.failure(error));
             }
         }
         outcome
@@ -545,7 +587,11 @@ impl Shared {
 
     /// The one server, or the primary that a Sentinel names.
     async fn open_one(self: &Arc<Self>) -> Result<(), OpenError> {
-        let open = || RunningClient::open(self.config.clone(), &self.options);
+        let open = async || {
+            let client = RunningClient::open(self.config.clone(), &self.options).await?;
+            self.entry.watch(client.client());
+            Ok::<_, OpenError>(client)
+        };
         let commands = open().await?;
         let subscriptions = match &self.listener {
             Some(listener) => Some(self.listen(open().await?, None, listener)),
@@ -566,15 +612,16 @@ impl Shared {
 
     /// Asks the servers in the URL, one after the other, until one knows the masters.
     async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
-        let mut members = self.members();
-        for server in self.config.server.hosts() {
-            members.insert(Address {
-                host: server.host.to_string(),
-                port: server.port,
-                name: server.tls_server_name.as_ref().map(ToString::to_string),
-            });
+        {
+            let mut members = self.members();
+            for server in self.config.server.hosts() {
+                members.insert(Address {
+                    host: server.host.to_string(),
+                    port: server.port,
+                    name: server.tls_server_name.as_ref().map(ToString::to_string),
+                });
+            }
         }
-        drop(members);
         match self.ask_members().await {
             Ok(view) => {
                 self.take(&[view]);
@@ -677,7 +724,11 @@ impl Shared {
     }
 
     fn start(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, OpenError> {
-        let start = || RunningClient::start(self.config_for(address), &self.options);
+        let start = || {
+            let client = RunningClient::start(self.config_for(address), &self.options)?;
+            self.entry.watch(client.client());
+            Ok::<_, OpenError>(client)
+        };
         let subscriptions = match &self.listener {
             Some(listener) => Some(self.listen(start()?, Some(address.clone()), listener)),
             None => None,

@@ -8,7 +8,7 @@ use fred::types::config::{TlsConfig, TlsConnector};
 use rustls::ClientConfig;
 
 use super::Options;
-use crate::engine::OpenError;
+use crate::engine::{OpenError, Refusal};
 use crate::tls;
 
 /// Beginnings of URLs of encrypted servers, and of the same without: what follows (`-cluster`, `-sentinel`) is the same.
@@ -82,6 +82,9 @@ fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
 /// what rustls says as it would be debugged.
 pub(super) fn refusal(server: String, error: &Error, encrypted: bool) -> OpenError {
     let details = error.details();
+    if let Some(refusal) = Refusal::read(details) {
+        return OpenError::Refused { server, refusal };
+    }
     let known = CERTIFICATES
         .iter()
         .find(|(words, _)| details.contains(words));

@@ -32,7 +32,7 @@ pub(super) struct Account {
         (status = 404, description = "the hub has no Postgres", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "the account was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "the name or the URL of the picture cannot be used", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Postgres cannot be reached; try again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Postgres cannot be reached, or refuses; the detail says which", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(

@@ -8,6 +8,7 @@ use super::Public;
 use super::problem::Problem;
 use crate::domain::account::AccountError;
 use crate::domain::standing::Acceptance;
+use crate::engine::EngineError;
 use crate::ids::UserId;
 use crate::profiles::ProfilesError;
 use crate::transport::protocol::ConnectErrorCode;
@@ -82,8 +83,12 @@ async fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId
         Ok(Acceptance::AccountDeleted) => Err(account_deleted()),
         Err(error) => {
             tracing::warn!(%error, "could not ask whether a token is accepted");
+            let cause = match &error {
+                EngineError::Refused(refusal) => format!("Redis refuses ({})", refusal.code()),
+                _ => "Redis cannot be reached".to_owned(),
+            };
             let detail =
-                "Redis cannot be reached, so nobody knows whether the token is accepted; try again";
+                format!("{cause}, so nobody knows whether the token is accepted; try again");
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }

@@ -50,7 +50,7 @@ pub(super) struct Recorded {
         (status = 404, description = "there is no such player, or the hub has no Postgres", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "the account of a player was deleted", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "the result makes no sense", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Postgres cannot be reached; the result may have been recorded", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Postgres cannot be reached, and the result may have been recorded; or it refuses", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn record(

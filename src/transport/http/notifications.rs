@@ -300,6 +300,29 @@ pub(super) enum ItemResult {
     },
 }
 
+/// Whether there was anything.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Forgotten {
+    /// Whether an update was stored.
+    removed: bool,
+}
+
+/// Forgets the last updates about a user, of every kind, as if there had been none. Nobody is told, and whether the
+/// account is deleted stays as it is. For what tests and load generators leave behind.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/users/{id}/updates",
+    params(("id" = u64, Path, description = "the user")),
+    responses((status = 200, description = "nothing is stored any more", body = Forgotten)),
+)]
+pub(super) async fn forget(
+    State(internal): State<Internal>,
+    User(user): User,
+) -> Result<axum::Json<Forgotten>, Problem> {
+    let removed = internal.hub.forget_updates(user).await?;
+    Ok(axum::Json(Forgotten { removed }))
+}
+
 /// Publishes many updates in one round trip to Redis. A bad item stops no other.
 #[utoipa::path(
     post,

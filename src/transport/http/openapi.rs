@@ -14,7 +14,10 @@ const COMMON: [(&str, &str); 4] = [
         "413",
         "the body is larger than limits.http_body; nothing was changed",
     ),
-    ("503", "Redis cannot be reached; try again"),
+    (
+        "503",
+        "Redis cannot be reached, or refuses; the detail says why",
+    ),
 ];
 
 /// Adds what holds for every route that takes a key: how to present it, and the common errors.

@@ -86,7 +86,13 @@ impl From<NotifyError> for Problem {
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         tracing::warn!(%error, "could not do what the internal API was asked for");
-        let detail = "Redis cannot be reached; nothing may have been published, try again";
+        let cause = match error {
+            EngineError::Unavailable(_) => "Redis cannot be reached".to_owned(),
+            EngineError::Refused(refusal) => format!("Redis refuses: {refusal}"),
+            EngineError::NotNow(reason) => reason,
+            EngineError::Answer(_) => "Redis gave an answer that makes no sense".to_owned(),
+        };
+        let detail = format!("{cause}; nothing may have been published, try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
@@ -106,10 +112,24 @@ impl From<ProfilesError> for Problem {
             ProfilesError::NoSuchUser(_) => Self::not_found(error.to_string()),
             ProfilesError::AccountDeleted(_) => Self::new(StatusCode::GONE, error.to_string()),
             ProfilesError::Invalid(rule) => Self::unprocessable(rule),
-            // What Postgres or the settings lack is for operators, not for whoever calls.
-            ProfilesError::Unavailable(_) | ProfilesError::Setup(_) => {
+            // Details are for operators, so the log has them and the answer has not.
+            ProfilesError::Unavailable(_)
+            | ProfilesError::Refused(_)
+            | ProfilesError::Schema(_)
+            | ProfilesError::Setup(_) => {
                 tracing::warn!(%error, "could not do what was asked for about an account");
-                let detail = "Postgres cannot be reached; nothing may have been changed, try again";
+                let detail = match error {
+                    ProfilesError::Unavailable(_) => {
+                        "Postgres cannot be reached; nothing may have been changed, try again"
+                    }
+                    ProfilesError::Schema(_) => {
+                        "the tables in Postgres are missing or not up to date, so nothing was changed; try again once \
+                         `vigie migrate` has run"
+                    }
+                    _ => {
+                        "Postgres refuses what the hub asks for, so nothing was changed; the log of the node says why"
+                    }
+                };
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
             }
         }

@@ -4,9 +4,10 @@
 //! cannot close a connection whose outbound queue is full: asking it to needs room in that queue.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -15,107 +16,20 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::open::{OpenStreams, Place, Stage};
 use super::outbound::{Life, Namespace, Outbound, slices};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
 use crate::transport::rate::Bucket;
 
-/// Every TCP connection of a listener that is still open.
-#[derive(Default)]
-pub(super) struct OpenStreams {
-    streams: Mutex<Vec<Weak<Shared>>>,
-    count: AtomicUsize,
-}
-
-impl OpenStreams {
-    fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many are open.
-    pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Counts a connection for as long as it is open.
-    pub(super) fn take_in(
-        self: &Arc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
-        meter: Option<Meter>,
-    ) -> Stream {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::new(Shared {
-            stream,
-            address,
-            opened_ms: uptime_ms(),
-            stage: AtomicU8::new(SILENT),
-            blocked_since_ms: AtomicU64::new(0),
-            outbound: Mutex::default(),
-            open: self.clone(),
-        });
-        self.remember(&shared);
-        Stream { shared, meter }
-    }
-
-    /// Before the list grows, those that are closed by now go, whether or not anybody looks for overdue ones.
-    fn remember(&self, stream: &Arc<Shared>) {
-        let mut streams = self.streams();
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-            let room = streams.len() + 1;
-            streams.reserve(room);
-        }
-        streams.push(Arc::downgrade(stream));
-    }
-
-    /// Closes connections whose writes have not moved for `stalled_write`, and those that have sent no whole request
-    /// `handshake` after they were accepted.
-    pub(super) fn close_overdue(
-        &self,
-        stalled_write: Duration,
-        handshake: Duration,
-        metrics: &Metrics,
-    ) {
-        let now_ms = uptime_ms();
-        self.streams().retain(|stream| {
-            let Some(stream) = stream.upgrade() else {
-                return false;
-            };
-            let Some(why) = stream.overdue(now_ms, stalled_write, handshake) else {
-                return true;
-            };
-            tracing::debug!(peer = %stream.address, reason = why.as_str(), "closed a TCP connection");
-            stream.close();
-            metrics.count_closed(why);
-            if why == ClosedBecause::Stalled {
-                metrics.overflows.inc();
-                metrics.dropped.inc_by(stream.outbound().len() as u64);
-            }
-            false
-        });
-    }
-
-    #[cfg(test)]
-    pub(super) fn remembered(&self) -> usize {
-        self.streams().len()
-    }
-}
-
-/// Nothing whole was asked for yet.
-const SILENT: u8 = 0;
-/// Requests come.
-const ASKING: u8 = 1;
-/// It carries a WebSocket, of one client.
-const UPGRADED: u8 = 2;
-
 /// What a connection shares with those who may close it.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     stream: TcpStream,
-    address: SocketAddr,
-    opened_ms: u64,
-    stage: AtomicU8,
+    pub(super) address: SocketAddr,
+    pub(super) opened_ms: u64,
+    /// Where it stands among the others of its listener.
+    pub(super) place: Place,
     /// Since when a write waits for the other side, in ms of this process; 0 while none does.
     blocked_since_ms: AtomicU64,
     outbound: Mutex<Outbound>,
@@ -123,12 +37,37 @@ struct Shared {
 }
 
 impl Shared {
-    fn close(&self) {
+    pub(super) fn new(
+        stream: TcpStream,
+        address: SocketAddr,
+        place: Place,
+        open: Arc<OpenStreams>,
+    ) -> Self {
+        Self {
+            stream,
+            address,
+            opened_ms: uptime_ms(),
+            place,
+            blocked_since_ms: AtomicU64::new(0),
+            outbound: Mutex::default(),
+            open,
+        }
+    }
+
+    pub(super) fn close(&self) {
         // It fails where the connection is closed already.
         let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
-    fn overdue(
+    /// Whether bytes have come that nobody has read yet, or an answer is not written yet: then this process is late, not
+    /// the other side.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let unread = socket2::SockRef::from(&self.stream).peek(&mut byte);
+        unread.is_ok_and(|count| count > 0) || self.blocked_since_ms.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn overdue(
         &self,
         now_ms: u64,
         stalled_write: Duration,
@@ -140,18 +79,18 @@ impl Shared {
         if longer_than(self.blocked_since_ms.load(Ordering::Relaxed), stalled_write) {
             return Some(ClosedBecause::Stalled);
         }
-        let is_silent = self.stage.load(Ordering::Relaxed) == SILENT;
+        let is_silent = self.place.stage() == Stage::Silent;
         (is_silent && longer_than(self.opened_ms, handshake)).then_some(ClosedBecause::Handshake)
     }
 
     /// No call leaves it half changed, so a poisoned lock is as good as any.
-    fn outbound(&self) -> MutexGuard<'_, Outbound> {
+    pub(super) fn outbound(&self) -> MutexGuard<'_, Outbound> {
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what the library wants written, unless the rest of another frame has to go first.
     fn write_for_library(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.stage.load(Ordering::Relaxed) != UPGRADED {
+        if self.place.stage() != Stage::Upgraded {
             return self.stream.try_write_vectored(slices);
         }
         let mut outbound = self.outbound();
@@ -235,19 +174,13 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.open.count.fetch_sub(1, Ordering::Relaxed);
+        self.open.forget(self);
     }
 }
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} frames wait", self.len())
-    }
-}
-
-impl std::fmt::Debug for OpenStreams {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} open", self.len())
     }
 }
 
@@ -283,20 +216,31 @@ impl Peer {
         }
     }
 
-    /// A whole request has come.
-    pub fn asked(&self) {
-        self.advance(ASKING);
+    /// A whole request has come; it is being answered until the result is dropped.
+    pub fn asked(&self) -> Asking {
+        self.advance(Stage::Asking);
+        Asking(self.clone())
     }
 
     /// From now on it carries a WebSocket.
     pub fn upgraded(&self) {
-        self.advance(UPGRADED);
+        self.advance(Stage::Upgraded);
     }
 
-    fn advance(&self, stage: u8) {
+    fn advance(&self, stage: Stage) {
         if let Some(stream) = self.stream.upgrade() {
-            stream.stage.store(stage, Ordering::Relaxed);
+            stream.open.advance(&stream, stage);
         }
+    }
+}
+
+/// A request that is being answered: its TCP connection is not closed to make room for others.
+#[derive(Debug)]
+pub struct Asking(Peer);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.advance(Stage::Idle);
     }
 }
 
@@ -363,8 +307,8 @@ impl Meter {
     }
 
     /// Whether so many bytes more may come in.
-    fn admits(&mut self, count: usize, stage: u8, now: Instant) -> bool {
-        if self.speaks_for_many && stage != UPGRADED {
+    fn admits(&mut self, count: usize, stage: Stage, now: Instant) -> bool {
+        if self.speaks_for_many && stage != Stage::Upgraded {
             return true;
         }
         let (rate, burst) = rate_of(&self.limits);
@@ -385,12 +329,22 @@ pub struct Stream {
 }
 
 impl Stream {
+    pub(super) fn new(shared: Arc<Shared>, meter: Option<Meter>) -> Self {
+        Self { shared, meter }
+    }
+
     /// Who is on the other side.
     pub fn peer(&self) -> Peer {
         Peer {
             address: self.shared.address,
             stream: Arc::downgrade(&self.shared),
         }
+    }
+
+    /// Waits until something has come.
+    #[cfg(test)]
+    pub(super) async fn readable(&self) {
+        self.shared.stream.readable().await.expect("it is open");
     }
 
     /// Takes in what was read.
@@ -401,7 +355,7 @@ impl Stream {
         let Some(meter) = &mut self.meter else {
             return Ok(());
         };
-        let stage = self.shared.stage.load(Ordering::Relaxed);
+        let stage = self.shared.place.stage();
         if meter.admits(count, stage, Instant::now()) {
             return Ok(());
         }
@@ -487,7 +441,7 @@ impl AsyncWrite for Stream {
 }
 
 /// Time since this process first asked, in ms, from 1 on.
-fn uptime_ms() -> u64 {
+pub(super) fn uptime_ms() -> u64 {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
     BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
 }

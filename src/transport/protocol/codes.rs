@@ -66,7 +66,8 @@ codes! {
         UnknownEvent = "unknown_event",
     }
 
-    /// Why a connection was refused; the `message` of `connect_error`.
+    /// Why a connection was refused for good; the `message` of `connect_error`. What passes by itself is no refusal: the
+    /// client comes back by itself.
     pub enum ConnectErrorCode {
         /// The token is not valid, or was revoked.
         InvalidToken = "invalid_token",
@@ -74,10 +75,6 @@ codes! {
         TokenExpired = "token_expired",
         /// The account was deleted.
         AccountDeleted = "account_deleted",
-        /// The user, or the address, has as many connections as allowed.
-        TooManyConnections = "too_many_connections",
-        /// The hub cannot admit anybody at the moment; try again.
-        Unavailable = "unavailable",
     }
 
     /// Why the hub closes a connection on purpose.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -18,7 +18,13 @@ use crate::transport::listener::Peer;
 /// Seconds after which whoever was turned away may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// Lets a request through. A node that is stopping, or full, opens no session.
+/// The sentence for a request for a WebSocket that cannot become one.
+const NO_UPGRADE: &str = "this request for a WebSocket lacks HTTP/1.1, `Connection: Upgrade` or `Upgrade: websocket`: a \
+     proxy in front of this node has to pass both headers on (nginx: proxy_http_version 1.1; proxy_set_header Upgrade \
+     $http_upgrade; proxy_set_header Connection \"upgrade\";)";
+const NO_KEY: &str = "this request for a WebSocket lacks the header Sec-WebSocket-Key";
+
+/// Lets a request through. A node that is stopping, not ready, or full opens no session.
 pub(super) async fn guard(
     State(sockets): State<Arc<Sockets>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -41,7 +47,16 @@ pub(super) fn session_of(query: &str) -> Option<&str> {
 /// Notes which TCP connection a session moves to, before the answer says so: only a request that is answered with
 /// that takes its TCP connection, so whatever else is asked leaves no note.
 async fn go_on(sockets: &Sockets, sid: &str, peer: Peer, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+    sockets.transports.polls.followed(sid);
+    if let Some(refusal) = not_a_websocket(&request) {
+        return refusal;
+    }
+    let is_poll = polling_session(request.method(), request.uri()).is_some();
+    let answer = next.run(request);
+    let response = match is_poll {
+        true => sockets.transports.polls.run(sid, answer).await,
+        false => answer.await,
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         sockets.transports.upgrade(sid, peer);
         sockets.metrics.upgrades.inc();
@@ -59,6 +74,13 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         sockets.metrics.refused.inc();
         return turned_away("the node is full; try again, on another node if there is one");
     }
+    if opening && !sockets.hub.is_ready().await {
+        sockets.metrics.refused.inc();
+        return turned_away("the node is not ready (/readyz says why); try again");
+    }
+    if let Some(refusal) = not_a_websocket(&request) {
+        return refusal;
+    }
     let address = client_of(sockets, &peer, request.headers());
     let carrier = Arc::new(Carrier::new(peer, address, &sockets.limits.get(), now));
     request.extensions_mut().insert(carrier.clone());
@@ -73,6 +95,46 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         sockets.openings.opened(now);
     }
     response
+}
+
+/// The session for which a request polls, if it does.
+pub(super) fn polling_session<'a>(method: &Method, uri: &'a Uri) -> Option<&'a str> {
+    let is_poll =
+        method == Method::GET && uri.path().starts_with("/socket.io") && !asks_for_websocket(uri);
+    is_poll.then(|| session_of(uri.query().unwrap_or_default()))?
+}
+
+/// Whether a request asks for a WebSocket, read as the library reads it.
+fn asks_for_websocket(uri: &Uri) -> bool {
+    let mut pairs = uri.query().unwrap_or_default().split('&');
+    let transport = pairs.find_map(|pair| pair.strip_prefix("transport="));
+    transport == Some("websocket")
+}
+
+/// Refuses a request for a WebSocket that cannot become one. The library would answer 101 without checking, and the
+/// client would wait for ever.
+fn not_a_websocket(request: &Request) -> Option<Response> {
+    if !asks_for_websocket(request.uri()) {
+        return None;
+    }
+    let headers = request.headers();
+    let is_upgrade = request.version() == Version::HTTP_11
+        && names(headers, &header::CONNECTION, "upgrade")
+        && names(headers, &header::UPGRADE, "websocket");
+    let why = match (is_upgrade, headers.contains_key(header::SEC_WEBSOCKET_KEY)) {
+        (true, true) => return None,
+        (false, _) => NO_UPGRADE,
+        (true, false) => NO_KEY,
+    };
+    tracing::debug!(reason = why, "refused a request for a WebSocket");
+    Some((StatusCode::BAD_REQUEST, why).into_response())
+}
+
+/// Whether a header, which is a list, has a token in it.
+fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lists = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let mut tokens = lists.flat_map(|list| list.split(|byte| *byte == b','));
+    tokens.any(|named| named.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Where a request comes from. Says once that there may be a proxy which nobody said is trusted.

@@ -3,22 +3,29 @@
 //! All of it happens before the client is told that it is connected, because the library drops events that
 //! arrive before their handler is there. A client that is gone before it was told leaves no trace either: the
 //! library then drops the socket, with it the inbox, and so the session ends.
+//!
+//! CONNECT_ERROR is sent only where it is final, because the official client never tries again after it. Everything
+//! else passes by itself: the CONNECT is held, see `hold`.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide::adapter::LocalAdapter;
-use socketioxide::extract::{SocketRef, TryData};
-use socketioxide::handler::{ConnectHandler, Value};
+use socketioxide::extract::TryData;
+use socketioxide::handler::{ConnectHandler, FromConnectParts, Value};
 use socketioxide::socket::Socket;
 
+use super::Sockets;
+use super::addresses::Counted;
 use super::carrier::{Carrier, Place};
+use super::hold;
 use super::inbox::{End, Inbox};
 use super::outlet::Outlet;
 use super::session;
-use super::{NAMESPACES, Sockets};
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
@@ -26,48 +33,104 @@ use crate::telemetry::Transport;
 use crate::transport::listener::Namespace;
 use crate::transport::protocol::ConnectErrorCode;
 
+/// Why a connection is not admitted.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Trying again is pointless; the client reads the code as the message of `connect_error`.
+    Final(ConnectErrorCode),
+    /// The session has ended, so nothing of this reaches the client, which comes back by itself.
+    Ended,
+}
+
+/// Why a connection is not admitted at the moment.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Obstacle {
+    /// It does not pass by itself.
+    #[error("{0}")]
+    Final(ConnectErrorCode),
+    /// The address has as many connections as allowed.
+    #[error("the address has too many connections")]
+    Address,
+    /// The domain does not admit it at the moment.
+    #[error(transparent)]
+    Domain(Refused),
+}
+
+/// The socket of a CONNECT. The library's own extractor keeps it to itself.
+pub(super) struct Connecting(Arc<Socket<LocalAdapter>>);
+
+impl FromConnectParts<LocalAdapter> for Connecting {
+    type Error = Infallible;
+
+    fn from_connect_parts(
+        socket: &Arc<Socket<LocalAdapter>>,
+        _: &Option<Value>,
+    ) -> Result<Self, Infallible> {
+        Ok(Self(socket.clone()))
+    }
+}
+
+/// One CONNECT, for as long as it is not answered.
+pub(super) struct Request {
+    pub(super) socket: Arc<Socket<LocalAdapter>>,
+    pub(super) place: Place,
+    pub(super) auth: Option<Box<RawValue>>,
+    /// Its share of the connections of its address, from the moment it gets one.
+    pub(super) counted: Option<Counted>,
+}
+
 impl Sockets {
-    /// Admits a connection, or says why not; the client reads that as the message of `connect_error`.
+    /// Admits a connection to `namespace`, holds the CONNECT until it can, or says why not.
     pub(super) async fn admit(
         self: Arc<Self>,
-        socket: SocketRef,
+        Connecting(socket): Connecting,
         TryData(auth): TryData<Box<RawValue>>,
-    ) -> Result<(), ConnectErrorCode> {
+        namespace: Namespace,
+    ) -> Result<(), Refusal> {
         let Some(carrier) = Carrier::of(&socket) else {
-            return Err(ConnectErrorCode::Unavailable);
+            // Each request that opens a session gets one. Without it, the library ends the session in time.
+            hold::until_ended(&socket).await;
+            return Err(Refusal::Ended);
         };
         let address = carrier.address;
-        if !carrier.may_join(Instant::now()) {
-            tracing::debug!(peer = %address, "closed a session that asks to join too often");
-            self.transports.close(&socket, &carrier);
-            return Err(ConnectErrorCode::Unavailable);
-        }
-        let admitted = self.clone().try_admit(&socket, auth.ok(), carrier).await;
-        if let Err(reason) = &admitted {
-            self.metrics.refused.inc();
-            tracing::debug!(%reason, peer = %address, "refused a connection");
-        }
-        admitted
+        let may_join = carrier.may_join(Instant::now());
+        let mut request = Request {
+            socket,
+            place: Place { carrier, namespace },
+            auth: auth.ok(),
+            counted: None,
+        };
+        let outcome = match may_join {
+            true => self.hold(&mut request).await,
+            false => Err("the session asks to join too often".to_owned()),
+        };
+        let refusal = match outcome {
+            Ok(None) => return Ok(()),
+            Ok(Some(code)) => {
+                tracing::debug!(reason = %code, peer = %address, "refused a connection");
+                Refusal::Final(code)
+            }
+            Err(reason) => {
+                tracing::debug!(%reason, peer = %address, "closed a session that could not be admitted");
+                self.end(&request).await;
+                Refusal::Ended
+            }
+        };
+        self.metrics.refused.inc();
+        Err(refusal)
     }
 
-    async fn try_admit(
-        self: Arc<Self>,
-        socket: &SocketRef,
-        auth: Option<Box<RawValue>>,
-        carrier: Arc<Carrier>,
-    ) -> Result<(), ConnectErrorCode> {
-        if self.hub.is_draining() {
-            return Err(ConnectErrorCode::Unavailable);
+    /// Tries once to admit a connection.
+    pub(super) async fn try_admit(self: Arc<Self>, request: &mut Request) -> Result<(), Obstacle> {
+        let identity = self.identify(request.auth.as_deref())?;
+        let Place { carrier, namespace } = request.place.clone();
+        if request.counted.is_none() {
+            let limit = self.limits.get().connections_per_address;
+            let counted = self.addresses.count(carrier.address, limit);
+            request.counted = Some(counted.ok_or(Obstacle::Address)?);
         }
-        let limit = self.limits.get().connections_per_address;
-        let counted = self
-            .addresses
-            .count(carrier.address, limit)
-            .ok_or(ConnectErrorCode::TooManyConnections)?;
-        let identity = self.identify(auth.as_deref())?;
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
-        let namespace = namespace_of(socket).ok_or(ConnectErrorCode::Unavailable)?;
         let link = carrier.link(namespace);
         let outlet = self.outlets.open(id, carrier.clone(), link);
         let user = identity.map(|identity| identity.user);
@@ -75,21 +138,23 @@ impl Sockets {
             Ok(connection) => connection,
             Err(refused) => {
                 self.outlets.close(id);
-                return Err(refused_code(&refused));
+                return Err(refused.into());
             }
         };
         tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
 
+        let socket = &request.socket;
         if self.transports.join(&socket.id.to_string(), &carrier) {
             self.openings.joined(carrier.opened);
         }
         let end = Arc::new(End::default());
-        let place = Place { carrier, namespace };
+        let place = request.place.clone();
         let (inbox, incoming) =
             Inbox::new(self.clone(), outlet.clone(), place.clone(), end.clone());
         socket.on_fallback(inbox.clone());
         socket.on_disconnect(inbox);
         socket.extensions.insert(outlet.clone());
+        let counted = request.counted.take();
         tokio::spawn(async move {
             session::run(self, connection, identity, outlet, place, incoming, &end).await;
             drop(counted);
@@ -130,11 +195,6 @@ fn transport_of(carrier: &Carrier) -> Transport {
     }
 }
 
-/// The place of the namespace that a socket joins.
-fn namespace_of(socket: &SocketRef) -> Option<Namespace> {
-    NAMESPACES.iter().position(|name| socket.ns() == *name)
-}
-
 /// The token in the handshake; none for a guest. What is neither a guest's nor a token is refused: a bad
 /// token never makes a guest.
 fn token_of(auth: Option<&RawValue>) -> Result<Option<String>, ConnectErrorCode> {
@@ -156,17 +216,30 @@ fn token_of(auth: Option<&RawValue>) -> Result<Option<String>, ConnectErrorCode>
     Ok(auth.token.filter(|token| !token.is_empty()))
 }
 
-fn refused_code(refused: &Refused) -> ConnectErrorCode {
-    match refused {
-        Refused::AccountDeleted => ConnectErrorCode::AccountDeleted,
-        Refused::TokenRevoked => {
-            tracing::debug!(error = %refused, "refused a token");
-            ConnectErrorCode::InvalidToken
+impl From<ConnectErrorCode> for Obstacle {
+    fn from(code: ConnectErrorCode) -> Self {
+        Self::Final(code)
+    }
+}
+
+impl From<Refused> for Obstacle {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::AccountDeleted => Self::Final(ConnectErrorCode::AccountDeleted),
+            Refused::TokenRevoked => {
+                tracing::debug!(error = %refused, "refused a token");
+                Self::Final(ConnectErrorCode::InvalidToken)
+            }
+            Refused::TooManyConnections | Refused::Engine(_) => Self::Domain(refused),
         }
-        Refused::TooManyConnections => ConnectErrorCode::TooManyConnections,
-        Refused::Engine(error) => {
-            tracing::warn!(%error, "could not admit a user");
-            ConnectErrorCode::Unavailable
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Final(code) => code.fmt(formatter),
+            Self::Ended => formatter.write_str("the session has ended"),
         }
     }
 }

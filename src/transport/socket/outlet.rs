@@ -104,7 +104,8 @@ impl Outlet {
         let mut state = self.state();
         match state.stage {
             Stage::Opening => {
-                state.stage = Stage::Open(Way::new(socket, self.link.clone()));
+                let transports = self.shared.transports.clone();
+                state.stage = Stage::Open(Way::new(socket, self.link.clone(), transports));
                 if self.flush_state(&mut state) > 0 {
                     self.fall_behind(&mut state);
                 }

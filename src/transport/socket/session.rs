@@ -33,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// What a client is told when the engine cannot be reached.
-const UNREACHABLE: &str = "the hub cannot reach what it needs at the moment; try again";
+const UNREACHABLE: &str = "the hub cannot do this at the moment; try again";
 
 struct Session {
     sockets: Arc<Sockets>,

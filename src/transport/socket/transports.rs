@@ -4,7 +4,8 @@
 //! with long polling moves to the WebSocket of a later request. Those requests are noted here. A session that
 //! polls has no TCP connection of its own; it is closed as its client would close it, by a request.
 //!
-//! A session whose last connection has ended, and whose client does not close it, is closed after a while.
+//! A session whose last connection has ended, and whose client does not close it, is closed after a while; one whose
+//! client breaks off its poll, and sends nothing more, after a second.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +21,7 @@ use socketioxide::socket::Socket;
 use tower_service::Service;
 
 use super::carrier::Carrier;
+use super::polls::Polls;
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::listener::Peer;
 
@@ -32,6 +34,9 @@ const NOTES_BEFORE_SWEEP: usize = 1024;
 /// How often idle sessions are looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
+/// How often polls that were broken off are looked at.
+const ABANDONED_CHECK: Duration = Duration::from_millis(200);
+
 /// The packet by which an Engine.IO client closes its session.
 const CLOSE_PACKET: &str = "1";
 
@@ -41,6 +46,7 @@ pub(super) struct Transports {
     service: OnceLock<SocketService>,
     upgrades: Mutex<Upgrades>,
     idle: Mutex<HashMap<String, Idle>>,
+    pub(super) polls: Polls,
 }
 
 #[derive(Default)]
@@ -136,6 +142,27 @@ impl Transports {
         sessions
             .extract_if(|_, idle| now.saturating_duration_since(idle.since) >= limit)
             .collect()
+    }
+
+    /// Closes sessions whose client has broken off its poll and is gone, for ever.
+    pub(super) async fn close_abandoned(&self) {
+        loop {
+            tokio::time::sleep(ABANDONED_CHECK).await;
+            for sid in self.polls.take_abandoned(Instant::now()) {
+                if !self.is_upgrading(&sid) {
+                    self.idle().remove(&sid);
+                    self.close_polling(&sid);
+                }
+            }
+        }
+    }
+
+    /// Whether a WebSocket has come for a session and is open. The session ends with it, from the moment in which the
+    /// client begins to move.
+    fn is_upgrading(&self, sid: &str) -> bool {
+        let upgrades = self.upgrades();
+        let peers = upgrades.peers.get(sid);
+        peers.is_some_and(|peers| peers.iter().any(Peer::is_open))
     }
 
     /// Closes the transport of `socket`.

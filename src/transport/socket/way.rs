@@ -11,6 +11,7 @@ use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError};
 
 use super::packet::{self, Event, Packets};
+use super::transports::Transports;
 use crate::transport::listener::Link;
 
 /// One thing to write.
@@ -29,6 +30,7 @@ pub(super) enum Parcel {
 pub(super) struct Way {
     pub(super) socket: Arc<Socket<LocalAdapter>>,
     link: Option<Link>,
+    transports: Arc<Transports>,
 }
 
 /// What became of a parcel, or of those that wait.
@@ -40,8 +42,16 @@ pub(super) enum Written {
 }
 
 impl Way {
-    pub(super) fn new(socket: Arc<Socket<LocalAdapter>>, link: Option<Link>) -> Self {
-        Self { socket, link }
+    pub(super) fn new(
+        socket: Arc<Socket<LocalAdapter>>,
+        link: Option<Link>,
+        transports: Arc<Transports>,
+    ) -> Self {
+        Self {
+            socket,
+            link,
+            transports,
+        }
     }
 
     /// Writes a parcel but its first `skip` events, which are written; at once, or with others at the next flush.
@@ -63,7 +73,10 @@ impl Way {
                 Written::Taken(link.send(&frame, true))
             }
             // The library has to know that the connection has ended.
-            (Some(_), Parcel::Goodbye) | (None, _) => write_through(&self.socket, parcel, skip),
+            (Some(_), Parcel::Goodbye) | (None, _) => {
+                let _turn = self.transports.polls.turn(&self.socket.id.to_string());
+                write_through(&self.socket, parcel, skip)
+            }
         }
     }
 

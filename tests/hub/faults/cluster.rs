@@ -305,6 +305,11 @@ impl Scene {
         *last = revision.max(*last);
     }
 
+    fn accepted_of(&self, user: u64) -> u64 {
+        let accepted = self.accepted.lock().expect("no test panics with it");
+        accepted.get(&user).copied().unwrap_or(0)
+    }
+
     /// Something happens to the Cluster: updates go on meanwhile, users are made to go directly after, and then
     /// everything has to be true.
     async fn survives(&self, change: impl Future<Output = ()>) {
@@ -393,8 +398,7 @@ impl Scene {
     /// An update whose answer was lost may be newer than what is known to be accepted.
     async fn wait_for_what_was_accepted(&self, users: &[u64]) {
         for user in users {
-            let accepted = self.accepted.lock().expect("no test panics with it");
-            let accepted = accepted.get(user).copied().unwrap_or(0);
+            let accepted = self.accepted_of(*user);
             for (node, observer) in self.observers.iter().enumerate() {
                 let what =
                     format!("update {accepted} about {user} reaches the observer on node {node}");

@@ -33,11 +33,20 @@ pub struct Balancer {
 impl Balancer {
     /// Starts one in front of the first two nodes, and waits until it answers.
     pub async fn start(program: Program, cluster: &Cluster) -> Self {
+        Self::start_edited(program, cluster, |text| text).await
+    }
+
+    /// The same with its file changed by `edit`, as an operator may have done.
+    pub async fn start_edited(
+        program: Program,
+        cluster: &Cluster,
+        edit: impl Fn(String) -> String,
+    ) -> Self {
         let nodes = [cluster.public_address(0), cluster.public_address(1)];
         // The port is free when it is looked for and may be taken a moment later: then try another.
         for _ in 0..10 {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            if let Some(balancer) = Self::start_on(program, address, nodes).await {
+            if let Some(balancer) = Self::start_on(program, address, nodes, &edit).await {
                 return balancer;
             }
         }
@@ -48,10 +57,11 @@ impl Balancer {
         program: Program,
         address: SocketAddr,
         nodes: [SocketAddr; 2],
+        edit: &impl Fn(String) -> String,
     ) -> Option<Self> {
         let (directory, path) = process::scratch();
         let file = path.join("balancer.conf");
-        std::fs::write(&file, program.text_for(address, nodes, &path))
+        std::fs::write(&file, edit(program.text_for(address, nodes, &path)))
             .expect("the directory is ours");
         let mut child = program
             .command(&file, &path)

@@ -28,11 +28,13 @@ pub struct Builder {
     nodes: usize,
     memory: bool,
     lookouts: bool,
+    awaited: bool,
     named: bool,
     links: bool,
     servers: Option<Servers>,
     env: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    open_files: Option<u64>,
 }
 
 impl Builder {
@@ -82,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Each node may have so many files open.
+    pub fn open_files(mut self, files: u64) -> Self {
+        self.open_files = Some(files);
+        self
+    }
+
     /// Each node reaches Redis over a link of its own, which the test can cut.
     pub fn links(mut self) -> Self {
         self.links = true;
@@ -97,6 +105,13 @@ impl Builder {
     /// Without the guest on each node: for tests that count guests or change who hears of whom.
     pub fn without_lookouts(mut self) -> Self {
         self.lookouts = false;
+        self
+    }
+
+    /// Nodes may listen without being ready; nothing is connected to them.
+    pub fn ready_or_not(mut self) -> Self {
+        self.lookouts = false;
+        self.awaited = false;
         self
     }
 
@@ -132,6 +147,7 @@ impl Builder {
             links,
             env,
             file: self.file,
+            open_files: self.open_files,
             partitions,
             servers,
         };
@@ -140,7 +156,7 @@ impl Builder {
             .zip(&names)
             .map(|(place, name)| cluster.start_node(name, cluster.env_at(place, name)));
         cluster.nodes = futures_util::future::join_all(starting).await;
-        for node in 0..cluster.nodes.len() {
+        for node in (0..cluster.nodes.len()).filter(|_| self.awaited) {
             cluster.welcome(node).await;
         }
         cluster
@@ -161,6 +177,7 @@ pub struct Cluster {
     links: Vec<Proxy>,
     env: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    open_files: Option<u64>,
     pub(super) partitions: u64,
     pub(super) servers: Option<Servers>,
 }
@@ -200,11 +217,13 @@ impl Cluster {
             nodes: 1,
             memory: false,
             lookouts: true,
+            awaited: true,
             named: true,
             links: false,
             servers: None,
             env,
             file: None,
+            open_files: None,
         };
         builder
             .env("VIGIE_HTTP__LISTEN", "127.0.0.1:0")
@@ -241,7 +260,8 @@ impl Cluster {
     }
 
     async fn start_node(&self, name: &str, env: Vec<(String, String)>) -> Node {
-        Node::start(name.to_owned(), env, self.file.as_deref()).await
+        let file = self.file.as_deref();
+        Node::start(name.to_owned(), env, file, self.open_files).await
     }
 
     /// The settings that a node of this name gets.
@@ -407,6 +427,7 @@ impl Cluster {
         let mut open = json!({
             "url": url,
             "options": connecting.options,
+            "tokenMs": connecting.token_ms,
             "steady": connecting.steady,
             "from": connecting.from,
         });

@@ -12,6 +12,7 @@ pub struct Connecting {
     pub(super) auth: Option<Value>,
     pub(super) namespace: &'static str,
     pub(super) options: Value,
+    pub(super) token_ms: Option<u64>,
     pub(super) steady: bool,
     pub(super) from: Option<String>,
 }
@@ -24,6 +25,7 @@ impl Connecting {
             auth: Some(auth),
             namespace: "/socket.io/",
             options,
+            token_ms: None,
             steady: false,
             from: None,
         }
@@ -94,10 +96,21 @@ impl Connecting {
         self
     }
 
-    /// As a front end that means it: asks who is online and watches again whenever it is connected,
-    /// and tries again when the hub says `unavailable`.
+    /// Fetches its token for so long, each time the transport is open, before it sends CONNECT.
+    pub fn fetching_its_token(mut self, takes: Duration) -> Self {
+        self.token_ms = Some(takes.as_millis() as u64);
+        self
+    }
+
+    /// As a front end that means it: asks who is online and watches again whenever it is connected.
     pub fn steady(mut self) -> Self {
         self.steady = true;
+        self
+    }
+
+    /// Goes on to the next transport where one does not open.
+    pub fn trying_all_transports(mut self) -> Self {
+        self.options["tryAllTransports"] = json!(true);
         self
     }
 

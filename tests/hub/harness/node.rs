@@ -35,11 +35,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node with these settings, and those of `file` below them, and waits until it listens.
-    pub async fn start(name: String, env: Vec<(String, String)>, file: Option<&Path>) -> Self {
+    /// Starts a node with these settings, and those of `file` below them, and waits until it listens. It may have so many
+    /// files open, or as many as the test may.
+    pub async fn start(
+        name: String,
+        env: Vec<(String, String)>,
+        file: Option<&Path>,
+        files: Option<u64>,
+    ) -> Self {
         let file = file.map(|file| file.to_str().expect("a path that is text"));
         let arguments: Vec<&str> = file.map_or_else(Vec::new, |file| vec!["--config", file]);
-        let mut child = process::vigie(&arguments, &env)
+        let mut command = match files {
+            Some(files) => process::vigie_with_files(files, &arguments, &env),
+            None => process::vigie(&arguments, &env),
+        };
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -36,6 +36,25 @@ pub fn vigie(arguments: &[&str], env: &[(String, String)]) -> Command {
     command
 }
 
+/// The same, with so many open files at most, whatever it asks for.
+pub fn vigie_with_files(files: u64, arguments: &[&str], env: &[(String, String)]) -> Command {
+    let vigie = vigie(arguments, env);
+    // `prlimit` is in util-linux, too, and replaces itself as well.
+    let mut command = tethered("prlimit");
+    command
+        .arg(format!("--nofile={files}:{files}"))
+        .arg(env!("CARGO_BIN_EXE_vigie"))
+        .args(arguments)
+        .current_dir(std::env::temp_dir());
+    for (name, value) in vigie.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Runs a command to its end; one that does not end by itself is killed and fails the test.
 pub async fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null());

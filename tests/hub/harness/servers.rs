@@ -107,6 +107,11 @@ impl Servers {
         self.all.push(server);
     }
 
+    /// From now on nodes are configured with this user.
+    pub fn log_in_as(&mut self, user: &str, password: &str) {
+        self.url = self.url.replace("://", &format!("://{user}:{password}@"));
+    }
+
     /// Each of them.
     pub fn all(&self) -> &[Redis] {
         &self.all

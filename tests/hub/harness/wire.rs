@@ -44,6 +44,12 @@ impl Cluster {
         Wire::connect(self.public_address(node), None).await
     }
 
+    /// The same from an address of its own: on loopback every machine has all of 127.0.0.0/8.
+    pub async fn wire_from(&self, address: &str, node: usize) -> Wire {
+        let from = SocketAddr::new(address.parse().expect("an address"), 0);
+        Wire::connect_from(from, self.public_address(node), None).await
+    }
+
     /// The same to its internal listener.
     pub async fn internal_wire(&self, node: usize) -> Wire {
         let address = self.internal_url(node).trim_start_matches("http://");
@@ -70,8 +76,20 @@ impl Cluster {
 
 impl Wire {
     /// Connects; `receive_buffer` is how much the own kernel takes in of what nobody reads.
-    pub(super) async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
+    pub async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
+        let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::connect_from(anywhere, address, receive_buffer).await
+    }
+
+    async fn connect_from(
+        from: SocketAddr,
+        address: SocketAddr,
+        receive_buffer: Option<u32>,
+    ) -> Self {
         let socket = TcpSocket::new_v4().expect("there are sockets left");
+        if !from.ip().is_unspecified() {
+            socket.bind(from).expect("an address of loopback");
+        }
         if let Some(size) = receive_buffer {
             let set = socket.set_recv_buffer_size(size);
             set.expect("a size that is allowed");
@@ -227,6 +245,11 @@ impl Wire {
     pub async fn join(&mut self, token: Option<&str>) -> Result<(), String> {
         let auth = serde_json::json!({ "token": token });
         self.say(&format!("40{auth}")).await;
+        self.verdict().await
+    }
+
+    /// What the node answers to the request to join the root namespace.
+    pub async fn verdict(&mut self) -> Result<(), String> {
         loop {
             match self.hear().await {
                 Some(Heard::Text(text)) if text.starts_with("40{") => return Ok(()),

@@ -1,10 +1,57 @@
-//! `lua/meta/`: which layout the data has.
+//! `lua/meta/`: which layout the data has, and whether the server carries out what the hub needs.
 
 use serde_json::{Value, json};
 
 use super::Server;
 
 const CLAIM: &str = include_str!("../../../lua/meta/claim.lua");
+const PROBE: &str = include_str!("../../../lua/meta/probe.lua");
+
+async fn probe(server: &Server) -> Value {
+    let keys =
+        ["string", "hash", "set", "zset", "list"].map(|kind| format!("vigie:{{0}}:probe:{kind}"));
+    server.run(PROBE, keys, &[]).await
+}
+
+/// Goal: a server that carries out everything is said to, and nothing stays behind, also of a call that was cut short.
+/// Method: an empty server, the same again, one with scratch keys from before.
+#[tokio::test]
+async fn a_probe_refuses_nothing_and_leaves_nothing() {
+    let server = Server::start().await;
+    for _ in 0..2 {
+        assert_eq!(probe(&server).await, json!([]));
+        assert!(server.redis.keys("*").await.is_empty());
+    }
+    server
+        .command(&["SET", "vigie:{0}:probe:string", "7"])
+        .await;
+    server
+        .command(&["RPUSH", "vigie:{0}:probe:list", "a"])
+        .await;
+    assert_eq!(probe(&server).await, json!([]));
+    assert!(server.redis.keys("*").await.is_empty());
+    let failed = server.redis.cli(&["INFO", "errorstats"]).await;
+    assert!(
+        !failed.contains("WRONGTYPE") && !failed.contains("errorstat_ERR"),
+        "{failed}"
+    );
+}
+
+/// Goal: what is refused is named with its error, and nothing stays behind.
+/// Method: a server whose memory is full; once a script has written Redis lets it go on.
+#[tokio::test]
+async fn a_probe_names_what_is_refused() {
+    let server = Server::start().await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let refused: Vec<String> = serde_json::from_value(probe(&server).await).expect("texts");
+    let pairs: Vec<_> = refused.chunks_exact(2).collect();
+    assert_eq!(pairs.first().map(|pair| &*pair[0]), Some("SET"));
+    assert!(
+        pairs.iter().all(|pair| pair[1].starts_with("OOM ")),
+        "{pairs:?}"
+    );
+    assert!(server.redis.keys("*").await.is_empty());
+}
 
 async fn claim(server: &Server, layout: u64, partitions: u64) -> Value {
     let args = [layout.to_string(), partitions.to_string()];

@@ -19,6 +19,7 @@ const RELEASE: &str = include_str!("../../../lua/presence/release.lua");
 const EXPIRE: &str = include_str!("../../../lua/presence/expire.lua");
 const REAP: &str = include_str!("../../../lua/presence/reap.lua");
 const REPAIR: &str = include_str!("../../../lua/presence/repair.lua");
+const PULSE: &str = include_str!("../../../lua/presence/pulse.lua");
 const POSITION: &str = include_str!("../../../lua/presence/position.lua");
 
 /// Connections that a user may have where a test does not care.

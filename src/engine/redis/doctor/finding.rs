@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
+use super::known::Known;
 use crate::ids::{ConnectionId, UserId, node_of};
+
+/// Bytes of an entry that are shown.
+const SHOWN_LEN_MAX: usize = 100;
 
 /// Something that is wrong, and with whom. What does not apply is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +23,10 @@ pub struct Finding {
     pub incarnation: Option<String>,
     /// Number of the connection on that node.
     pub connection: Option<ConnectionId>,
+    /// The key that holds something that no node can have written.
+    pub key: Option<String>,
+    /// Which of its members or fields, or all of a string.
+    pub entry: Option<Bytes>,
 }
 
 /// What kind of problem it is.
@@ -24,12 +34,14 @@ pub struct Finding {
 pub enum Category {
     /// A connection is registered that nobody holds.
     Ghost,
-    /// Something is left of an incarnation, or of a connection, that is unknown.
+    /// Something is left of an incarnation, or of a connection, that is unknown; or no node can have written it.
     Orphan,
     /// What is said in one place is not what is said in another.
     Drift,
     /// A node with a lease that does not answer.
     SilentNode,
+    /// A setting of Redis with which the hub loses data.
+    Setting,
 }
 
 /// What is wrong.
@@ -39,6 +51,8 @@ pub enum Problem {
     NodeGone,
     /// A registered connection that its node does not hold.
     NodeUnaware,
+    /// A registered connection that no node can have registered so.
+    UnreadableConnection,
     /// The set of what an incarnation owes, which is gone.
     OwedByUnknown,
     /// A member of a partition's nodes, which is gone.
@@ -49,6 +63,12 @@ pub enum Problem {
     UnknownNode,
     /// A lease that is over, and was never taken away.
     LeaseOver,
+    /// A member, field or text that no node can have written.
+    Unreadable,
+    /// A key of another type than nodes write.
+    WrongType,
+    /// Connections, or what a node owes, under a key where no node looks for them.
+    Misplaced,
     /// A user who is online without connections, and not leaving.
     OnlineWithoutConnections,
     /// A user who has connections and is not online.
@@ -59,35 +79,47 @@ pub enum Problem {
     LeavingButOffline,
     /// A user whom nobody took offline when it was time.
     Overdue,
+    /// A user without connections who is to go offline at a time that is too far ahead.
+    LeavingTooLate,
     /// A registered connection that its node does not owe.
     NotOwed,
     /// A node that owes something and is not among the partition's nodes.
     NotListed,
     /// A connection that a node holds and that is not registered.
     NotRegistered,
+    /// A user with connections to whose topic no node listens.
+    NotHeard,
     /// A node with a lease that does not answer.
     Silent,
+    /// Redis drops data when its memory is full.
+    Evicting,
 }
 
 impl Problem {
     /// What kind of problem it is.
     pub fn category(self) -> Category {
         match self {
-            Self::NodeGone | Self::NodeUnaware => Category::Ghost,
+            Self::NodeGone | Self::NodeUnaware | Self::UnreadableConnection => Category::Ghost,
             Self::OwedByUnknown
             | Self::UnknownMember
             | Self::OwedUnregistered
             | Self::UnknownNode
-            | Self::LeaseOver => Category::Orphan,
+            | Self::LeaseOver
+            | Self::Unreadable
+            | Self::WrongType
+            | Self::Misplaced => Category::Orphan,
             Self::OnlineWithoutConnections
             | Self::ConnectedButOffline
             | Self::LeavingWithConnections
             | Self::LeavingButOffline
             | Self::Overdue
+            | Self::LeavingTooLate
             | Self::NotOwed
             | Self::NotListed
-            | Self::NotRegistered => Category::Drift,
+            | Self::NotRegistered
+            | Self::NotHeard => Category::Drift,
             Self::Silent => Category::SilentNode,
+            Self::Evicting => Category::Setting,
         }
     }
 
@@ -96,20 +128,27 @@ impl Problem {
         match self {
             Self::NodeGone => "node_gone",
             Self::NodeUnaware => "node_unaware",
+            Self::UnreadableConnection => "unreadable_connection",
             Self::OwedByUnknown => "owed_by_unknown",
             Self::UnknownMember => "unknown_member",
             Self::OwedUnregistered => "owed_unregistered",
             Self::UnknownNode => "unknown_node",
             Self::LeaseOver => "lease_over",
+            Self::Unreadable => "unreadable",
+            Self::WrongType => "wrong_type",
+            Self::Misplaced => "misplaced",
             Self::OnlineWithoutConnections => "online_without_connections",
             Self::ConnectedButOffline => "connected_but_offline",
             Self::LeavingWithConnections => "leaving_with_connections",
             Self::LeavingButOffline => "leaving_but_offline",
             Self::Overdue => "overdue",
+            Self::LeavingTooLate => "leaving_too_late",
             Self::NotOwed => "not_owed",
             Self::NotListed => "not_listed",
             Self::NotRegistered => "not_registered",
+            Self::NotHeard => "not_heard",
             Self::Silent => "silent",
+            Self::Evicting => "evicting",
         }
     }
 }
@@ -122,6 +161,8 @@ impl Finding {
             user: Some(user),
             incarnation: None,
             connection: None,
+            key: None,
+            entry: None,
         }
     }
 
@@ -138,6 +179,19 @@ impl Finding {
         }
     }
 
+    /// Of the server as a whole.
+    pub(super) fn of_server(problem: Problem) -> Self {
+        Self {
+            problem,
+            partition: None,
+            user: None,
+            incarnation: None,
+            connection: None,
+            key: None,
+            entry: None,
+        }
+    }
+
     pub(super) fn of_node(problem: Problem, partition: Option<u32>, incarnation: &str) -> Self {
         Self {
             problem,
@@ -145,6 +199,32 @@ impl Finding {
             user: None,
             incarnation: Some(incarnation.to_owned()),
             connection: None,
+            key: None,
+            entry: None,
+        }
+    }
+
+    pub(super) fn of_key(problem: Problem, key: &str, known: &Known) -> Self {
+        let (partition, user) = known.whose();
+        Self {
+            problem,
+            partition,
+            user,
+            incarnation: None,
+            connection: None,
+            key: Some(key.to_owned()),
+            entry: None,
+        }
+    }
+
+    pub(super) fn of_entry(key: &str, known: &Known, entry: Bytes) -> Self {
+        let problem = match known {
+            Known::Connections(_) => Problem::UnreadableConnection,
+            _ => Problem::Unreadable,
+        };
+        Self {
+            entry: Some(entry),
+            ..Self::of_key(problem, key, known)
         }
     }
 
@@ -159,6 +239,14 @@ impl Finding {
             self.problem = Problem::NodeGone;
         }
         self
+    }
+
+    /// What no node can have written, and the key that holds it.
+    fn entry(&self) -> String {
+        let key = self.key.as_deref().unwrap_or_default();
+        let entry = self.entry.as_deref().unwrap_or_default();
+        let shown = String::from_utf8_lossy(&entry[..entry.len().min(SHOWN_LEN_MAX)]);
+        format!("{shown:?} in {key}")
     }
 
     fn user(&self) -> String {
@@ -180,10 +268,11 @@ impl Finding {
 /// In words, for people.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(partition) = self.partition {
+        if let Some(partition) = self.partition.filter(|_| self.key.is_none()) {
             write!(f, "partition {partition}: ")?;
         }
         let (user, node) = (self.user(), self.node());
+        let key = self.key.as_deref().unwrap_or_default();
         match self.problem {
             Problem::NodeGone => write!(
                 f,
@@ -197,6 +286,16 @@ impl fmt::Display for Finding {
                     self.connection()
                 )
             }
+            Problem::UnreadableConnection => write!(
+                f,
+                "{} keeps {user} online, and no node can have written it",
+                self.entry()
+            ),
+            Problem::Unreadable => {
+                write!(f, "{}: no node can have written it", self.entry())
+            }
+            Problem::WrongType => write!(f, "{key} is of another type than nodes write"),
+            Problem::Misplaced => write!(f, "{key} is where no node looks for it"),
             Problem::OwedByUnknown => write!(f, "{node} is gone, and a set says what it owes"),
             Problem::UnknownMember => {
                 write!(f, "{node} is gone, and still among the partition's nodes")
@@ -225,6 +324,14 @@ impl fmt::Display for Finding {
                 write!(f, "{user} is about to go offline and not online")
             }
             Problem::Overdue => write!(f, "{user} should have gone offline, and no node did it"),
+            Problem::LeavingTooLate => {
+                write!(f, "{user} has no connections and goes offline too late")
+            }
+            Problem::NotHeard => write!(
+                f,
+                "{user} has connections, and no node listens to the user's topic; the node subscribes again within some \
+                 seconds, or its log says why it cannot"
+            ),
             Problem::NotOwed => write!(
                 f,
                 "{} is registered, but not among what {node} owes",
@@ -244,6 +351,10 @@ impl fmt::Display for Finding {
             Problem::Silent => write!(
                 f,
                 "{node} has a lease and does not answer; what it holds could not be compared"
+            ),
+            Problem::Evicting => write!(
+                f,
+                "redis drops presence, profiles and revocations when its memory is full; set maxmemory-policy noeviction"
             ),
         }
     }
@@ -268,6 +379,13 @@ mod tests {
         assert_eq!(
             ghost.to_string(),
             "partition 2: connection 7 of user 42 is registered, but its node eu.west (eu.west.x1) is gone"
+        );
+        let key = "vigie:{0}:conns:42";
+        let known = Known::Connections(user());
+        let garbage = Finding::of_entry(key, &known, Bytes::from_static(b"x\"\xff"));
+        assert_eq!(
+            garbage.to_string(),
+            "\"x\\\"\u{fffd}\" in vigie:{0}:conns:42 keeps user 42 online, and no node can have written it"
         );
         let silent = Finding::of_node(Problem::Silent, None, "a.x1");
         assert!(silent.to_string().starts_with("node a (a.x1) has a lease"));

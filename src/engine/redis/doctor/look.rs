@@ -2,19 +2,28 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::census::{Census, Standing};
+use super::contents::lenient;
+use super::readable::read_held;
 use super::{Doctor, FINDINGS_MAX, Finding, Problem};
 use crate::engine::EngineError;
-use crate::engine::redis::answer::{Held, read_entry};
+use crate::engine::redis::answer::Held;
 use crate::engine::redis::keys::Key;
-use crate::engine::redis::page::BEGINNING;
+use crate::engine::redis::page::{BEGINNING, Page};
 use crate::ids::UserId;
 
 /// Questions to Redis that are under way together.
 const TOGETHER: usize = 128;
+
+/// Keys whose contents are read together: some hold hundreds of kilobytes.
+const CONTENTS_TOGETHER: usize = 16;
+
+/// Names of keys that are told although they are nobody's.
+const STRANGERS_MAX: usize = 5;
 
 /// What a look found, and how much it saw.
 #[derive(Default)]
@@ -22,6 +31,8 @@ pub(super) struct Suspects {
     pub(super) findings: HashSet<Finding>,
     pub(super) more: bool,
     pub(super) users: u64,
+    /// Keys under the prefix that are none of the hub's: how many, and the first of them.
+    pub(super) strangers: (u64, Vec<String>),
 }
 
 /// Whom or what to look at.
@@ -37,6 +48,8 @@ enum Subject {
     Entry(u32, String, Held),
     /// The incarnation itself.
     Node(String),
+    /// What a key holds.
+    Contents(String),
 }
 
 impl Suspects {
@@ -47,6 +60,14 @@ impl Suspects {
                 return;
             }
             self.findings.insert(finding);
+        }
+    }
+
+    fn take_in_stranger(&mut self, key: &[u8]) {
+        self.strangers.0 += 1;
+        if self.strangers.1.len() < STRANGERS_MAX {
+            let shown = String::from_utf8_lossy(key).escape_debug().to_string();
+            self.strangers.1.push(shown);
         }
     }
 }
@@ -62,9 +83,20 @@ impl Doctor {
             let mut cursor = Some(BEGINNING.to_owned());
             while let Some(at) = cursor {
                 let page = self.page_of_keys(&server, &at).await?;
-                let keys = page.items.iter();
-                let keys = keys.filter_map(|key| self.redis.keys.parse(key)).collect();
-                self.look_at_keys(keys, census, &mut suspects).await?;
+                let mut keys = Vec::with_capacity(page.items.len());
+                for key in &page.items {
+                    match std::str::from_utf8(key) {
+                        Ok(key) if self.known.of(key).is_some() => keys.push(key.to_owned()),
+                        _ => suspects.take_in_stranger(key),
+                    }
+                }
+                let parsed = keys.iter().filter_map(|key| self.redis.keys.parse(key));
+                self.look_at_keys(parsed.collect(), census, &mut suspects)
+                    .await?;
+                for keys in keys.chunks(CONTENTS_TOGETHER) {
+                    let contents = keys.iter().cloned().map(Subject::Contents).collect();
+                    self.look_at_each(contents, census, &mut suspects).await?;
+                }
                 cursor = page.next;
             }
         }
@@ -118,8 +150,10 @@ impl Doctor {
         let key = self.redis.keys.owed(partition, incarnation);
         let mut cursor = Some(BEGINNING.to_owned());
         while let Some(at) = cursor {
-            let page = self.page::<String>("SSCAN", &key, &at).await?;
-            let entries = page.items.iter().filter_map(|entry| read_entry(entry));
+            let Some(page) = self.members("SSCAN", &key, &at).await? else {
+                return Ok(());
+            };
+            let entries = page.items.iter().filter_map(|entry| read_held(entry));
             let of_partition =
                 entries.filter(|(user, _)| self.redis.partition_of(*user) == partition);
             let subject = |held| Subject::Entry(partition, incarnation.to_owned(), held);
@@ -147,7 +181,9 @@ impl Doctor {
         for (list, (command, key)) in lists.iter().enumerate() {
             let mut cursor = Some(BEGINNING.to_owned());
             while let Some(at) = cursor {
-                let page = self.page::<String>(command, key, &at).await?;
+                let Some(page) = self.members(command, key, &at).await? else {
+                    break;
+                };
                 let step = if *command == "ZSCAN" { 2 } else { 1 };
                 let members = page.items.iter().step_by(step);
                 let subjects: Vec<Subject> = match list {
@@ -168,6 +204,21 @@ impl Doctor {
             }
         }
         Ok(())
+    }
+
+    /// One step through the members of a key; one that is no text reads as empty. `None` where it holds something else.
+    pub(super) async fn members(
+        &self,
+        command: &'static str,
+        key: &str,
+        cursor: &str,
+    ) -> Result<Option<Page<String>>, EngineError> {
+        let page = self.page::<Bytes>(command, key, cursor).await;
+        let text = |item: Bytes| String::from_utf8(item.into()).unwrap_or_default();
+        Ok(lenient(page.map(Some))?.map(|page| Page {
+            next: page.next,
+            items: page.items.into_iter().map(text).collect(),
+        }))
     }
 
     /// Looks once more at whatever the findings are about.
@@ -222,6 +273,13 @@ impl Doctor {
                 self.look_at_entry(partition, &incarnation, held).await
             }
             Subject::Node(incarnation) => self.look_at_node(&incarnation, census).await,
+            Subject::Contents(key) => match self.known.of(&key) {
+                Some(known) => {
+                    self.look_at_contents(&key, &known, census.taken_at_ms)
+                        .await
+                }
+                None => Ok(Vec::new()),
+            },
         }
     }
 
@@ -232,7 +290,11 @@ impl Doctor {
         census: &Census,
     ) -> Result<Vec<Finding>, EngineError> {
         let partition = self.redis.partition_of(user);
-        let (registered, state) = try_join(self.registered(user), self.state_of(user)).await?;
+        let registered = async { lenient(self.registered(user).await) };
+        let (registered, state) = try_join(registered, self.state_of(user)).await?;
+        let Some(state) = state else {
+            return Ok(Vec::new());
+        };
         let mut findings = Vec::new();
         for (incarnation, connection) in &registered {
             let held = (user, *connection);
@@ -249,6 +311,9 @@ impl Doctor {
                     .map(|problem| Finding::of_connection(problem, partition, held, incarnation)),
             );
         }
+        if !census.held_of(user).is_empty() && self.redis.listeners(user).await? == 0 {
+            findings.push(Finding::of_user(Problem::NotHeard, partition, user));
+        }
         let unregistered = census.held_of(user).iter().filter(|(name, connection)| {
             let is_it =
                 |(incarnation, id): &(String, _)| **incarnation == **name && id == connection;
@@ -259,7 +324,7 @@ impl Doctor {
             let finding = Finding::of_connection(Problem::NotRegistered, partition, held, name);
             findings.push(finding);
         }
-        let mut problems = state.problems(census.taken_at_ms);
+        let mut problems = state.problems(census.taken_at_ms, self.rules.offline_grace);
         if !census.held_of(user).is_empty() {
             // Where a connection is only not registered, its user is rightly online.
             problems.retain(|problem| *problem != Problem::OnlineWithoutConnections);
@@ -298,7 +363,10 @@ impl Doctor {
         let (user, connection) = held;
         let field = format!("{incarnation}/{connection}");
         let key = self.redis.keys.connections(user);
-        let registered = self.redis.servers.call::<bool>("HEXISTS", key, vec![field]);
+        let registered = async {
+            let registered = self.redis.servers.call::<bool>("HEXISTS", key, vec![field]);
+            lenient(registered.await)
+        };
         let owed = self.owes(partition, incarnation, held);
         let (registered, owed) = try_join(registered, owed).await?;
         let problem = (owed && !registered).then_some(Problem::OwedUnregistered);
@@ -335,7 +403,7 @@ impl Doctor {
     async fn lists(&self, partition: u32, incarnation: &str) -> Result<bool, EngineError> {
         let key = self.redis.keys.registered_nodes(partition);
         let incarnation = vec![incarnation.to_owned()];
-        self.redis.servers.call("SISMEMBER", key, incarnation).await
+        lenient(self.redis.servers.call("SISMEMBER", key, incarnation).await)
     }
 
     async fn owes(
@@ -346,7 +414,7 @@ impl Doctor {
     ) -> Result<bool, EngineError> {
         let key = self.redis.keys.owed(partition, incarnation);
         let entry = format!("{user}/{connection}");
-        self.redis.servers.call("SISMEMBER", key, vec![entry]).await
+        lenient(self.redis.servers.call("SISMEMBER", key, vec![entry]).await)
     }
 }
 
@@ -364,6 +432,10 @@ fn subject_of(finding: &Finding) -> Option<Subject> {
         Problem::UnknownNode | Problem::LeaseOver | Problem::Silent => {
             Some(Subject::Node(incarnation()?))
         }
+        Problem::UnreadableConnection
+        | Problem::Unreadable
+        | Problem::WrongType
+        | Problem::Misplaced => Some(Subject::Contents(finding.key.clone()?)),
         Problem::NodeGone
         | Problem::NodeUnaware
         | Problem::OnlineWithoutConnections
@@ -371,7 +443,11 @@ fn subject_of(finding: &Finding) -> Option<Subject> {
         | Problem::LeavingWithConnections
         | Problem::LeavingButOffline
         | Problem::Overdue
+        | Problem::LeavingTooLate
         | Problem::NotOwed
-        | Problem::NotRegistered => Some(Subject::User(finding.user?)),
+        | Problem::NotRegistered
+        | Problem::NotHeard => Some(Subject::User(finding.user?)),
+        // About no data.
+        Problem::Evicting => None,
     }
 }

@@ -1,9 +1,14 @@
 //! Reads in steps: few enough words at a time that Redis stays responsive in between.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use fred::types::{FromValue, Value};
 
 use super::Doctor;
+use super::contents::is_wrong_type;
 use super::finding::Problem;
+use super::readable::{FAR_MS, read_registered};
 use crate::engine::EngineError;
 use crate::engine::redis::SCAN_COUNT;
 use crate::engine::redis::page::{BEGINNING, Page};
@@ -24,12 +29,13 @@ pub(super) struct UserState {
 
 impl UserState {
     /// What of it contradicts itself.
-    pub(super) fn problems(self, now_ms: u64) -> Vec<Problem> {
+    pub(super) fn problems(self, now_ms: u64, grace: Duration) -> Vec<Problem> {
         let connected = self.connections > 0;
         let leaving = self.leaving_at_ms.is_some();
-        let overdue = self
-            .leaving_at_ms
-            .is_some_and(|at_ms| at_ms + OVERDUE_AFTER_MS < now_ms);
+        let at_ms = self.leaving_at_ms;
+        let overdue = at_ms.is_some_and(|at_ms| at_ms.saturating_add(OVERDUE_AFTER_MS) < now_ms);
+        let latest_ms = now_ms + grace.as_millis() as u64 + FAR_MS;
+        let too_late = at_ms.is_some_and(|at_ms| at_ms > latest_ms);
         let problems = [
             (connected && !self.online, Problem::ConnectedButOffline),
             (connected && leaving, Problem::LeavingWithConnections),
@@ -42,6 +48,10 @@ impl UserState {
                 Problem::LeavingButOffline,
             ),
             (!connected && self.online && overdue, Problem::Overdue),
+            (
+                !connected && self.online && too_late,
+                Problem::LeavingTooLate,
+            ),
         ];
         let wrong = problems.into_iter().filter(|(wrong, _)| *wrong);
         wrong.map(|(_, problem)| problem).collect()
@@ -67,7 +77,7 @@ impl Doctor {
         &self,
         server: &Master,
         cursor: &str,
-    ) -> Result<Page<String>, EngineError> {
+    ) -> Result<Page<Bytes>, EngineError> {
         let words = vec![
             cursor.to_owned(),
             "MATCH".to_owned(),
@@ -79,7 +89,7 @@ impl Doctor {
         Ok(Page::new(next, items))
     }
 
-    /// The connections of a user that are registered: incarnation and number.
+    /// The connections of a user that are registered: incarnation and number. What cannot be read is left out.
     pub(super) async fn registered(
         &self,
         user: UserId,
@@ -87,20 +97,18 @@ impl Doctor {
         let key = self.redis.keys.connections(user);
         let (mut registered, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
         while let Some(at) = cursor {
-            let page: Page<String> = self.page("HSCAN", &key, &at).await?;
+            let page: Page<Bytes> = self.page("HSCAN", &key, &at).await?;
             let fields = page.items.iter().step_by(2);
-            registered.extend(fields.filter_map(|field| {
-                let (incarnation, connection) = field.rsplit_once('/')?;
-                let connection = ConnectionId(connection.parse().ok()?);
-                Some((incarnation.to_owned(), connection))
-            }));
+            let fields = fields.filter_map(|field| std::str::from_utf8(field).ok());
+            registered.extend(fields.filter_map(read_registered));
             cursor = page.next;
         }
         Ok(registered)
     }
 
-    /// What is said about a user, at one moment: sent together, the commands are carried out together.
-    pub(super) async fn state_of(&self, user: UserId) -> Result<UserState, EngineError> {
+    /// What is said about a user, at one moment: sent together, the commands are carried out together. `None` where a key
+    /// holds something else.
+    pub(super) async fn state_of(&self, user: UserId) -> Result<Option<UserState>, EngineError> {
         let keys = &self.redis.keys;
         let partition = self.redis.partition_of(user);
         let key = keys.connections(user);
@@ -110,14 +118,18 @@ impl Doctor {
             ("SISMEMBER", vec![keys.online(partition), id()]),
             ("ZSCORE", vec![keys.leaving(partition), id()]),
         ];
-        let answers = self.redis.servers.call_together(&key, &commands).await?;
+        let answers = match self.redis.servers.call_together(&key, &commands).await {
+            Ok(answers) => answers,
+            Err(error) if is_wrong_type(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let (connections, online, leaving_at_ms): (u64, bool, Option<f64>) =
             Value::Array(answers).convert().map_err(not_understood)?;
-        Ok(UserState {
+        Ok(Some(UserState {
             connections,
             online,
             leaving_at_ms: leaving_at_ms.map(|at_ms| at_ms as u64),
-        })
+        }))
     }
 }
 
@@ -131,7 +143,7 @@ mod tests {
             online,
             leaving_at_ms,
         };
-        state.problems(1_000_000)
+        state.problems(1_000_000, Duration::from_secs(2))
     }
 
     #[test]
@@ -140,6 +152,8 @@ mod tests {
         assert!(problems(2, true, None).is_empty(), "online");
         assert!(problems(0, true, Some(1_000_500)).is_empty(), "leaving");
         assert!(problems(0, true, Some(999_000)).is_empty(), "just due");
+        let late = 1_002_000 + FAR_MS;
+        assert!(problems(0, true, Some(late)).is_empty(), "a long grace");
     }
 
     #[test]
@@ -159,5 +173,8 @@ mod tests {
         );
         assert_eq!(problems(0, false, Some(9)), [Problem::LeavingButOffline]);
         assert_eq!(problems(0, true, Some(9)), [Problem::Overdue]);
+        for late in [1_002_001 + FAR_MS, u64::MAX] {
+            assert_eq!(problems(0, true, Some(late)), [Problem::LeavingTooLate]);
+        }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::readable::read_held;
 use super::{Category, Doctor, Finding, Problem};
 use crate::engine::EngineError;
-use crate::engine::redis::answer::read_entry;
 use crate::engine::redis::page::BEGINNING;
 use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 
@@ -29,6 +29,7 @@ impl Doctor {
     /// # Errors
     /// When Redis cannot be reached; then some is put right and some is not.
     pub async fn repair(&self, findings: &[Finding]) -> Result<(), EngineError> {
+        let concerned = self.remove_unreadable(findings).await?;
         self.bury_the_dead(findings).await?;
         self.reap_the_dead(findings).await?;
         self.release_all(findings).await?;
@@ -38,7 +39,7 @@ impl Doctor {
                 let _: u64 = self.redis.servers.call("DEL", key, Vec::new()).await?;
             }
         }
-        self.put_users_right(findings).await?;
+        self.put_users_right(findings, concerned).await?;
         self.take_offline(findings).await
     }
 
@@ -120,12 +121,16 @@ impl Doctor {
         release.map(|_refcount| ())
     }
 
-    async fn put_users_right(&self, findings: &[Finding]) -> Result<(), EngineError> {
+    async fn put_users_right(
+        &self,
+        findings: &[Finding],
+        concerned: Vec<UserId>,
+    ) -> Result<(), EngineError> {
         let drifting = findings.iter().filter(|finding| {
             finding.problem.category() == Category::Drift
                 && finding.problem != Problem::NotRegistered
         });
-        let mut users: BTreeSet<UserId> = BTreeSet::new();
+        let mut users: BTreeSet<UserId> = concerned.into_iter().collect();
         for finding in drifting {
             match (finding.user, finding.partition, &finding.incarnation) {
                 (Some(user), _, _) => _ = users.insert(user),
@@ -150,8 +155,10 @@ impl Doctor {
         incarnation: &str,
     ) -> Result<Vec<UserId>, EngineError> {
         let key = self.redis.keys.owed(partition, incarnation);
-        let page = self.page::<String>("SSCAN", &key, BEGINNING).await?;
-        let entries = page.items.iter().filter_map(|entry| read_entry(entry));
+        let Some(page) = self.members("SSCAN", &key, BEGINNING).await? else {
+            return Ok(Vec::new());
+        };
+        let entries = page.items.iter().filter_map(|entry| read_held(entry));
         Ok(entries.map(|(user, _)| user).take(TOGETHER).collect())
     }
 

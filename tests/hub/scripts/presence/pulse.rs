@@ -2,11 +2,9 @@
 
 use serde_json::json;
 
-use super::{LARGEST, position, register};
+use super::{LARGEST, PULSE, position, register};
 use crate::harness::ADA;
 use crate::scripts::{Server, key};
-
-const PULSE: &str = include_str!("../../../../lua/presence/pulse.lua");
 
 async fn pulse(server: &Server) -> serde_json::Value {
     let keys = [key("rev"), key("epoch")];

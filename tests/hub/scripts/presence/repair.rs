@@ -88,6 +88,39 @@ async fn who_does_not_leave_is_not_about_to() {
     presence.hears_nothing().await;
 }
 
+/// Goal: a time that cannot be is put right: of a connection to now, of who leaves to the end of the grace.
+/// Method: times that are none, and far ahead; repaired twice.
+#[tokio::test]
+async fn times_can_be() {
+    let server = Server::start().await;
+    register(&server, ADA, "a.1", 1).await;
+    register(&server, ADA, "a.1", 2).await;
+    register(&server, ADA, "a.1", 3).await;
+    let right = server.hash(&key("conns:42")).await;
+    let far = (server.now_ms().await + 2 * 24 * 3_600_000).to_string();
+    let connections = key("conns:42");
+    server
+        .command(&["HSET", &connections, "a.1/1", "x", "a.1/2", &far])
+        .await;
+    server.command(&["SADD", &key("online"), "7"]).await;
+    server.command(&["ZADD", &key("leaving"), "inf", "7"]).await;
+    let before = server.now_ms().await;
+    assert_eq!(repair(&server, ADA, 0).await, 2);
+    assert_eq!(repair(&server, BOB, LONG_MS).await, 1);
+    let after = server.now_ms().await;
+    let connections = server.hash(&key("conns:42")).await;
+    assert_eq!(connections["a.1/3"], right["a.1/3"]);
+    for connection in ["a.1/1", "a.1/2"] {
+        let since: u64 = connections[connection].parse().expect("a time");
+        assert!((before..=after).contains(&since), "{since}");
+    }
+    let due = server.scores(&key("leaving")).await[0].1;
+    assert!((before + LONG_MS..=after + LONG_MS).contains(&due), "{due}");
+    for user in [ADA, BOB] {
+        assert_eq!(repair(&server, user, 0).await, 0);
+    }
+}
+
 /// Goal: every connection is owed by its node, and the node known, so that reaping finds it.
 /// Method: both taken away for one of two nodes; repaired and reaped.
 #[tokio::test]

@@ -1,0 +1,147 @@
+//! Looks at what keys hold, whatever else is said of it: is it what nodes write?
+
+use bytes::Bytes;
+
+use super::known::Known;
+use super::readable::Judge;
+use super::{Doctor, FINDINGS_MAX, Finding, Problem};
+use crate::engine::EngineError;
+use crate::engine::redis::page::{BEGINNING, Page};
+
+/// How a key is read.
+enum Reading {
+    /// In pages of members, or of members and what belongs to them.
+    Pages(&'static str, usize),
+    Text,
+    List,
+    /// It is no node's, whatever it holds.
+    No,
+}
+
+impl Known {
+    fn reading(&self) -> Reading {
+        match self {
+            Self::Online(_) | Self::Members(_) | Self::Owed(_) => Reading::Pages("SSCAN", 1),
+            Self::Leases
+            | Self::Leaving(_)
+            | Self::Queue
+            | Self::Ratings
+            | Self::Pending
+            | Self::Timeouts => Reading::Pages("ZSCAN", 2),
+            Self::Meta
+            | Self::Node
+            | Self::Connections(_)
+            | Self::Profile(_)
+            | Self::Tickets
+            | Self::Playing
+            | Self::Matches
+            | Self::Looked
+            | Self::Made => Reading::Pages("HSCAN", 2),
+            Self::Epoch(_)
+            | Self::Revision(_)
+            | Self::Server(_)
+            | Self::Revoked(_)
+            | Self::Count
+            | Self::Request => Reading::Text,
+            Self::Reply => Reading::List,
+            Self::Misplaced => Reading::No,
+        }
+    }
+}
+
+impl Doctor {
+    /// What of a key no node can have written.
+    pub(super) async fn look_at_contents(
+        &self,
+        key: &str,
+        known: &Known,
+        now_ms: u64,
+    ) -> Result<Vec<Finding>, EngineError> {
+        match self.unreadable(key, known, now_ms).await {
+            Ok(findings) => Ok(findings),
+            Err(error) if is_wrong_type(&error) => {
+                Ok(vec![Finding::of_key(Problem::WrongType, key, known)])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn unreadable(
+        &self,
+        key: &str,
+        known: &Known,
+        now_ms: u64,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let (command, step) = match known.reading() {
+            Reading::Pages(command, step) => (command, step),
+            Reading::Text => return self.unreadable_text(key, known, now_ms).await,
+            Reading::List => {
+                let key = key.to_owned();
+                let _: u64 = self.redis.servers.call("LLEN", key, Vec::new()).await?;
+                return Ok(Vec::new());
+            }
+            Reading::No => {
+                let there = self
+                    .redis
+                    .servers
+                    .call("EXISTS", key.to_owned(), Vec::new());
+                let there: bool = there.await?;
+                let finding = Finding::of_key(Problem::Misplaced, key, known);
+                return Ok(there.then_some(finding).into_iter().collect());
+            }
+        };
+        let (mut findings, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
+        while let Some(at) = cursor {
+            let page: Page<Bytes> = self.page(command, key, &at).await?;
+            for entry in page.items.chunks(step) {
+                if !self.is_readable(known, entry, now_ms) && findings.len() < FINDINGS_MAX {
+                    findings.push(Finding::of_entry(key, known, entry[0].clone()));
+                }
+            }
+            cursor = page.next;
+        }
+        Ok(findings)
+    }
+
+    async fn unreadable_text(
+        &self,
+        key: &str,
+        known: &Known,
+        now_ms: u64,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let text = self.redis.servers.call("GET", key.to_owned(), Vec::new());
+        let text: Option<Bytes> = text.await?;
+        let unreadable =
+            text.filter(|text| !self.is_readable(known, std::slice::from_ref(text), now_ms));
+        Ok(unreadable
+            .map(|text| Finding::of_entry(key, known, text))
+            .into_iter()
+            .collect())
+    }
+
+    fn is_readable(&self, known: &Known, entry: &[Bytes], now_ms: u64) -> bool {
+        let judge = Judge {
+            now_ms,
+            lease_ms: self.rules.lease.as_millis() as u64,
+            partition_of: &|user| self.redis.partition_of(user),
+        };
+        let text = |at: usize| std::str::from_utf8(entry.get(at).map_or(&[][..], Bytes::as_ref));
+        match (text(0), text(1)) {
+            (Ok(entry), Ok(value)) => judge.accepts(known, entry, value),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a command was refused because the key holds something else than it is for.
+pub(super) fn is_wrong_type(error: &EngineError) -> bool {
+    error.to_string().contains("WRONGTYPE")
+}
+
+/// What a command says of a key that may hold something else; then it says nothing.
+pub(super) fn lenient<T: Default>(answer: Result<T, EngineError>) -> Result<T, EngineError> {
+    match answer {
+        Err(error) if is_wrong_type(&error) => Ok(T::default()),
+        answer => answer,
+    }
+}
