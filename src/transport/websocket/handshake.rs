@@ -98,10 +98,17 @@ pub fn accept(request: &Parts) -> Result<Accepted, Refusal> {
     if request.method != Method::GET {
         return Err(Refusal::Method);
     }
-    if request.version < Version::HTTP_11 {
+    check_upgrade(request.version, &request.headers).map(Accepted)
+}
+
+/// Checks that a request can become a WebSocket. Returns the answer to its key.
+///
+/// # Errors
+/// It cannot; the refusal is the answer.
+pub fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+    if version < Version::HTTP_11 {
         return Err(Refusal::HttpVersion);
     }
-    let headers = &request.headers;
     if !lists(headers, header::CONNECTION, "upgrade")
         || !lists(headers, header::UPGRADE, "websocket")
     {
@@ -112,7 +119,7 @@ pub fn accept(request: &Parts) -> Result<Accepted, Refusal> {
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::Key)?;
     match KEY_ENCODING.decode(key) {
-        Ok(bytes) if bytes.len() == KEY_LEN => Ok(Accepted(answer_to(key.as_bytes()))),
+        Ok(bytes) if bytes.len() == KEY_LEN => Ok(answer_to(key.as_bytes())),
         _ => Err(Refusal::Key),
     }
 }

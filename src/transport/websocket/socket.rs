@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-/// A TCP connection. The listener's `Shared` gets these methods when sessions move onto this module; then the trait goes.
+/// A TCP connection: the listener's, or a test's own.
 pub trait Socket: Send + Sync + 'static {
     /// Waits until there may be something to read.
     fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -34,9 +34,9 @@ pub trait Socket: Send + Sync + 'static {
     /// `WouldBlock` when there is no room.
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Takes note that writing waits for the other side, or moves again. Who checks for stalled writes closes the
+    /// Notes how many frames wait for the other side; 0 when a write has moved. Who checks for stalled writes closes the
     /// connection in the end.
-    fn note_blocked(&self, is_blocked: bool);
+    fn note_waiting(&self, frames: usize);
 
     /// Ends the outgoing half, or both. The task that reads notices.
     fn shutdown(&self, how: Shutdown);
@@ -63,7 +63,7 @@ impl Socket for TcpStream {
         self.try_write_vectored(slices)
     }
 
-    fn note_blocked(&self, _is_blocked: bool) {}
+    fn note_waiting(&self, _frames: usize) {}
 
     fn shutdown(&self, how: Shutdown) {
         // It fails where the connection is closed already.

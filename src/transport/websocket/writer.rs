@@ -121,6 +121,9 @@ impl<S: Socket> FrameWriter<S> {
         state.queue.push_back(frame.clone());
         let len = state.queue.len();
         if len <= self.limits.get().outbound_queue {
+            if state.is_flushing {
+                self.socket.note_waiting(len);
+            }
             return SendOutcome::Queued(len);
         }
         self.end(state, Phase::Overflowed);
@@ -139,7 +142,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Has the task go on, as soon as there is room.
     fn wait(&self, state: &mut State) -> SendOutcome {
-        self.socket.note_blocked(true);
+        self.socket.note_waiting(state.queue.len());
         if !state.is_flushing {
             state.wake();
         }
@@ -155,7 +158,7 @@ impl<S: Socket> FrameWriter<S> {
             });
             let filled = filled.count();
             let count = self.socket.try_write_vectored(&slices[..filled])?;
-            self.socket.note_blocked(false);
+            self.socket.note_waiting(0);
             state.advance(count);
         }
         // A session that is idle again holds no memory for its burst.
@@ -211,7 +214,7 @@ impl<S: Socket> FrameWriter<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
-            self.socket.note_blocked(true);
+            self.socket.note_waiting(state.queue.len());
             state.is_flushing = true;
             ready!(self.socket.poll_write_ready(context))?;
         }

@@ -52,7 +52,8 @@ impl Socket for Pipe {
         self.take(&bytes.collect::<Vec<_>>())
     }
 
-    fn note_blocked(&self, is_blocked: bool) {
+    fn note_waiting(&self, frames: usize) {
+        let is_blocked = frames > 0;
         let mut blocked = self.blocked.lock().expect("nobody has panicked");
         if blocked.last().copied().unwrap_or_default() != is_blocked {
             blocked.push(is_blocked);
