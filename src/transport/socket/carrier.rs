@@ -35,6 +35,7 @@ pub(super) struct Carrier {
     /// Writes frames to the session where it began as a WebSocket.
     writer: Option<Arc<Writer>>,
     has_joined: AtomicBool,
+    has_ended: AtomicBool,
     connections: AtomicUsize,
     joins: Mutex<Bucket>,
     /// What may be sent in each namespace, however often it is left and joined again.
@@ -67,6 +68,7 @@ impl Carrier {
             opened: now,
             writer,
             has_joined: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             joins: Mutex::new(Bucket::new(JOINS_PER_SECOND, JOINS_BURST, now)),
             allowances: std::array::from_fn(allowance),
@@ -90,9 +92,14 @@ impl Carrier {
         }
     }
 
-    /// Whether it can still be written to, as far as can be told at a glance.
-    pub(super) fn is_there(&self) -> bool {
-        !self.is_websocket() || self.opened_by.is_open()
+    /// The session has ended.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has ended, as far as can be told at a glance.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Whether it has ever joined a namespace.

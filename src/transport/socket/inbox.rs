@@ -28,7 +28,7 @@ const QUEUE_SLACK: usize = 32;
 /// A request, and where its answer goes. The queue has room for some from the start, so each is small there.
 pub(super) type Incoming = Box<(Request, Question)>;
 
-/// The handler that the library calls for every event, and for the end of the connection.
+/// Takes every event of a connection, and its end, from the session that carries it.
 #[derive(Clone)]
 pub(super) struct Inbox(Arc<Inner>);
 

@@ -73,7 +73,7 @@ impl Outlet {
 
     /// Whether anything can still be written, as far as can be told at a glance.
     pub(super) fn is_there(&self) -> bool {
-        self.carrier.is_there()
+        !self.carrier.has_ended()
     }
 
     /// The client was told that it is connected, or is about to be.

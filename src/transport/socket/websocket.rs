@@ -128,6 +128,7 @@ impl WebSocketSession {
     }
 
     fn end(&self, because: EndedBecause) {
+        self.carrier.end();
         let mut left = {
             let mut namespaces = self.namespaces();
             namespaces.has_ended = true;
@@ -169,7 +170,7 @@ pub(super) async fn run(
     };
     let (connection, meter) = parts.io.into_inner().into_session();
     let writer = Arc::new(FrameWriter::new(connection, sockets.limits.clone()));
-    let (peer, limits) = (peer, sockets.limits.get().clone());
+    let limits = sockets.limits.get().clone();
     let carrier = Carrier::new(peer, Some(writer.clone()), address, &limits, opened);
     let session = Arc::new(WebSocketSession {
         sid: Sid::new(),

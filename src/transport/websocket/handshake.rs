@@ -39,7 +39,8 @@ pub enum Refusal {
     Method,
     /// HTTP/1.0 knows no upgrades.
     #[error(
-        "a WebSocket needs HTTP/1.1: have the proxy in front of this server use it (in nginx: proxy_http_version 1.1)"
+        "a WebSocket needs HTTP/1.1, Connection: Upgrade and Upgrade: websocket: have the proxy in front of this server use \
+         HTTP/1.1 and pass both headers on (in nginx: proxy_http_version 1.1)"
     )]
     HttpVersion,
     /// A proxy has removed the headers, or somebody has opened the address in a browser.
@@ -114,10 +115,10 @@ pub fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Re
     {
         return Err(Refusal::NoUpgrade);
     }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::Key)?;
     if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
         return Err(Refusal::WebSocketVersion);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::Key)?;
     match KEY_ENCODING.decode(key) {
         Ok(bytes) if bytes.len() == KEY_LEN => Ok(answer_to(key.as_bytes())),
         _ => Err(Refusal::Key),
