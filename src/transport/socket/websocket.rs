@@ -168,6 +168,9 @@ pub(super) async fn run(
         tracing::error!("a WebSocket does not come from the listener; it is closed");
         return peer.close();
     };
+    // A copy, mostly of nothing: the buffer itself holds the whole request.
+    let unread = parts.read_buf.to_vec();
+    drop(parts.read_buf);
     let (connection, meter) = parts.io.into_inner().into_session();
     let writer = Arc::new(FrameWriter::new(connection, sockets.limits.clone()));
     let limits = sockets.limits.get().clone();
@@ -186,7 +189,7 @@ pub(super) async fn run(
         sockets: sockets.clone(),
         because: EndedBecause::Error,
     };
-    let end = session.serve(sockets, meter, &parts.read_buf).await;
+    let end = session.serve(sockets, meter, &unread).await;
     tracing::debug!(reason = ?end, peer = %address, "a WebSocket session ended");
     ending.because = because(end);
 }
