@@ -104,6 +104,7 @@ pub async fn run_session<S: Socket, H: Handler>(
         options,
         decoder: Some(Decoder::new(options.message_len_max)),
         attachments_left: 0,
+        attached: 0,
         heartbeat: Heartbeat::Idle,
         end: None,
         has_client_closed: false,
@@ -123,6 +124,8 @@ struct Session<'s, S: Socket, H> {
     decoder: Option<Decoder>,
     /// Binary messages that a packet has announced.
     attachments_left: usize,
+    /// Bytes of those that have come.
+    attached: usize,
     heartbeat: Heartbeat,
     /// Set when a close frame is on its way; from then on only the client's own counts.
     end: Option<SessionEnd>,
@@ -240,7 +243,7 @@ impl<S: Socket, H: Handler> Session<'_, S, H> {
                 }
                 Ok(Some(_)) if self.end.is_some() => {}
                 Ok(Some(Event::Text(text))) => self.on_text(&text),
-                Ok(Some(Event::Binary(_))) => self.on_attachment(),
+                Ok(Some(Event::Binary(bytes))) => self.on_attachment(bytes.len()),
                 Ok(Some(Event::Ping(payload))) => pong = Some(frame::pong(&payload)),
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(None) => {
@@ -280,6 +283,7 @@ impl<S: Socket, H: Handler> Session<'_, S, H> {
         let taken = match SocketPacket::read(message) {
             _ if self.attachments_left > 0 => Err(bad("attachments are missing".to_owned())),
             Ok(packet) => {
+                self.attached = 0;
                 self.attachments_left = match packet.content {
                     Content::Event { attachments, .. } | Content::Ack { attachments, .. } => {
                         attachments
@@ -300,15 +304,21 @@ impl<S: Socket, H: Handler> Session<'_, S, H> {
         }
     }
 
-    /// Attachments are counted and dropped: their packet was refused when it came.
-    fn on_attachment(&mut self) {
-        match self.attachments_left.checked_sub(1) {
-            Some(left) => self.attachments_left = left,
-            None => self.close(
-                SessionEnd::BadPacket,
-                PROTOCOL_ERROR,
-                "nothing announced this attachment",
-            ),
+    /// Attachments are counted and dropped: their packet was refused when it came. Together they are one message.
+    fn on_attachment(&mut self, len: usize) {
+        let Some(left) = self.attachments_left.checked_sub(1) else {
+            let reason = "nothing announced this attachment";
+            return self.close(SessionEnd::BadPacket, PROTOCOL_ERROR, reason);
+        };
+        self.attachments_left = left;
+        self.attached += len;
+        if self.attached > self.options.message_len_max {
+            let fault = Fault::TooLarge;
+            self.close(
+                SessionEnd::Fault(fault),
+                fault.close_code(),
+                &fault.to_string(),
+            );
         }
     }
 

@@ -174,6 +174,15 @@ async fn every_fault_has_its_code() {
             1002,
             SessionEnd::BadPacket,
         ),
+        (
+            vec![
+                Message::text("452-[\"x\"]"),
+                Message::binary(vec![0; MESSAGE_LEN_MAX]),
+                attachment(),
+            ],
+            1009,
+            SessionEnd::Fault(Fault::TooLarge),
+        ),
         (vec![Message::text("1")], 1000, SessionEnd::Client),
     ] {
         let (mut client, session) = start().await;
