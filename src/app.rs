@@ -17,7 +17,7 @@ pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{self, PresenceOptions};
 use crate::domain::token::{TokenSetupError, TokenVerifier};
-use crate::domain::{self, Allowances, Hub, Running};
+use crate::domain::{self, Allowances, Hub, Tasks};
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
 use crate::engine::redis::{self, Redis};
@@ -44,7 +44,7 @@ pub struct App {
     public_address: SocketAddr,
     internal_address: SocketAddr,
     drain: Duration,
-    running: Running,
+    tasks: Tasks,
     servers: JoinSet<()>,
     stop_accepting: watch::Sender<bool>,
     reload: Reload,
@@ -123,7 +123,7 @@ impl App {
         let node_id = settings.node.id.clone().unwrap_or_else(random_name);
         let (engine, messages) =
             open_engine(&settings, Incarnation::new(&node_id), &metrics).await?;
-        let (hub, running, deliveries) = Hub::start(
+        let (hub, tasks, deliveries) = Hub::start(
             engine,
             messages,
             profiles.clone(),
@@ -185,7 +185,7 @@ impl App {
             public_address,
             internal_address,
             drain: settings.node.drain,
-            running,
+            tasks,
             servers,
             stop_accepting,
             reload,
@@ -233,7 +233,7 @@ impl App {
         // Nobody is left to hear this when both servers have ended.
         let _ = self.stop_accepting.send(true);
         self.hub.resign(GOODBYE_WITHIN).await;
-        self.running.stop().await;
+        self.tasks.stop().await;
         let mut servers = self.servers;
         servers.shutdown().await;
     }

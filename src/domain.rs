@@ -1,59 +1,76 @@
-//! What the hub does, without sockets and without Redis: presence, watching, updates.
+//! The rules of the hub, without sockets and without Redis: presence, watching, updates.
 //!
-//! [`Hub`] is the face of it. Calls come from the transport or from a back end in Rust; what is to be told to
-//! this node's connections leaves as one stream of [`delivery::Delivery`].
+//! [`Hub`] is the façade: the transport, and back ends in Rust, call it. Behind it each service owns its state and its
+//! loops; [`Hub::start`] puts them together. Everything that connections of this node have to know leaves as one stream
+//! of [`delivery::Delivery`].
 
 pub mod account;
 mod audit;
 pub mod connection;
 pub mod delivery;
 pub mod health;
+mod heartbeat;
 pub mod incidents;
 pub mod lease;
+mod local_node;
 pub mod matchmaking;
 pub mod presence;
 pub mod profile;
 mod pulse;
 mod questions;
+mod reaper;
+mod recovery;
+mod registration;
 pub mod replica;
+mod router;
 pub mod standing;
 pub mod survey;
+mod tasks;
 pub mod token;
 mod topic;
 pub mod visibility;
 mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::task::{AbortHandle, JoinSet};
 
-use self::account::Accounts;
-use self::delivery::{Deliveries, Delivery, DeliveryStream};
-use self::health::{Canaries, Check, Examined};
-use self::incidents::{Happening, Incident, Incidents};
+use self::account::{AccountError, Accounts, Shown};
+use self::audit::Audit;
+pub use self::connection::Allowances;
+use self::connection::{Connection, Connections, Refused};
+use self::delivery::{Deliveries, DeliveryStream};
+use self::health::{Check, Health};
+use self::heartbeat::Heartbeat;
+use self::incidents::{Incident, Incidents};
 use self::lease::{Lease, LeaseOptions};
-use self::matchmaking::{Matchmaking, Streams};
+use self::local_node::LocalNode;
+use self::matchmaking::{JoinError, Matchmaking, OfflineUsers};
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
+pub use self::profile::{Notified, NotifyError};
 use self::pulse::Pulses;
 use self::questions::Questions;
-use self::survey::Surveys;
+use self::reaper::Reaper;
+use self::recovery::Recovery;
+use self::registration::Registrations;
+use self::router::Router;
+use self::standing::Acceptance;
+use self::survey::{Surveys, WatcherCount};
+pub use self::tasks::Tasks;
+use self::token::Identity;
 use self::topic::Topics;
 use self::visibility::Visibility;
-use crate::clock::now_ms;
-use crate::engine::matchmaking::PairingRules;
+use crate::engine::matchmaking::{PairingRules, QueueStatus};
 use crate::engine::{
-    Engine, EngineError, Kind, LiveNode, Message, Messages, NodeInfo, Published,
-    RegisteredConnection, Revoked, Stored, TopicMessage,
+    Engine, EngineError, Kind, LiveNode, Messages, RegisteredConnection, Revoked, Stored,
 };
-use crate::ids::{ConnectionId, Incarnation, UserId};
-use crate::profiles::Profiles;
-use crate::telemetry::{ConnectionKind, Metrics, Transport};
+use crate::ids::{ConnectionId, UserId};
+use crate::profiles::{Friendship, Image, NewMatch, Profiles};
+use crate::telemetry::{Metrics, Transport, gauge};
 
 /// How long a starting node waits until it knows who is online.
 const REPLICA_WITHIN: Duration = Duration::from_secs(5);
@@ -61,27 +78,18 @@ const REPLICA_WITHIN: Duration = Duration::from_secs(5);
 /// The rules of the domain, as configured.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who is counted how, and who is told.
+    /// How users are counted, and which connections hear of their transitions.
     pub presence: PresenceOptions,
     /// How long a node counts as alive.
     pub lease: LeaseOptions,
-    /// How often a node compares what it holds with what the engine says.
+    /// Interval between two audits: comparisons of the node's connections with the engine's data.
     pub audit: Duration,
-    /// What one connection, or one user, may have.
+    /// The limits of one connection, or one user.
     pub allowances: Allowances,
     /// How opponents are found.
     pub matchmaking: PairingRules,
     /// Fields of a user that everybody may see.
     pub public_fields: Vec<String>,
-}
-
-/// What one connection, or one user, may have. It can change while the node runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Allowances {
-    /// Most profiles one connection may watch.
-    pub watches: usize,
-    /// Most connections of one user on all nodes.
-    pub connections_per_user: usize,
 }
 
 /// One node's hub. Cloning is cheap: clones share everything.
@@ -112,59 +120,23 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
+    visibility: Visibility,
     accounts: Arc<Accounts>,
     topics: Arc<Topics>,
-    presence: Presence,
+    presence: Arc<Presence>,
     matchmaking: Arc<Matchmaking>,
-    deliveries: Deliveries,
-    visibility: Visibility,
-    canaries: Canaries,
-    examined: Examined,
-    questions: Questions,
-    surveys: Surveys,
+    connections: Arc<Connections>,
+    lease: Arc<Lease>,
+    heartbeat: Arc<Heartbeat>,
+    health: Arc<Health>,
+    surveys: Arc<Surveys>,
     incidents: Arc<Incidents>,
-    lease: Lease,
-    pulses: Pulses,
     metrics: Arc<Metrics>,
-    options: Options,
-    allowances: ArcSwap<Allowances>,
-    started_at_ms: u64,
-    draining: AtomicBool,
-}
-
-/// The hub's own tasks. They end when this is dropped.
-pub struct Running {
-    tasks: JoinSet<()>,
-}
-
-/// What a caller can do about an update that was not published.
-#[derive(Debug, thiserror::Error)]
-pub enum NotifyError {
-    /// The update is no JSON, or a profile no JSON object.
-    #[error("the update is not the JSON that is needed: {0}")]
-    Json(#[from] serde_json::Error),
-    /// The account was deleted.
-    #[error("the account was deleted")]
-    AccountDeleted,
-    /// The engine cannot be reached: nothing was stored or published, or nobody knows.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-}
-
-/// A published update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Notified {
-    /// The revision that is stored now.
-    pub revision: u64,
-    /// How many nodes were listening.
-    pub nodes: u64,
-    /// The update was not newer than what is stored, and changed nothing.
-    pub stale: bool,
 }
 
 impl Hub {
-    /// Starts the hub on an engine, with accounts in Postgres where there are any. Returns it with its tasks and
-    /// the stream of what to tell this node's connections, once this node knows who is online.
+    /// Starts the hub on an engine, with accounts in Postgres where there are any. Returns it with its tasks and the
+    /// stream of deliveries to this node's connections, once this node knows who is online.
     ///
     /// # Errors
     /// When the engine cannot be reached.
@@ -174,9 +146,13 @@ impl Hub {
         profiles: Option<Profiles>,
         metrics: Arc<Metrics>,
         options: Options,
-    ) -> Result<(Self, Running, DeliveryStream), EngineError> {
+    ) -> Result<(Self, Tasks, DeliveryStream), EngineError> {
         let (deliveries, stream) = Deliveries::new();
+        let (offline_users, went_offline) = OfflineUsers::new();
+        let incidents = Arc::new(Incidents::default());
+        let lease = Arc::new(Lease::new(options.lease));
         let visibility = Visibility::new(&options.public_fields);
+        let changes = profiles.as_ref().map(Profiles::changes);
         let accounts = Accounts::new(engine.clone(), visibility.clone(), profiles);
         let accounts = Arc::new(accounts);
         let topics = Topics::new(
@@ -185,164 +161,174 @@ impl Hub {
             deliveries.clone(),
             metrics.clone(),
         );
-        let (matchmaking, streams) = Matchmaking::new(
-            engine.clone(),
-            metrics.clone(),
-            options.matchmaking,
-            accounts.exist(),
-        );
-        let incidents = Arc::new(Incidents::default());
-        let presence = Presence::new(
+        let presence = Arc::new(Presence::new(
             engine.clone(),
             topics.clone(),
-            matchmaking.clone(),
+            offline_users,
             deliveries.clone(),
             metrics.clone(),
             incidents.clone(),
             options.presence,
+        ));
+        let (matchmaking, match_streams) = Matchmaking::new(
+            engine.clone(),
+            topics.clone(),
+            presence.clone(),
+            metrics.clone(),
+            options.matchmaking,
+            accounts.exist(),
         );
-        let partitions = engine.partitions();
+        let connections = Arc::new(Connections {
+            topics: topics.clone(),
+            presence: presence.clone(),
+            matchmaking: matchmaking.clone(),
+            accounts: accounts.clone(),
+            deliveries,
+            metrics: metrics.clone(),
+            allowances: ArcSwap::from_pointee(options.allowances),
+        });
+        let reaper = Arc::new(Reaper {
+            engine: engine.clone(),
+            presence: presence.clone(),
+            lease: lease.clone(),
+            metrics: metrics.clone(),
+            incidents: incidents.clone(),
+        });
+        let registrations = Arc::new(Registrations::new(
+            engine.partitions(),
+            topics.clone(),
+            presence.clone(),
+            matchmaking.clone(),
+            reaper.clone(),
+        ));
+        let recovery = Arc::new(Recovery {
+            engine: engine.clone(),
+            topics: topics.clone(),
+            presence: presence.clone(),
+            registrations: registrations.clone(),
+            lease: lease.clone(),
+            metrics: metrics.clone(),
+            incidents: incidents.clone(),
+        });
+        let pulses = Arc::new(Pulses::new(
+            engine.clone(),
+            presence.clone(),
+            recovery.clone(),
+            metrics.clone(),
+            lease.heartbeat(),
+        ));
+        let node = Arc::new(LocalNode::new(
+            topics.clone(),
+            presence.clone(),
+            pulses.clone(),
+            metrics.clone(),
+        ));
+        let heartbeat = Arc::new(Heartbeat {
+            engine: engine.clone(),
+            lease: lease.clone(),
+            node: node.clone(),
+            presence: presence.clone(),
+            pulses: pulses.clone(),
+            recovery: recovery.clone(),
+            registrations: registrations.clone(),
+            metrics: metrics.clone(),
+            incidents: incidents.clone(),
+        });
+        let health = Arc::new(Health::new(
+            engine.clone(),
+            accounts.clone(),
+            presence.clone(),
+            lease.clone(),
+            node,
+            metrics.clone(),
+        ));
+        let questions = Arc::new(Questions::new(engine.clone(), topics.clone()));
+        let surveys = Arc::new(Surveys::new(engine.clone()));
+        let audit = Audit {
+            engine: engine.clone(),
+            topics: topics.clone(),
+            presence: presence.clone(),
+            registrations: registrations.clone(),
+        };
+        let router = Router {
+            topics: topics.clone(),
+            matchmaking: matchmaking.clone(),
+            presence: presence.clone(),
+            health: health.clone(),
+            pulses: pulses.clone(),
+            recovery,
+            questions: questions.clone(),
+            surveys: surveys.clone(),
+        };
+
+        heartbeat.begin().await?;
+        health.begin().await?;
+        accounts.came_back().await;
+
+        let mut tasks = Tasks::default();
+        tasks.spawn("subscriptions", topics.clone().run_subscriptions());
+        tasks.spawn("friendship sync", topics.clone().run_friendship_sync());
+        tasks.spawn("replica", presence.clone().run_replica());
+        tasks.spawn("releases", presence.clone().run_releases());
+        tasks.spawn("sweep", presence.clone().run_sweep());
+        tasks.spawn("heartbeat", heartbeat.clone().run());
+        tasks.spawn("registrations", registrations.run());
+        tasks.spawn("pulses", pulses.clone().run());
+        tasks.spawn("pulse watch", pulses.run_watch());
+        tasks.spawn("reaper", reaper.run());
+        tasks.spawn("audit", audit.run(options.audit));
+        tasks.spawn("canary", health.clone().run_canary());
+        tasks.spawn("examination", health.clone().run_examination());
+        tasks.spawn("questions", questions.run());
+        tasks.spawn("matching", matchmaking.clone().run_matching());
+        let match_tasks = matchmaking.clone().run_match_tasks(match_streams);
+        tasks.spawn("match tasks", match_tasks);
+        let queue_cleanup = matchmaking.clone().run_queue_cleanup(went_offline);
+        tasks.spawn("queue cleanup", queue_cleanup);
+        tasks.spawn("router", router.run(messages));
+        if let Some(changes) = changes {
+            tasks.spawn("change feed", accounts.clone().run_change_feed(changes));
+        }
+        presence.wait_until_complete(REPLICA_WITHIN).await;
         let hub = Self(Arc::new(Inner {
-            visibility,
             engine,
+            visibility,
             accounts,
             topics,
             presence,
             matchmaking,
-            deliveries,
-            canaries: Canaries::default(),
-            examined: Examined::default(),
-            questions: Questions::default(),
-            surveys: Surveys::default(),
+            connections,
+            lease,
+            heartbeat,
+            health,
+            surveys,
             incidents,
-            lease: Lease::new(options.lease, partitions),
-            pulses: Pulses::new(partitions),
             metrics,
-            allowances: ArcSwap::from_pointee(options.allowances),
-            options,
-            started_at_ms: now_ms(),
-            draining: AtomicBool::new(false),
         }));
-        let incarnation = hub.0.engine.incarnation();
-        let engine = &hub.0.engine;
-        let info = hub.node_info(&incarnation);
-        match engine.begin(&info, hub.0.lease.length()).await {
-            Ok(()) => {}
-            // Others serve their partitions. The lease begins when it can.
-            Err(error) if engine.is_partial(&error).await => {
-                tracing::warn!(%error, "the lease could not begin yet; trying again");
-            }
-            Err(error) => return Err(error),
-        }
-        match hub.examine().await {
-            Ok(()) => {}
-            Err(error) if engine.is_partial(&error).await => {
-                tracing::warn!(%error, "some of redis could not be examined yet");
-            }
-            Err(error) => return Err(error),
-        }
-        hub.0.accounts.came_back().await;
-        let running = hub.spawn(messages, streams);
-        hub.0.presence.wait_until_complete(REPLICA_WITHIN).await;
-        Ok((hub, running, stream))
+        Ok((hub, tasks, stream))
     }
 
-    fn spawn(&self, messages: Messages, streams: Streams) -> Running {
-        let mut tasks = JoinSet::new();
-        let mut run =
-            |task: fn(Hub) -> futures_util::future::BoxFuture<'static, ()>| -> AbortHandle {
-                tasks.spawn(task(self.clone()))
-            };
-        run(|hub| Box::pin(async move { hub.0.topics.keep_subscribed().await }));
-        run(|hub| Box::pin(async move { hub.0.presence.keep_replica().await }));
-        run(|hub| Box::pin(async move { hub.0.presence.keep_releasing().await }));
-        run(|hub| Box::pin(async move { hub.0.presence.sweep().await }));
-        run(|hub| Box::pin(async move { hub.keep_lease().await }));
-        run(|hub| Box::pin(async move { hub.keep_registered().await }));
-        run(|hub| Box::pin(async move { hub.run_pulse().await }));
-        run(|hub| Box::pin(async move { hub.run_pulse_watch().await }));
-        run(|hub| Box::pin(async move { hub.keep_reaping().await }));
-        run(|hub| Box::pin(async move { hub.keep_audited(hub.0.options.audit).await }));
-        run(|hub| Box::pin(async move { hub.keep_hearing().await }));
-        run(|hub| Box::pin(async move { hub.keep_examining().await }));
-        run(|hub| Box::pin(async move { hub.keep_answering().await }));
-        run(|hub| Box::pin(async move { hub.keep_matching().await }));
-        let hub = self.clone();
-        tasks.spawn(async move { hub.keep_showing(streams).await });
-        tasks.spawn(self.clone().read(messages));
-        if let Some(profiles) = self.0.accounts.profiles() {
-            let changes = profiles.changes();
-            let hub = self.clone();
-            tasks.spawn(async move { hub.keep_telling(changes).await });
-            let hub = self.clone();
-            tasks.spawn(async move { hub.keep_knowing().await });
-        }
-        Running { tasks }
+    /// Admits a connection of the user of a valid token, or of a guest, over a session that began with `transport`. On
+    /// return the user is counted, and updates about the user reach the connection.
+    ///
+    /// # Errors
+    /// When the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
+    /// be reached.
+    pub async fn connect(
+        &self,
+        id: ConnectionId,
+        identity: Option<Identity>,
+        transport: Transport,
+    ) -> Result<Connection, Refused> {
+        self.0.connections.connect(id, identity, transport).await
     }
 
-    /// Hands every message to whom it concerns, one after the other: their order is the order of events.
-    async fn read(self, mut messages: Messages) {
-        while let Some(message) = messages.recv().await {
-            match message {
-                Message::Presence {
-                    partition,
-                    transition,
-                } => {
-                    self.0.presence.receive(partition, transition).await;
-                }
-                Message::Topic { user, message } => self.hear(user, message).await,
-                Message::Canary { nonce } => self.0.canaries.landed(nonce),
-                Message::Asked(question) => self.0.questions.put(question),
-                Message::Watchers { survey, watchers } => self.0.surveys.answered(survey, watchers),
-                Message::Pulse { partition, pulse } => self.on_pulse(partition, &pulse),
-                Message::Interrupted(partitions) => self.interrupted(&partitions),
-            }
-        }
-    }
-
-    /// Messages of these partitions may have been missed, and their data may be lost.
-    fn interrupted(&self, partitions: &[u32]) {
-        tracing::info!(
-            ?partitions,
-            "messages may have been missed; subscribing and reading again"
-        );
-        self.0.metrics.interruptions.inc();
-        self.0.incidents.note(Happening::Interrupted);
-        self.read_again(partitions);
-        self.0.engine.forget_own_channel();
-        if self.0.engine.may_hold_leases(partitions) {
-            self.0.lease.doubt();
-        }
-    }
-
-    fn read_again(&self, partitions: &[u32]) {
-        self.0.presence.interrupted(partitions);
-        self.0.topics.interrupted(partitions);
-        self.0.lease.register_again(partitions);
-    }
-
-    /// Hands a message on a user's topic to those who care.
-    async fn hear(&self, user: UserId, message: TopicMessage) {
-        let Some(message) = self.0.matchmaking.let_through(user, message) else {
-            return;
-        };
-        let (found, ran_out) = match &message {
-            TopicMessage::MatchFound { id, .. } => (Some(id.clone()), false),
-            TopicMessage::MatchTimeout { .. } => (None, true),
-            // Nobody is told; this node need not remember any more that the user waits.
-            TopicMessage::MatchLeft => return self.0.matchmaking.forget(user),
-            TopicMessage::Update(..)
-            | TopicMessage::Event { .. }
-            | TopicMessage::Disconnect { .. }
-            | TopicMessage::AccountDeleted => (None, false),
-        };
-        let heard = self.0.topics.receive(user, message).await;
-        if ran_out || (found.is_some() && heard.is_new) {
-            self.0.matchmaking.forget(user);
-        }
-        if let Some(id) = found.filter(|_| heard.is_here) {
-            self.0.matchmaking.confirm(user, id);
-        }
+    /// Whether a valid token is accepted. The call asks the engine, once.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn accepts(&self, identity: &Identity) -> Result<Acceptance, EngineError> {
+        standing::accepts(&self.0.engine, identity).await
     }
 
     /// Tells every watcher of `user` on every node, and the user's own connections, about a changed profile.
@@ -418,8 +404,7 @@ impl Hub {
         &self,
         notifications: Vec<Notification>,
     ) -> Vec<Result<Notified, NotifyError>> {
-        let outcomes = profile::notify(&self.0.engine, &self.0.visibility, notifications).await;
-        outcomes.into_iter().map(notified).collect()
+        profile::notify(&self.0.engine, &self.0.visibility, notifications).await
     }
 
     /// Sends an event to the user's own connections on every node. Returns how many nodes were listening.
@@ -471,7 +456,7 @@ impl Hub {
     /// When the engine cannot be reached.
     pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
         let nodes = self.0.engine.delete_account(user).await?;
-        self.forget_account(user).await;
+        self.0.accounts.forget_account(user).await;
         Ok(nodes)
     }
 
@@ -535,189 +520,195 @@ impl Hub {
         self.0.lease.length()
     }
 
+    /// Counts the connections that watch `user`, on all nodes.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
+        self.0.surveys.count_watchers(user).await
+    }
+
+    /// Puts a user in the queue, for a back end. Without a rating the user gets the one that is known. Returns whether
+    /// the user waited already.
+    ///
+    /// # Errors
+    /// When the user is not online, or the engine cannot be reached.
+    pub async fn join_matchmaking(
+        &self,
+        user: UserId,
+        rating: Option<i64>,
+    ) -> Result<bool, JoinError> {
+        self.0.matchmaking.join(user, rating).await
+    }
+
+    /// Takes a user out of the queue. Returns whether the user was in it.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn leave_matchmaking(&self, user: UserId) -> Result<bool, EngineError> {
+        self.0.matchmaking.leave(user).await
+    }
+
+    /// The state of the matchmaking queue.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
+        self.0.engine.queue_status().await
+    }
+
+    /// Whether the hub keeps accounts.
+    pub fn has_accounts(&self) -> bool {
+        self.0.accounts.exist()
+    }
+
+    /// The account of `user` in the view that `viewer`, or a guest, may have.
+    ///
+    /// # Errors
+    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    pub async fn show_account(
+        &self,
+        user: UserId,
+        viewer: Option<UserId>,
+    ) -> Result<Shown, AccountError> {
+        self.0.accounts.show_account(user, viewer).await
+    }
+
+    /// Whether the account exists and was deleted nowhere: neither in Postgres nor by a back end that told the engine.
+    ///
+    /// # Errors
+    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    pub async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
+        self.0.accounts.expect_account(user).await
+    }
+
+    /// Whether the account exists in Postgres and was not deleted there; for whoever has asked the engine already.
+    ///
+    /// # Errors
+    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    pub async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
+        self.0.accounts.expect_stored_account(user).await
+    }
+
+    /// Creates an account, or changes it; without an avatar it keeps the one that it has.
+    ///
+    /// # Errors
+    /// When the account was deleted, a value cannot be stored, or Postgres cannot be reached.
+    pub async fn put_account(
+        &self,
+        user: UserId,
+        username: &str,
+        avatar: Option<&str>,
+    ) -> Result<(), AccountError> {
+        self.0.accounts.put_account(user, username, avatar).await
+    }
+
+    /// Gives the user another name.
+    ///
+    /// # Errors
+    /// When there is no such account, the name cannot be stored, or Postgres cannot be reached.
+    pub async fn rename(&self, user: UserId, username: &str) -> Result<(), AccountError> {
+        self.0.accounts.rename(user, username).await
+    }
+
+    /// Gives the user the picture at a URL.
+    ///
+    /// # Errors
+    /// When there is no such account, the URL cannot be stored, or Postgres cannot be reached.
+    pub async fn set_avatar_url(&self, user: UserId, url: &str) -> Result<(), AccountError> {
+        self.0.accounts.set_avatar_url(user, url).await
+    }
+
+    /// Keeps a picture for the user and serves it.
+    ///
+    /// # Errors
+    /// When there is no such account, or Postgres cannot be reached.
+    pub async fn set_avatar_image(&self, user: UserId, image: &Image) -> Result<(), AccountError> {
+        self.0.accounts.set_avatar_image(user, image).await
+    }
+
+    /// The picture that is kept for the user under this hash, if it is still the present one.
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached.
+    pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, AccountError> {
+        self.0.accounts.avatar(user, hash).await
+    }
+
+    /// Deletes the account: forgets what it shows and whom it is friends with, closes its connections, refuses its
+    /// tokens.
+    ///
+    /// # Errors
+    /// When there is no such account, or Postgres cannot be reached.
+    pub async fn delete_account(&self, user: UserId) -> Result<(), AccountError> {
+        self.0.accounts.delete_account(user).await
+    }
+
+    /// Asks for a friendship, or agrees to one. It holds once both have asked.
+    ///
+    /// # Errors
+    /// When one of the accounts does not exist, both are one, or Postgres cannot be reached.
+    pub async fn ask_friendship(
+        &self,
+        user: UserId,
+        other: UserId,
+    ) -> Result<Friendship, AccountError> {
+        self.0.accounts.ask_friendship(user, other).await
+    }
+
+    /// Ends a friendship, or takes back what was asked, in both directions.
+    ///
+    /// # Errors
+    /// When one of the accounts does not exist, or Postgres cannot be reached.
+    pub async fn end_friendship(&self, user: UserId, other: UserId) -> Result<(), AccountError> {
+        self.0.accounts.end_friendship(user, other).await
+    }
+
+    /// Records the result of a match. Returns its number.
+    ///
+    /// # Errors
+    /// When a player does not exist, the result makes no sense, or Postgres cannot be reached.
+    pub async fn record_match(&self, played: &NewMatch) -> Result<u64, AccountError> {
+        self.0.accounts.record_match(played).await
+    }
+
     /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
-    async fn checks(&self) -> Vec<Check> {
-        let draining = self.0.draining.load(Ordering::Relaxed);
-        let silent = self.silent_partitions();
-        let all_silent = silent.len() >= self.0.engine.partitions() as usize;
-        let silent: Vec<String> = silent.iter().map(u32::to_string).collect();
-        let mut vital = self.0.canaries.check(&self.0.engine).await.to_vec();
-        vital.push(Check::vital("lease", self.0.lease.failure()));
-        if vital.iter().any(|check| check.failure.is_some())
-            && self.0.engine.is_partly_there().await
-        {
-            // The users of the partitions on other servers can be served.
-            vital.iter_mut().for_each(|check| check.is_vital = false);
-        }
-        let mut checks = vital;
-        checks.extend([
-            Check {
-                name: "partitions",
-                failure: (!silent.is_empty()).then(|| format!("not heard: {}", silent.join(", "))),
-                // The users of other partitions can be served.
-                is_vital: all_silent,
-            },
-            Check::vital(
-                "draining",
-                draining.then(|| "the node is stopping".to_owned()),
-            ),
-        ]);
-        if matches!(self.0.engine, Engine::Redis(_)) {
-            checks.extend(self.0.examined.checks());
-        }
-        checks.extend(self.0.accounts.check());
-        checks
+    pub async fn readiness(&self) -> Vec<Check> {
+        self.0.health.readiness().await
     }
 
-    /// Has `allowances` hold from now on. What somebody has already stays.
+    /// Whether this node can do its work, by the last check; the node checks again only if that one failed.
+    pub async fn is_ready(&self) -> bool {
+        self.0.health.is_ready().await
+    }
+
+    /// Replaces the allowances. They hold for whatever begins from now on.
     pub fn allow(&self, allowances: Allowances) {
-        self.0.allowances.store(Arc::new(allowances));
+        self.0.connections.allowances.store(Arc::new(allowances));
     }
 
-    /// From now on the node is not ready and admits nobody.
+    /// From now on the node is not ready and admits no connection.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
         self.0.presence.drain();
     }
 
     /// Whether the node is stopping.
     pub fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+        self.0.presence.is_draining()
     }
 
-    /// Says goodbye once every connection is closed: waits at most `within` until all are released, and gives
-    /// the lease back. The last node to leave also takes offline those whose grace still runs.
+    /// Leaves the cluster once every connection is closed: waits at most `within` until all are released, and gives
+    /// the lease back. The last node to leave also takes offline the users whose grace still runs.
     pub async fn resign(&self, within: Duration) {
-        if tokio::time::timeout(within, self.0.presence.wait_until_released())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some connections could not be released in time");
-        }
-        self.0.lease.give_back();
-        if let Err(error) = self.0.engine.resign().await {
-            tracing::warn!(%error, "could not give the lease back; it ends by itself");
-        }
-        if self.nodes().await.is_ok_and(|nodes| nodes.is_empty()) {
-            self.0.presence.expire_leaving().await;
-        }
+        self.0.heartbeat.resign(within).await;
     }
 
     /// Brings the gauges up to date before they are read.
     pub fn refresh_metrics(&self) {
-        self.0.metrics.online_users.set(count(self.online_count()));
-        self.0.metrics.topics.set(count(self.0.topics.len()));
-        self.0.metrics.users.set(count(self.0.topics.users()));
-        self.0.metrics.watchers.set(count(self.0.topics.watchers()));
+        let metrics = &self.0.metrics;
+        metrics.online_users.set(gauge(self.online_count()));
+        metrics.topics.set(gauge(self.0.topics.len()));
+        metrics.users.set(gauge(self.0.topics.users()));
+        metrics.watchers.set(gauge(self.0.topics.watchers()));
     }
-
-    fn node_info(&self, incarnation: &Incarnation) -> NodeInfo {
-        let guests = self.0.metrics.connections(ConnectionKind::Guest);
-        NodeInfo {
-            id: incarnation.node_id().to_owned(),
-            incarnation: incarnation.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: self.0.started_at_ms,
-            connections: guests + self.0.metrics.connections(ConnectionKind::User),
-            guests,
-            users: self.0.topics.users() as u64,
-            topics: self.0.topics.len() as u64,
-            not_heard: self.silent_partitions(),
-        }
-    }
-
-    /// Has the oldest open question of a connection answered in its turn.
-    async fn take_turn(&self, to: ConnectionId) {
-        self.0.deliveries.place().await.put(Delivery::Turn { to });
-    }
-
-    /// Partitions of which this node hears nothing, or which it is still reading.
-    fn silent_partitions(&self) -> Vec<u32> {
-        let silent = self.0.pulses.silent(self.0.lease.heartbeat());
-        let all = 0..self.0.engine.partitions();
-        all.filter(|partition| {
-            silent.contains(partition) || !self.0.presence.is_complete(*partition)
-        })
-        .collect()
-    }
-
-    fn pulses(&self) -> &Pulses {
-        &self.0.pulses
-    }
-
-    fn accounts(&self) -> &Accounts {
-        &self.0.accounts
-    }
-
-    fn engine(&self) -> &Engine {
-        &self.0.engine
-    }
-
-    fn lease(&self) -> &Lease {
-        &self.0.lease
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-
-    fn questions(&self) -> &Questions {
-        &self.0.questions
-    }
-
-    fn surveys(&self) -> &Surveys {
-        &self.0.surveys
-    }
-
-    fn incidents(&self) -> &Incidents {
-        &self.0.incidents
-    }
-
-    fn topics(&self) -> &Arc<Topics> {
-        &self.0.topics
-    }
-
-    fn presence(&self) -> &Presence {
-        &self.0.presence
-    }
-
-    fn matchmaking(&self) -> &Arc<Matchmaking> {
-        &self.0.matchmaking
-    }
-
-    fn allowances(&self) -> Guard<Arc<Allowances>> {
-        self.0.allowances.load()
-    }
-
-    fn count_connection(&self, user: Option<UserId>, transport: Transport, change: i64) {
-        let kind = match user {
-            Some(_) => ConnectionKind::User,
-            None => ConnectionKind::Guest,
-        };
-        self.0.metrics.count_connection(kind, transport, change);
-    }
-}
-
-impl Running {
-    /// Ends the hub's tasks.
-    pub async fn stop(mut self) {
-        self.tasks.shutdown().await;
-    }
-}
-
-fn notified(outcome: Result<Published, NotifyError>) -> Result<Notified, NotifyError> {
-    let (revision, nodes, stale) = match outcome? {
-        Published::Stored { revision, nodes } => (revision, nodes, false),
-        Published::Stale { revision } => (revision, 0, true),
-        Published::AccountDeleted => return Err(NotifyError::AccountDeleted),
-    };
-    Ok(Notified {
-        revision: revision.0,
-        nodes,
-        stale,
-    })
-}
-
-fn count(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
 }

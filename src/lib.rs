@@ -62,13 +62,19 @@
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
 //! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
 //! | `domain/questions.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; what happened of late, as this node saw it |
-//! | `domain/lease.rs`, `health.rs` | this node's lease; whether it can do its work |
+//! | `domain/survey.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
+//! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
+//! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
+//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
+//! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
 //! | `engine.rs` | what an engine does, as one enum over the two that exist |
 //! | `engine/matchmaking.rs` | what matchmaking asks of an engine |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (subscriptions) |
+//! | `engine/redis.rs`, `redis/` | keys (one file spells them all), scripts (typed calls), bus (messages) |
+//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
+//! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
+//! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
 //! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
 //! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
 //! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
@@ -80,7 +86,7 @@
 //! 2. `domain/profile.rs` prepares the public view beside the full one, once.
 //! 3. `lua/profile/update.lua` compares revisions, stores both views, and publishes them on the user's topic.
 //! 4. Node A listens to that topic, because a connection of its own watches the user. `engine/redis/bus.rs` reads the
-//!    message, the hub hands it to `domain/topic.rs`.
+//!    message, `domain/router.rs` hands it to `domain/topic.rs`.
 //! 5. There it is compared with the last update delivered. A newer one is remembered and put into the stream of
 //!    deliveries, together with who gets which view, under one lock.
 //! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket session gets the
@@ -93,6 +99,8 @@
 //!   while holding the lock. So an answer never contradicts the events before and after it.
 //! - **A place in the stream is taken before the lock**: nothing is awaited while a lock is held.
 //! - **A refcount is a collection of connection ids.** Registering or releasing twice changes nothing.
+//! - **A partition stands alone.** It has loops of its own for subscriptions, snapshots, releases and registrations, so one
+//!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
 //!   oldest, which counts as an interruption, after which everything built from messages is built anew. A connection

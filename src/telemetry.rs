@@ -122,6 +122,11 @@ fn colours() -> bool {
     io::stderr().is_terminal() && !refused
 }
 
+/// A length as the value of a gauge.
+pub(crate) fn gauge(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,11 @@
 
 mod source;
 
+use std::sync::Arc;
+
 use super::delivery::LastUpdates;
+use super::profile::NotifyError;
 use super::visibility::{View, view_of};
-use super::{Hub, NotifyError};
 use crate::engine::EngineError;
 use crate::ids::UserId;
 use crate::profiles::{Change, ChangeStream, Friendship, Image, NewMatch, Profiles, ProfilesError};
@@ -35,28 +37,18 @@ pub struct Shown {
     pub last: LastUpdates,
 }
 
-impl Hub {
-    /// Whether the hub keeps accounts.
-    pub fn has_accounts(&self) -> bool {
-        self.accounts().exist()
-    }
-
-    fn profiles(&self) -> Result<&Profiles, AccountError> {
-        self.accounts()
-            .profiles()
-            .ok_or(AccountError::NotConfigured)
+impl Accounts {
+    fn postgres(&self) -> Result<&Profiles, AccountError> {
+        self.profiles().ok_or(AccountError::NotConfigured)
     }
 
     /// The account of `user` in the view that `viewer`, or a guest, may have.
-    ///
-    /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
-    pub async fn show_account(
+    pub(crate) async fn show_account(
         &self,
         user: UserId,
         viewer: Option<UserId>,
     ) -> Result<Shown, AccountError> {
-        let account = self.profiles()?.read(&[user]).await?.pop();
+        let account = self.postgres()?.read(&[user]).await?.pop();
         let account = account.ok_or(ProfilesError::NoSuchUser(user))?;
         if account.deleted || self.is_deleted_for_the_engine(user).await {
             return Err(ProfilesError::AccountDeleted(user).into());
@@ -68,15 +60,12 @@ impl Hub {
             .collect();
         Ok(Shown {
             view: view_of(user, viewer, Some(&friends)),
-            last: self.accounts().updates_of(&account),
+            last: self.updates_of(&account),
         })
     }
 
     /// Whether the account exists and was deleted nowhere: neither in Postgres nor by a back end that told the engine.
-    ///
-    /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
-    pub async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
+    pub(crate) async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
         match self.expect_stored_account(user).await {
             Ok(()) | Err(AccountError::Profiles(ProfilesError::NoSuchUser(_)))
                 if self.is_deleted_for_the_engine(user).await =>
@@ -88,11 +77,8 @@ impl Hub {
     }
 
     /// Whether the account exists in Postgres and was not deleted there; for whoever has asked the engine already.
-    ///
-    /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
-    pub async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
-        match self.profiles()?.marks(&[user]).await?.pop() {
+    pub(crate) async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
+        match self.postgres()?.marks(&[user]).await?.pop() {
             Some(mark) if mark.deleted => Err(ProfilesError::AccountDeleted(user).into()),
             Some(_) => Ok(()),
             None => Err(ProfilesError::NoSuchUser(user).into()),
@@ -102,111 +88,96 @@ impl Hub {
     /// Whether a back end said that the account is gone, also where Postgres was away then. An engine that cannot
     /// be reached says nothing: Postgres is the truth about accounts.
     async fn is_deleted_for_the_engine(&self, user: UserId) -> bool {
-        let standing = self.engine().standing(user).await;
+        let standing = self.engine.standing(user).await;
         standing.is_ok_and(|standing| standing.deleted)
     }
 
     /// Creates an account, or changes it; without an avatar it keeps the one that it has.
-    ///
-    /// # Errors
-    /// When the account was deleted, a value cannot be stored, or Postgres cannot be reached.
-    pub async fn put_account(
+    pub(crate) async fn put_account(
         &self,
         user: UserId,
         username: &str,
         avatar: Option<&str>,
     ) -> Result<(), AccountError> {
-        let changes = self.profiles()?.put_account(user, username, avatar).await?;
+        let changes = self.postgres()?.put_account(user, username, avatar).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// Gives the user another name.
-    ///
-    /// # Errors
-    /// When there is no such account, the name cannot be stored, or Postgres cannot be reached.
-    pub async fn rename(&self, user: UserId, username: &str) -> Result<(), AccountError> {
-        let changes = self.profiles()?.rename(user, username).await?;
+    pub(crate) async fn rename(&self, user: UserId, username: &str) -> Result<(), AccountError> {
+        let changes = self.postgres()?.rename(user, username).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// Gives the user the picture at a URL.
-    ///
-    /// # Errors
-    /// When there is no such account, the URL cannot be stored, or Postgres cannot be reached.
-    pub async fn set_avatar_url(&self, user: UserId, url: &str) -> Result<(), AccountError> {
-        let changes = self.profiles()?.set_avatar_url(user, url).await?;
+    pub(crate) async fn set_avatar_url(&self, user: UserId, url: &str) -> Result<(), AccountError> {
+        let changes = self.postgres()?.set_avatar_url(user, url).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// Keeps a picture for the user and serves it.
-    ///
-    /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
-    pub async fn set_avatar_image(&self, user: UserId, image: &Image) -> Result<(), AccountError> {
-        let changes = self.profiles()?.set_avatar_image(user, image).await?;
+    pub(crate) async fn set_avatar_image(
+        &self,
+        user: UserId,
+        image: &Image,
+    ) -> Result<(), AccountError> {
+        let changes = self.postgres()?.set_avatar_image(user, image).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// The picture that is kept for the user under this hash, if it is still the present one.
-    ///
-    /// # Errors
-    /// When Postgres cannot be reached.
-    pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, AccountError> {
-        Ok(self.profiles()?.avatar(user, hash).await?)
+    pub(crate) async fn avatar(
+        &self,
+        user: UserId,
+        hash: &str,
+    ) -> Result<Option<Image>, AccountError> {
+        Ok(self.postgres()?.avatar(user, hash).await?)
     }
 
     /// Deletes the account: forgets what it shows and whom it is friends with, closes its connections, refuses its
     /// tokens.
-    ///
-    /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
-    pub async fn delete_account(&self, user: UserId) -> Result<(), AccountError> {
-        let changes = self.profiles()?.delete_account(user).await?;
+    pub(crate) async fn delete_account(&self, user: UserId) -> Result<(), AccountError> {
+        let changes = self.postgres()?.delete_account(user).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// Asks for a friendship, or agrees to one. It holds once both have asked.
-    ///
-    /// # Errors
-    /// When one of the accounts does not exist, both are one, or Postgres cannot be reached.
-    pub async fn ask_friendship(
+    pub(crate) async fn ask_friendship(
         &self,
         user: UserId,
         other: UserId,
     ) -> Result<Friendship, AccountError> {
-        let (friendship, changes) = self.profiles()?.ask_friendship(user, other).await?;
+        let (friendship, changes) = self.postgres()?.ask_friendship(user, other).await?;
         self.tell(changes).await;
         Ok(friendship)
     }
 
     /// Ends a friendship, or takes back what was asked, in both directions.
-    ///
-    /// # Errors
-    /// When one of the accounts does not exist, or Postgres cannot be reached.
-    pub async fn end_friendship(&self, user: UserId, other: UserId) -> Result<(), AccountError> {
-        let changes = self.profiles()?.end_friendship(user, other).await?;
+    pub(crate) async fn end_friendship(
+        &self,
+        user: UserId,
+        other: UserId,
+    ) -> Result<(), AccountError> {
+        let changes = self.postgres()?.end_friendship(user, other).await?;
         self.tell(changes).await;
         Ok(())
     }
 
     /// Records the result of a match. Returns its number.
-    ///
-    /// # Errors
-    /// When a player does not exist, the result makes no sense, or Postgres cannot be reached.
-    pub async fn record_match(&self, played: &NewMatch) -> Result<u64, AccountError> {
-        let (number, changes) = self.profiles()?.record_match(played).await?;
+    pub(crate) async fn record_match(&self, played: &NewMatch) -> Result<u64, AccountError> {
+        let (number, changes) = self.postgres()?.record_match(played).await?;
         self.tell(changes).await;
         Ok(number)
     }
 
     /// Tells everybody whom it concerns what changed in Postgres.
     async fn tell(&self, changes: Vec<Change>) {
-        if let Err(error) = self.accounts().publish(&changes).await {
+        if let Err(error) = self.publish(&changes).await {
             // Postgres keeps every change in mind until it is told: the listener tells it later.
             tracing::warn!(%error, "could not tell what changed; it is told as soon as possible");
         }
@@ -214,7 +185,7 @@ impl Hub {
 
     /// Marks the account as deleted in Postgres, too, when a back end says that it is.
     pub(super) async fn forget_account(&self, user: UserId) {
-        let Some(profiles) = self.accounts().profiles() else {
+        let Some(profiles) = self.profiles() else {
             return;
         };
         match profiles.delete_account(user).await {
@@ -226,25 +197,15 @@ impl Hub {
         }
     }
 
-    /// Tells what others changed in Postgres, for ever.
-    pub(super) async fn keep_telling(&self, mut changes: ChangeStream) {
+    /// Publishes what others change in Postgres.
+    pub(crate) async fn run_change_feed(self: Arc<Self>, mut changes: ChangeStream) {
         while let Some(batch) = changes.next().await {
-            match self.accounts().publish(batch.changes()).await {
+            match self.publish(batch.changes()).await {
                 Ok(()) => batch.published(),
                 Err(error) => {
                     tracing::warn!(%error, "could not tell what changed in Postgres; trying again");
                 }
             }
-        }
-    }
-
-    /// Finds out whether Postgres can be reached, for ever. When it is back, what watchers may see is decided anew.
-    pub(super) async fn keep_knowing(&self) {
-        loop {
-            if self.accounts().came_back().await {
-                self.topics().review().await;
-            }
-            tokio::time::sleep(source::ASK_AGAIN).await;
         }
     }
 }

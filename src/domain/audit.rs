@@ -1,25 +1,35 @@
-//! Compares what the engine says this node holds with what it does hold: now and then, and whenever everything was
-//! registered again, because the engine may have come back with old data.
+//! Compares the connections that the engine attributes to this node with those that are open: periodically, and
+//! whenever a partition was registered again, because the engine may have come back with old data.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Hub;
-use crate::engine::EngineError;
+use super::presence::Presence;
+use super::registration::Registrations;
+use super::topic::Topics;
+use crate::engine::{Engine, EngineError};
 use crate::ids::{ConnectionId, UserId};
 use crate::telemetry::warn_seldom;
 
-type Owed = (UserId, ConnectionId);
+type Owned = (UserId, ConnectionId);
 
-impl Hub {
-    /// Audits every `interval`, for ever.
-    pub(crate) async fn keep_audited(&self, interval: Duration) {
+pub(crate) struct Audit {
+    pub(crate) engine: Engine,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) registrations: Arc<Registrations>,
+}
+
+impl Audit {
+    /// Audits all partitions every `interval`, and after each new registration.
+    pub(crate) async fn run(self, interval: Duration) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                () = self.lease().registered_again() => {}
+                () = self.registrations.completed() => {}
             }
-            for partition in 0..self.engine().partitions() {
+            for partition in 0..self.engine.partitions() {
                 if let Err(error) = self.audit(partition).await {
                     warn_seldom!(partition, %error, "could not audit; trying again");
                 }
@@ -28,24 +38,24 @@ impl Hub {
     }
 
     async fn audit(&self, partition: u32) -> Result<(), EngineError> {
-        let registered: HashSet<Owed> = self.engine().owed(partition).await?.into_iter().collect();
-        let forgotten: Vec<Owed> = self
-            .topics()
+        let registered: HashSet<Owned> = self.engine.owed(partition).await?.into_iter().collect();
+        let missing: Vec<Owned> = self
+            .topics
             .own_connections(Some(partition))
             .into_iter()
             .filter(|own| !registered.contains(own))
             .collect();
-        // A connection is a user's own before it is registered, so those that are none by now have ended.
-        let ended: Vec<Owed> = registered
+        // A connection enters its topic before it is registered: one that is in no topic has ended.
+        let ended: Vec<Owned> = registered
             .into_iter()
-            .filter(|(user, id)| !self.topics().is_own(*user, *id))
+            .filter(|(user, id)| !self.topics.is_own(*user, *id))
             .collect();
-        if !forgotten.is_empty() {
+        if !missing.is_empty() {
             tracing::warn!(
-                count = forgotten.len(),
+                count = missing.len(),
                 "open connections were not registered; registering them"
             );
-            self.presence().register_again(&forgotten).await?;
+            self.presence.register_again(&missing).await?;
         }
         if !ended.is_empty() {
             tracing::warn!(
@@ -54,7 +64,7 @@ impl Hub {
             );
         }
         for (user, connection) in ended {
-            self.presence().release(user, connection);
+            self.presence.release(user, connection);
         }
         Ok(())
     }

@@ -1,12 +1,39 @@
 //! One connection of this node, from its admission to its end.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::Hub;
+use arc_swap::ArcSwap;
+
+use super::account::Accounts;
+use super::delivery::{Deliveries, Delivery};
+use super::matchmaking::{JoinError, Joined, Matchmaking};
+use super::presence::Presence;
 use super::token::Identity;
+use super::topic::Topics;
 use crate::engine::{EngineError, Registration};
 use crate::ids::{ConnectionId, UserId};
-use crate::telemetry::Transport;
+use crate::telemetry::{ConnectionKind, Metrics, Transport};
+
+/// The limits of one connection, or one user. They can change while the node runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowances {
+    /// Most profiles that one connection may watch.
+    pub watches: usize,
+    /// Most connections of one user on all nodes.
+    pub connections_per_user: usize,
+}
+
+/// Admits connections. Each one keeps what it needs of this until its end.
+pub(crate) struct Connections {
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) matchmaking: Arc<Matchmaking>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) allowances: ArcSwap<Allowances>,
+}
 
 /// Why a connection is not admitted.
 #[derive(Debug, thiserror::Error)]
@@ -38,23 +65,16 @@ pub enum WatchError {
 
 /// An admitted connection. Whoever holds it calls [`Connection::close`] at its end.
 pub struct Connection {
-    hub: Hub,
+    shared: Arc<Connections>,
     id: ConnectionId,
     user: Option<UserId>,
     transport: Transport,
     watched: HashSet<UserId>,
 }
 
-impl Hub {
-    /// Admits a connection of whoever a valid token speaks for, or of a guest, over a session that began with
-    /// `transport`. On return the user is counted, and
-    /// updates about the user reach the connection.
-    ///
-    /// # Errors
-    /// When the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
-    /// be reached.
-    pub async fn connect(
-        &self,
+impl Connections {
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
         id: ConnectionId,
         identity: Option<Identity>,
         transport: Transport,
@@ -63,9 +83,9 @@ impl Hub {
             self.admit(id, identity).await?;
         }
         let user = identity.map(|identity| identity.user);
-        self.count_connection(user, transport, 1);
+        self.count(user, transport, 1);
         Ok(Connection {
-            hub: self.clone(),
+            shared: Arc::clone(self),
             id,
             user,
             transport,
@@ -73,28 +93,33 @@ impl Hub {
         })
     }
 
+    fn count(&self, user: Option<UserId>, transport: Transport, change: i64) {
+        let kind = match user {
+            Some(_) => ConnectionKind::User,
+            None => ConnectionKind::Guest,
+        };
+        self.metrics.count_connection(kind, transport, change);
+    }
+
     async fn admit(&self, id: ConnectionId, identity: &Identity) -> Result<(), Refused> {
         let user = identity.user;
-        if self.presence().is_overdue() {
+        if self.presence.is_overdue() {
             let reason = "too many connections wait to be released".to_owned();
             return Err(EngineError::NotNow(reason).into());
         }
-        let mut hold = self.topics().hold(user);
+        let mut hold = self.topics.hold(user);
         hold.confirmed().await?;
-        if self.accounts().exist() {
+        if self.accounts.exist() {
             // An account that was deleted while Redis had lost its data is found here.
             hold.load().await?;
         }
         // Told before counted: whatever happens to the account from the moment of counting on is heard.
         let entered = hold.enter_own(id);
-        let connections_max = self.allowances().connections_per_user as u64;
-        let registered = self
-            .presence()
-            .register(identity, id, connections_max)
-            .await;
+        let connections_max = self.allowances.load().connections_per_user as u64;
+        let registered = self.presence.register(identity, id, connections_max).await;
         let refused = match registered {
             Ok(Registration::Registered { since_ms, .. }) => {
-                self.topics().counts_since(user, id, since_ms, entered);
+                self.topics.counts_since(user, id, since_ms, entered);
                 return Ok(());
             }
             Ok(Registration::AccountDeleted) => Refused::AccountDeleted,
@@ -102,9 +127,9 @@ impl Hub {
             Ok(Registration::TooManyConnections) => Refused::TooManyConnections,
             Err(error) => error.into(),
         };
-        self.topics().leave(user, id);
+        self.topics.leave(user, id);
         // It may count nevertheless: an answer was lost, or everything was registered again in that moment.
-        self.presence().release(user, id);
+        self.presence.release(user, id);
         Err(refused)
     }
 }
@@ -120,19 +145,15 @@ impl Connection {
         self.user
     }
 
-    /// The hub that it is admitted to.
-    pub(super) fn hub(&self) -> &Hub {
-        &self.hub
-    }
-
     /// Has the oldest open question answered in its turn, after what is to be told before.
     pub async fn take_turn(&self) {
-        self.hub.take_turn(self.id).await;
+        let place = self.shared.deliveries.place().await;
+        place.put(Delivery::Turn { to: self.id });
     }
 
     /// Has the question "who is online" answered through the stream of deliveries.
     pub async fn answer_online_users(&self) {
-        self.hub.presence().answer_online_users(self.id).await;
+        self.shared.presence.answer_online_users(self.id).await;
     }
 
     /// Watches `target`. The answer comes through the stream of deliveries once its topic is received.
@@ -140,12 +161,12 @@ impl Connection {
     /// # Errors
     /// When the connection watches too many, or the engine cannot be reached; then nothing has changed.
     pub async fn watch(&mut self, target: UserId) -> Result<(), WatchError> {
-        let watches_max = self.hub.allowances().watches;
+        let watches_max = self.shared.allowances.load().watches;
         let watched_before = self.watched.contains(&target);
         if !watched_before && self.watched.len() >= watches_max {
             return Err(WatchError::TooMany(watches_max));
         }
-        let mut hold = self.hub.topics().hold(target);
+        let mut hold = self.shared.topics.hold(target);
         hold.confirmed().await?;
         hold.enter_watcher(self.id, self.user, watched_before)
             .await?;
@@ -153,24 +174,44 @@ impl Connection {
         Ok(())
     }
 
+    /// Puts the connection's user in the queue. Send the answer before you drop the result: until then no match is
+    /// announced to the user.
+    ///
+    /// # Errors
+    /// When it is a guest's, or the engine cannot be reached.
+    pub async fn join_matchmaking(&self) -> Result<Joined, JoinError> {
+        let user = self.user.ok_or(JoinError::NotSignedIn)?;
+        Ok(self.shared.matchmaking.join_here(user).await?)
+    }
+
+    /// Takes the connection's user out of the queue.
+    ///
+    /// # Errors
+    /// When it is a guest's, or the engine cannot be reached.
+    pub async fn leave_matchmaking(&self) -> Result<(), JoinError> {
+        let user = self.user.ok_or(JoinError::NotSignedIn)?;
+        self.shared.matchmaking.leave(user).await?;
+        Ok(())
+    }
+
     /// Stops watching `target`, if it did.
     pub fn unwatch(&mut self, target: UserId) {
         if self.watched.remove(&target) {
-            self.hub.topics().unwatch(target, self.id);
+            self.shared.topics.unwatch(target, self.id);
         }
     }
 
     /// Forgets the connection: watches nobody, is no longer counted.
     pub fn close(self) {
         for target in &self.watched {
-            self.hub.topics().unwatch(*target, self.id);
+            self.shared.topics.unwatch(*target, self.id);
         }
-        self.hub.count_connection(self.user, self.transport, -1);
+        self.shared.count(self.user, self.transport, -1);
         if let Some(user) = self.user {
-            self.hub.topics().leave(user, self.id);
-            self.hub.presence().release(user, self.id);
-            if !self.hub.topics().is_here(user) {
-                self.hub.matchmaking().forget(user);
+            self.shared.topics.leave(user, self.id);
+            self.shared.presence.release(user, self.id);
+            if !self.shared.topics.is_here(user) {
+                self.shared.matchmaking.forget(user);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! What happened of late that operators want to know of, as this node saw it. It is kept in this process alone.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 
@@ -72,14 +73,10 @@ struct State {
 }
 
 impl Incidents {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that something happened just now. Where this node's own lease was gone, so may be those of all others, with
     /// Redis's data: then the next look tells nothing.
     pub(crate) fn note(&self, what: Happening) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if what == Happening::LeaseLost {
             state.alive = None;
         }
@@ -89,12 +86,12 @@ impl Incidents {
     /// Notes who came and who left since the last look. A lease is `length` long, and this node's own was renewed just
     /// now. The first look tells nothing, nor the first after this node's lease was gone.
     pub(crate) fn note_leases(&self, leases: Vec<(String, u64)>, length: Duration) {
-        self.state().note_leases(now_ms(), leases, length);
+        self.0.lock().note_leases(now_ms(), leases, length);
     }
 
     /// The last incidents, the newest first.
     pub(crate) fn last(&self) -> Vec<Incident> {
-        self.state().last.iter().rev().cloned().collect()
+        self.0.lock().last.iter().rev().cloned().collect()
     }
 }
 
@@ -121,9 +118,10 @@ impl State {
             .iter()
             .map(|(name, renewed)| (name.clone(), *renewed));
         for (incarnation, renewed) in incarnations.filter(|(name, _)| !alive.contains_key(name)) {
-            let gone = match renewed {
-                true => Happening::NodeLeft { incarnation },
-                false => Happening::NodeDied { incarnation },
+            let gone = if renewed {
+                Happening::NodeLeft { incarnation }
+            } else {
+                Happening::NodeDied { incarnation }
             };
             self.note(at_ms, gone);
         }

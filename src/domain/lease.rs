@@ -1,28 +1,15 @@
-//! This node's lease, and the reaping of nodes whose lease is over.
+//! The state of this node's lease: until when it holds, and since when it was renewed without a gap.
 //!
-//! A lease that is gone ends an incarnation for ever: the node takes a new one and registers its live
-//! connections again. It reaps others only once its own lease has been renewed without a gap for a whole
-//! lease: after Redis itself stood still everybody's is over, and everybody gets the time to renew. The same holds
-//! when Redis's clock was set, and when the list of leases was lost.
+//! A node reaps others only once its own lease has been renewed without a gap for a whole lease. The same holds after
+//! Redis's clock was set, and after the list of leases was lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::incidents::Happening;
-use super::{Hub, count};
 use crate::engine::EngineError;
-use crate::ids::Incarnation;
-use crate::telemetry::warn_seldom;
-
-/// Connections released by one call of the reaper: few enough that Redis stays responsive.
-const REAP_BATCH_MAX: u32 = 200;
-
-/// Pause before a registration that failed is tried again.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The rules, as configured.
 #[derive(Clone, Copy, Debug)]
@@ -39,25 +26,7 @@ pub(crate) struct Lease {
     tenure: Mutex<Tenure>,
     proof: Mutex<Proof>,
     doubted: Notify,
-    /// One for each partition.
-    registrations: Vec<Registrations>,
-    tickets_wanted: Notify,
-    registered_again: Notify,
     given_back: AtomicBool,
-}
-
-/// What a partition needs to know of this node's connections once more.
-#[derive(Default)]
-struct Registrations {
-    wanted: Notify,
-    /// This node's own incarnations that are over, and may still owe something.
-    former: Mutex<Vec<Incarnation>>,
-}
-
-impl Registrations {
-    fn former(&self) -> MutexGuard<'_, Vec<Incarnation>> {
-        self.former.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Whether the lease holds, as this node knows.
@@ -138,7 +107,7 @@ impl Tenure {
 }
 
 impl Lease {
-    pub(crate) fn new(options: LeaseOptions, partitions: u32) -> Self {
+    pub(crate) fn new(options: LeaseOptions) -> Self {
         Self {
             options,
             tenure: Mutex::default(),
@@ -148,9 +117,6 @@ impl Lease {
                 failure: None,
             }),
             doubted: Notify::new(),
-            registrations: (0..partitions).map(|_| Registrations::default()).collect(),
-            tickets_wanted: Notify::new(),
-            registered_again: Notify::new(),
             given_back: AtomicBool::new(false),
         }
     }
@@ -163,248 +129,62 @@ impl Lease {
         self.options.heartbeat
     }
 
-    fn tenure(&self) -> MutexGuard<'_, Tenure> {
-        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn proof(&self) -> MutexGuard<'_, Proof> {
-        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Why the lease may be over, if it was not renewed for as long as it lasts.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.proof().failure(Instant::now(), self.options.lease)
+        let proof = self.proof.lock();
+        proof.failure(Instant::now(), self.options.lease)
     }
 
-    /// The lease begins, or is renewed, now.
-    fn holds(&self) {
-        *self.proof() = Proof {
+    /// Records that the lease begins, or is renewed, now.
+    pub(crate) fn holds(&self) {
+        *self.proof.lock() = Proof {
             renewed_at: Instant::now(),
             failure: None,
         };
     }
 
-    /// Messages of a server with these partitions may have been missed, so data may be lost, too: everything in them is
-    /// registered again, and tickets are asked for again.
-    pub(crate) fn register_again(&self, partitions: &[u32]) {
-        for partition in partitions {
-            if let Some(registrations) = self.registrations.get(*partition as usize) {
-                registrations.wanted.notify_one();
-            }
-        }
-        self.tickets_wanted.notify_one();
+    /// Records a renewal; the lease ends at `ends_ms` on the engine's clock.
+    pub(crate) fn renewed(&self, now: Instant, ends_ms: u64) {
+        self.tenure.lock().renew(now, ends_ms, self.options.lease);
+        self.holds();
     }
 
-    /// The list of leases may be lost: the next heartbeat comes at once.
+    /// Records that the lease could not be renewed.
+    pub(crate) fn failed(&self, error: &EngineError) {
+        self.lost();
+        self.proof.lock().failure = Some(error.to_string());
+    }
+
+    /// Starts the tenure over: other nodes may have lost their leases as this one did.
+    pub(crate) fn lost(&self) {
+        *self.tenure.lock() = Tenure::default();
+    }
+
+    /// Brings the next heartbeat forward, because the list of leases may be lost.
     pub(crate) fn doubt(&self) {
-        *self.tenure() = Tenure::default();
+        self.lost();
         self.doubted.notify_one();
     }
 
-    /// Resolves when the connections of a partition were registered again.
-    pub(crate) async fn registered_again(&self) {
-        self.registered_again.notified().await;
+    /// Resolves when the lease is in doubt.
+    pub(crate) async fn doubted(&self) {
+        self.doubted.notified().await;
     }
 
-    /// The lease is about to be given back: that it is gone is no loss.
+    /// Records that the lease is about to be given back: its end is no loss.
     pub(crate) fn give_back(&self) {
         self.given_back.store(true, Ordering::Relaxed);
     }
 
-    fn may_reap_until(&self) -> Option<u64> {
-        self.tenure()
-            .may_reap_until(Instant::now(), self.options.lease)
-    }
-}
-
-impl Hub {
-    /// Renews the lease every heartbeat, for ever, and does what its loss requires.
-    pub(crate) async fn keep_lease(&self) {
-        let lease = self.lease();
-        let mut heartbeat = tokio::time::interval(lease.options.heartbeat);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = heartbeat.tick() => {}
-                () = lease.doubted.notified() => {}
-            }
-            if let Err(error) = self.beat().await {
-                *lease.tenure() = Tenure::default();
-                lease.proof().failure = Some(error.to_string());
-                tracing::warn!(%error, "could not renew the lease; trying again");
-            }
-        }
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.given_back.load(Ordering::Relaxed)
     }
 
-    async fn beat(&self) -> Result<(), EngineError> {
-        if !self.renew().await? {
-            if self.lease().given_back.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            self.metrics().lease_losses.inc();
-            self.incidents().note(Happening::LeaseLost);
-            self.start_over().await?;
-        }
-        if let Err(error) = self.look_around().await {
-            // The lease is renewed all the same.
-            warn_seldom!(%error, "could not look which nodes are alive");
-        }
-        Ok(())
-    }
-
-    /// Notes which nodes are alive.
-    async fn look_around(&self) -> Result<(), EngineError> {
-        let leases = self.engine().leases().await?;
-        self.metrics().nodes.set(count(leases.len()));
-        let incarnations = leases.iter().map(|(incarnation, _)| incarnation.as_str());
-        let own = self.engine().incarnation();
-        self.pulses().choose_owners(own.as_str(), incarnations);
-        self.incidents().note_leases(leases, self.lease().length());
-        Ok(())
-    }
-
-    /// Renews the lease; `false` when it is gone.
-    async fn renew(&self) -> Result<bool, EngineError> {
-        let length = self.lease().length();
-        let info = self.node_info(&self.engine().incarnation());
-        let renewed = self.engine().renew(&info, length).await?;
-        if let Some(ends_ms) = renewed {
-            self.lease().tenure().renew(Instant::now(), ends_ms, length);
-            self.lease().holds();
-        }
-        Ok(renewed.is_some())
-    }
-
-    /// Registers the connections of each partition again whenever that is wanted, for ever.
-    pub(crate) async fn keep_registered(&self) {
-        let partitions = (0..).zip(&self.lease().registrations);
-        let registered = partitions.map(|(number, of)| self.keep_registered_in(number, of));
-        tokio::join!(join_all(registered), self.keep_asking_again());
-    }
-
-    /// Puts users of this node back in the queue whenever that is wanted, for ever.
-    async fn keep_asking_again(&self) {
-        loop {
-            self.lease().tickets_wanted.notified().await;
-            while let Err(error) = self.matchmaking().ask_again().await {
-                tracing::warn!(%error, "could not put users back in the queue; trying again");
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
-        }
-    }
-
-    async fn keep_registered_in(&self, partition: u32, registrations: &Registrations) {
-        loop {
-            registrations.wanted.notified().await;
-            while let Err(error) = self.register_again(partition, registrations).await {
-                tracing::warn!(partition, %error, "could not register connections again; trying again");
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
-            self.lease().registered_again.notify_one();
-        }
-    }
-
-    async fn register_again(
-        &self,
-        partition: u32,
-        registrations: &Registrations,
-    ) -> Result<(), EngineError> {
-        // Noted first: an incarnation that ends from now on is reaped after the next round.
-        let former = registrations.former().clone();
-        let connections = self.topics().own_connections(Some(partition));
-        self.presence().register_again(&connections).await?;
-        if !connections.is_empty() {
-            let connections = connections.len();
-            tracing::info!(partition, connections, "registered connections again");
-        }
-        for incarnation in &former {
-            self.reap(partition, incarnation.as_str()).await?;
-        }
-        registrations
-            .former()
-            .retain(|known| !former.contains(known));
-        Ok(())
-    }
-
-    /// Takes a new incarnation. Its lease begins before anything is registered with it, so that nobody takes it
-    /// for a dead one. What the one before owes is reaped once everything is registered again.
-    async fn start_over(&self) -> Result<(), EngineError> {
-        // Whoever took this lease away, or lost it, may have done so with those of others.
-        *self.lease().tenure() = Tenure::default();
-        let next = Incarnation::new(self.engine().incarnation().node_id());
-        tracing::warn!(incarnation = %next, "the lease was gone; starting over");
-        self.engine()
-            .begin(&self.node_info(&next), self.lease().length())
-            .await?;
-        self.lease().holds();
-        let former = self.engine().go_on_as(next);
-        for registrations in &self.lease().registrations {
-            registrations.former().push(former.clone());
-        }
-        // The data may be gone with the lease.
-        let all: Vec<u32> = (0..self.engine().partitions()).collect();
-        self.read_again(&all);
-        Ok(())
-    }
-
-    /// Releases what dead nodes owe, for ever.
-    pub(crate) async fn keep_reaping(&self) {
-        let mut interval = tokio::time::interval(self.lease().options.heartbeat);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            if let Some(until_ms) = self.lease().may_reap_until()
-                && let Err(error) = self.reap_dead(until_ms).await
-            {
-                warn_seldom!(%error, "could not reap; trying again");
-            }
-        }
-    }
-
-    async fn reap_dead(&self, until_ms: u64) -> Result<(), EngineError> {
-        for incarnation in self.engine().bury(until_ms).await? {
-            tracing::info!(%incarnation, "the lease of a node is over");
-            self.metrics().reaped_nodes.inc();
-            self.incidents().note(Happening::NodeReaped { incarnation });
-        }
-        let partitions = 0..self.engine().partitions();
-        let reaped = join_all(partitions.map(|partition| self.reap_dead_in(partition))).await;
-        reaped.into_iter().collect()
-    }
-
-    async fn reap_dead_in(&self, partition: u32) -> Result<(), EngineError> {
-        for incarnation in self.engine().dead(partition).await? {
-            // This node's own lease may have been lost since, and then perhaps those of others.
-            if self.lease().may_reap_until().is_none() {
-                return Ok(());
-            }
-            self.reap(partition, &incarnation).await?;
-        }
-        Ok(())
-    }
-
-    async fn reap(&self, partition: u32, incarnation: &str) -> Result<(), EngineError> {
-        let grace = self.presence().offline_grace();
-        let mut released = 0;
-        loop {
-            let reaped = self
-                .engine()
-                .reap(partition, incarnation, REAP_BATCH_MAX, grace)
-                .await?;
-            released += reaped.released;
-            self.metrics().reaped_connections.inc_by(reaped.released);
-            if reaped.left == 0 {
-                break;
-            }
-        }
-        if released > 0 {
-            tracing::info!(incarnation, released, "released what a dead node owed");
-            self.incidents().note(Happening::ConnectionsReaped {
-                incarnation: incarnation.to_owned(),
-                connections: released,
-            });
-        }
-        Ok(())
+    /// Until when, in ms on the engine's clock, a lease that ended counts as that of a dead node; `None` while this
+    /// node may reap nobody.
+    pub(crate) fn may_reap_until(&self) -> Option<u64> {
+        let tenure = self.tenure.lock();
+        tenure.may_reap_until(Instant::now(), self.options.lease)
     }
 }
 

@@ -8,15 +8,16 @@ mod rating;
 mod telling;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use self::rating::{RATING_DEFAULT, rating};
-use super::Hub;
-use super::connection::Connection;
-use crate::engine::matchmaking::{Enqueued, Meant, PairingRules, QueueStatus};
+use super::presence::Presence;
+use super::topic::Topics;
+use crate::engine::matchmaking::{Enqueued, Meant, PairingRules};
 use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::Metrics;
@@ -53,6 +54,8 @@ pub enum JoinError {
 /// Matchmaking on this node.
 pub(crate) struct Matchmaking {
     engine: Engine,
+    topics: Arc<Topics>,
+    presence: Arc<Presence>,
     metrics: Arc<Metrics>,
     rules: PairingRules,
     /// Whether ratings are to be had from statistics.
@@ -61,17 +64,33 @@ pub(crate) struct Matchmaking {
     wanted: Notify,
     confirmations: mpsc::Sender<(MatchId, UserId)>,
     held_back: mpsc::Sender<(UserId, TopicMessage)>,
-    offline: mpsc::Sender<Vec<UserId>>,
 }
 
-/// What matchmaking has for the hub's tasks.
+/// What the loops of matchmaking work off.
 pub(crate) struct Streams {
-    /// Matches that this node has shown, and to whom.
+    /// Matches that this node has shown, and to which user.
     shown: mpsc::Receiver<(MatchId, UserId)>,
     /// Messages on users' topics that had to wait, in order.
     held_back: mpsc::Receiver<(UserId, TopicMessage)>,
-    /// Users who went offline.
-    offline: mpsc::Receiver<Vec<UserId>>,
+}
+
+/// Takes users who went offline, for [`Matchmaking::run_queue_cleanup`].
+#[derive(Clone)]
+pub(crate) struct OfflineUsers(mpsc::Sender<Vec<UserId>>);
+
+impl OfflineUsers {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Vec<UserId>>) {
+        let (sender, receiver) = mpsc::channel(OFFLINE_BATCHES_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Queues users to be taken out of the matchmaking queue.
+    pub(crate) fn send(&self, users: Vec<UserId>) {
+        if !users.is_empty() {
+            // A batch without room is left to the node that looks at the queue next.
+            let _ = self.0.try_send(users);
+        }
+    }
 }
 
 /// What a user on this node asked for. The engine has it, too, but may lose it.
@@ -94,7 +113,7 @@ pub struct Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        let mut waiting = self.matchmaking.waiting();
+        let mut waiting = self.matchmaking.waiting.lock();
         if let Some(entry) = waiting.get_mut(&self.user) {
             entry.joining = entry.joining.saturating_sub(1);
             if entry.joining > 0 {
@@ -112,18 +131,21 @@ impl Drop for Joined {
 }
 
 impl Matchmaking {
-    /// Returns it with what it has for [`Hub::keep_showing`].
+    /// Returns it with the streams for [`Self::run_match_tasks`].
     pub(crate) fn new(
         engine: Engine,
+        topics: Arc<Topics>,
+        presence: Arc<Presence>,
         metrics: Arc<Metrics>,
         rules: PairingRules,
         rated: bool,
     ) -> (Arc<Self>, Streams) {
         let (confirmations, shown) = mpsc::channel(CONFIRMATIONS_MAX);
         let (late, held_back) = mpsc::channel(CONFIRMATIONS_MAX);
-        let (gone, offline) = mpsc::channel(OFFLINE_BATCHES_MAX);
         let matchmaking = Self {
             engine,
+            topics,
+            presence,
             metrics,
             rules,
             rated,
@@ -131,26 +153,16 @@ impl Matchmaking {
             wanted: Notify::new(),
             confirmations,
             held_back: late,
-            offline: gone,
         };
-        let streams = Streams {
-            shown,
-            held_back,
-            offline,
-        };
+        let streams = Streams { shown, held_back };
         (Arc::new(matchmaking), streams)
     }
 
-    /// No call leaves it half changed, so a poisoned lock is as good as any.
-    fn waiting(&self) -> MutexGuard<'_, HashMap<UserId, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts a user of this node in the queue.
-    async fn join_here(self: &Arc<Self>, user: UserId) -> Result<Joined, EngineError> {
+    pub(crate) async fn join_here(self: &Arc<Self>, user: UserId) -> Result<Joined, EngineError> {
         let mut joined = {
             // Remembered first: a match may be found before the engine's answer is here.
-            let mut waiting = self.waiting();
+            let mut waiting = self.waiting.lock();
             let entry = waiting.entry(user).or_insert_with(|| Waiting {
                 joining: 0,
                 ticket: None,
@@ -167,7 +179,7 @@ impl Matchmaking {
         let enqueued = self.enqueue(user, rating).await?;
         joined.already = enqueued.already;
         if enqueued.since_ms > 0
-            && let Some(entry) = self.waiting().get_mut(&user)
+            && let Some(entry) = self.waiting.lock().get_mut(&user)
         {
             entry.ticket = Some((rating, enqueued.since_ms));
         }
@@ -183,7 +195,21 @@ impl Matchmaking {
         Ok(enqueued)
     }
 
-    async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
+    /// Puts a user in the queue, for a back end. Returns whether the user waited already.
+    pub(crate) async fn join(&self, user: UserId, rating: Option<i64>) -> Result<bool, JoinError> {
+        let (online, _) = self.engine.connections_of(user).await?;
+        if !online {
+            return Err(JoinError::NotOnline);
+        }
+        let rating = match rating {
+            Some(rating) => rating.clamp(-RATING_MAX, RATING_MAX),
+            None => self.rating_of(user).await?,
+        };
+        Ok(self.enqueue(user, rating).await?.already)
+    }
+
+    /// Takes a user out of the queue. Returns whether the user was in it.
+    pub(crate) async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
         self.forget(user);
         let left = self.engine.cancel(user, Meant::Any).await?;
         // Another node may remember that the user asked it.
@@ -196,7 +222,7 @@ impl Matchmaking {
 
     /// Nobody on this node waits for an opponent of `user` any more.
     pub(crate) fn forget(&self, user: UserId) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if let Some(entry) = waiting.get_mut(&user) {
             entry.ticket = None;
             if entry.joining == 0 {
@@ -205,9 +231,33 @@ impl Matchmaking {
         }
     }
 
+    /// Handles a message about a match on a user's topic.
+    pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) {
+        let Some(message) = self.let_through(user, message) else {
+            return;
+        };
+        let (found, ran_out) = match &message {
+            TopicMessage::MatchFound { id, .. } => (Some(id.clone()), false),
+            TopicMessage::MatchTimeout { .. } => (None, true),
+            // Connections are not told; the node forgets that the user waits.
+            TopicMessage::MatchLeft => return self.forget(user),
+            TopicMessage::Update(..)
+            | TopicMessage::Event { .. }
+            | TopicMessage::Disconnect { .. }
+            | TopicMessage::AccountDeleted => (None, false),
+        };
+        let heard = self.topics.receive(user, message).await;
+        if ran_out || (found.is_some() && heard.is_new) {
+            self.forget(user);
+        }
+        if let Some(id) = found.filter(|_| heard.is_here) {
+            self.confirm(user, id);
+        }
+    }
+
     /// What of a message on a user's topic is to be heard now.
-    pub(crate) fn let_through(&self, user: UserId, message: TopicMessage) -> Option<TopicMessage> {
-        let mut waiting = self.waiting();
+    fn let_through(&self, user: UserId, message: TopicMessage) -> Option<TopicMessage> {
+        let mut waiting = self.waiting.lock();
         let Some(entry) = waiting.get_mut(&user) else {
             return Some(message);
         };
@@ -238,23 +288,15 @@ impl Matchmaking {
     }
 
     /// Every connection of the user's own on this node was told of a match, now or before.
-    pub(crate) fn confirm(&self, user: UserId, id: MatchId) {
+    fn confirm(&self, user: UserId, id: MatchId) {
         // Where there is no room the match is told again.
         let _ = self.confirmations.try_send((id, user));
-    }
-
-    /// These users went offline: they wait no longer.
-    pub(crate) fn went_offline(&self, users: Vec<UserId>) {
-        if !users.is_empty() {
-            // Where there is no room, whoever looks at the queue next finds them.
-            let _ = self.offline.try_send(users);
-        }
     }
 
     /// Asks again for whoever waits here: the engine may have lost it.
     pub(crate) async fn ask_again(&self) -> Result<(), EngineError> {
         let tickets: Vec<(UserId, i64, u64)> = {
-            let waiting = self.waiting();
+            let waiting = self.waiting.lock();
             let with_ticket = waiting
                 .iter()
                 .filter_map(|(user, entry)| Some((*user, entry.ticket?)));
@@ -279,7 +321,7 @@ impl Matchmaking {
     ) -> Result<(), EngineError> {
         self.engine.enqueue(user, rating, Some(since_ms)).await?;
         // Whoever left meanwhile, or was told of a match, left before the ticket was asked for again.
-        let still_waits = self.waiting().contains_key(&user);
+        let still_waits = self.waiting.lock().contains_key(&user);
         if !still_waits {
             self.engine.cancel(user, Meant::Any).await?;
         }
@@ -296,66 +338,5 @@ impl Matchmaking {
         let stats = updates.find(|(kind, ..)| *kind == Kind::Stats);
         let record = stats.and_then(|(_, views, _)| serde_json::from_str(views.full.get()).ok());
         Ok(record.map_or(RATING_DEFAULT, rating))
-    }
-}
-
-impl Hub {
-    /// Puts a user in the queue, for a back end. Without a rating the user gets the one that is known. Returns whether
-    /// the user waited already.
-    ///
-    /// # Errors
-    /// When the user is not online, or the engine cannot be reached.
-    pub async fn join_matchmaking(
-        &self,
-        user: UserId,
-        rating: Option<i64>,
-    ) -> Result<bool, JoinError> {
-        let (online, _) = self.engine().connections_of(user).await?;
-        if !online {
-            return Err(JoinError::NotOnline);
-        }
-        let matchmaking = self.matchmaking();
-        let rating = match rating {
-            Some(rating) => rating.clamp(-RATING_MAX, RATING_MAX),
-            None => matchmaking.rating_of(user).await?,
-        };
-        Ok(matchmaking.enqueue(user, rating).await?.already)
-    }
-
-    /// Takes a user out of the queue. Returns whether the user was in it.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub async fn leave_matchmaking(&self, user: UserId) -> Result<bool, EngineError> {
-        self.matchmaking().leave(user).await
-    }
-
-    /// How the queue is.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        self.engine().queue_status().await
-    }
-}
-
-impl Connection {
-    /// Puts the connection's user in the queue. The answer is sent before what comes of it is dropped.
-    ///
-    /// # Errors
-    /// When it is a guest's, or the engine cannot be reached.
-    pub async fn join_matchmaking(&self) -> Result<Joined, JoinError> {
-        let user = self.user().ok_or(JoinError::NotSignedIn)?;
-        Ok(self.hub().matchmaking().join_here(user).await?)
-    }
-
-    /// Takes the connection's user out of the queue.
-    ///
-    /// # Errors
-    /// When it is a guest's, or the engine cannot be reached.
-    pub async fn leave_matchmaking(&self) -> Result<(), JoinError> {
-        let user = self.user().ok_or(JoinError::NotSignedIn)?;
-        self.hub().leave_matchmaking(user).await?;
-        Ok(())
     }
 }

@@ -1,16 +1,17 @@
 //! Who is online: counts connections with the engine, keeps the replica, says who comes and goes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::delivery::{Deliveries, Delivery, StatusChange};
 use super::incidents::{Happening, Incidents};
-use super::matchmaking::Matchmaking;
+use super::matchmaking::OfflineUsers;
 use super::replica::{Applied, Change, Replica};
 use super::token::Identity;
 use super::topic::Topics;
@@ -72,7 +73,7 @@ pub(crate) struct Presence {
     engine: Engine,
     is_draining: AtomicBool,
     topics: Arc<Topics>,
-    matchmaking: Arc<Matchmaking>,
+    offline: OfflineUsers,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
     incidents: Arc<Incidents>,
@@ -93,17 +94,11 @@ struct Partition {
     somebody_left: Notify,
 }
 
-impl Partition {
-    fn releases(&self) -> MutexGuard<'_, VecDeque<(UserId, ConnectionId)>> {
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Presence {
     pub(crate) fn new(
         engine: Engine,
         topics: Arc<Topics>,
-        matchmaking: Arc<Matchmaking>,
+        offline: OfflineUsers,
         deliveries: Deliveries,
         metrics: Arc<Metrics>,
         incidents: Arc<Incidents>,
@@ -116,7 +111,7 @@ impl Presence {
             engine,
             is_draining: AtomicBool::new(false),
             topics,
-            matchmaking,
+            offline,
             deliveries,
             metrics,
             incidents,
@@ -128,9 +123,8 @@ impl Presence {
         }
     }
 
-    /// No call leaves the replica half changed, so a poisoned lock is as good as any.
     fn replica(&self) -> MutexGuard<'_, Replica> {
-        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+        self.replica.lock()
     }
 
     /// Counts a connection of whoever a valid token speaks for, unless the user has `limit` of them. Once it is
@@ -211,7 +205,7 @@ impl Presence {
     pub(crate) fn release(&self, user: UserId, connection: ConnectionId) {
         let partition = self.partition_of(user);
         self.releases_len.fetch_add(1, Ordering::Relaxed);
-        partition.releases().push_back((user, connection));
+        partition.releases.lock().push_back((user, connection));
         partition.release_wanted.notify_one();
     }
 
@@ -221,11 +215,11 @@ impl Presence {
     }
 
     /// Releases what is to be released, for ever.
-    pub(crate) async fn keep_releasing(&self) {
-        join_all(self.partitions.iter().map(|of| self.keep_releasing_in(of))).await;
+    pub(crate) async fn run_releases(self: Arc<Self>) {
+        join_all(self.partitions.iter().map(|of| self.run_releases_of(of))).await;
     }
 
-    async fn keep_releasing_in(&self, partition: &Partition) {
+    async fn run_releases_of(&self, partition: &Partition) {
         loop {
             partition.release_wanted.notified().await;
             while self.release_batch(partition).await {}
@@ -237,7 +231,8 @@ impl Presence {
     /// Returns whether there may be more.
     async fn release_batch(&self, partition: &Partition) -> bool {
         let batch: Vec<_> = partition
-            .releases()
+            .releases
+            .lock()
             .iter()
             .take(RELEASE_BATCH_MAX)
             .copied()
@@ -255,7 +250,7 @@ impl Presence {
             .collect();
         {
             // Only this loop takes from the queue. Releases that failed go behind the others.
-            let mut releases = partition.releases();
+            let mut releases = partition.releases.lock();
             releases.drain(..batch.len());
             releases.extend(&failed);
         }
@@ -294,15 +289,20 @@ impl Presence {
     /// How long a user without connections stays online.
     pub(crate) fn offline_grace(&self) -> Duration {
         let grace = self.options.offline_grace;
-        match self.is_draining.load(Ordering::Relaxed) {
-            true => grace.max(DRAIN_GRACE),
-            false => grace,
+        if self.is_draining() {
+            grace.max(DRAIN_GRACE)
+        } else {
+            grace
         }
     }
 
     /// From now on the node closes its connections itself.
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// How many users are online.
@@ -403,12 +403,12 @@ impl Presence {
 
     /// Reads a snapshot of a partition whenever one is needed, for ever; the first one at once. Users whom it lacks
     /// after an interruption are gone only when the time to register again is over.
-    pub(crate) async fn keep_replica(&self) {
-        join_all((0..self.engine.partitions()).map(|partition| self.keep_replica_of(partition)))
+    pub(crate) async fn run_replica(self: Arc<Self>) {
+        join_all((0..self.engine.partitions()).map(|partition| self.run_replica_of(partition)))
             .await;
     }
 
-    async fn keep_replica_of(&self, partition: u32) {
+    async fn run_replica_of(&self, partition: u32) {
         let Some(state) = self.partitions.get(partition as usize) else {
             return;
         };
@@ -479,16 +479,16 @@ impl Presence {
     }
 
     /// Takes users offline when their grace is over, for ever.
-    pub(crate) async fn sweep(&self) {
+    pub(crate) async fn run_sweep(self: Arc<Self>) {
         join_all(
             (0..)
                 .zip(&self.partitions)
-                .map(|(number, of)| self.sweep_one(number, of)),
+                .map(|(number, of)| self.run_sweep_of(number, of)),
         )
         .await;
     }
 
-    async fn sweep_one(&self, number: u32, partition: &Partition) {
+    async fn run_sweep_of(&self, number: u32, partition: &Partition) {
         loop {
             let next_due = match self.expire(number, Duration::ZERO).await {
                 Ok(next_due) => next_due,
@@ -526,7 +526,7 @@ impl Presence {
                 .engine
                 .expire(partition, EXPIRE_BATCH_MAX, ahead, self.options.doubt)
                 .await?;
-            self.matchmaking.went_offline(expired.offline);
+            self.offline.send(expired.offline);
             if expired.next_due.is_none_or(|due| due > ahead) {
                 return Ok(expired.next_due);
             }

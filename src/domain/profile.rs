@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::NotifyError;
 use super::visibility::Visibility;
 use crate::engine::{Engine, EngineError, Kind, Published, Update};
 use crate::ids::{Revision, UserId};
@@ -22,13 +21,53 @@ pub struct Notification {
     pub revision: Option<Revision>,
 }
 
+/// What a caller can do about an update that was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// The update is no JSON, or a profile no JSON object.
+    #[error("the update is not the JSON that is needed: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The account was deleted.
+    #[error("the account was deleted")]
+    AccountDeleted,
+    /// The engine cannot be reached: nothing was stored or published, or nobody knows.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A published update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notified {
+    /// The revision that is stored now.
+    pub revision: u64,
+    /// How many nodes were listening.
+    pub nodes: u64,
+    /// The update was not newer than what is stored, and changed nothing.
+    pub stale: bool,
+}
+
+impl Notified {
+    pub(super) fn new(published: Published) -> Result<Self, NotifyError> {
+        let (revision, nodes, stale) = match published {
+            Published::Stored { revision, nodes } => (revision, nodes, false),
+            Published::Stale { revision } => (revision, 0, true),
+            Published::AccountDeleted => return Err(NotifyError::AccountDeleted),
+        };
+        Ok(Self {
+            revision: revision.0,
+            nodes,
+            stale,
+        })
+    }
+}
+
 /// Stores and publishes notifications in order, in one round trip; one result for each. One that cannot be
 /// prepared stops no other.
 pub(crate) async fn notify(
     engine: &Engine,
     visibility: &Visibility,
     notifications: Vec<Notification>,
-) -> Vec<Result<Published, NotifyError>> {
+) -> Vec<Result<Notified, NotifyError>> {
     let prepared: Vec<_> = notifications
         .into_iter()
         .map(|notification| prepare(visibility, notification))
@@ -46,10 +85,7 @@ pub(crate) async fn notify(
                 "fewer outcomes than updates".to_owned(),
             ))
         };
-        published
-            .next()
-            .unwrap_or_else(missing)
-            .map_err(NotifyError::from)
+        Notified::new(published.next().unwrap_or_else(missing)?)
     };
     prepared.into_iter().map(&mut outcome).collect()
 }

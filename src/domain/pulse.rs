@@ -4,16 +4,18 @@
 //! partitions. Where three in a row are missing, or one shows that transitions were missed, that partition alone is
 //! interrupted: its messages are subscribed and its state is read again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::Hub;
-use crate::engine::Pulse;
-use crate::telemetry::warn_seldom;
+use super::presence::Presence;
+use super::recovery::Recovery;
+use crate::engine::{Engine, Pulse};
+use crate::telemetry::{Metrics, warn_seldom};
 
 /// Nodes that publish the pulse of a partition: one may be gone, and its lease not over yet.
 const OWNERS: usize = 2;
@@ -25,8 +27,18 @@ const MISSED_MAX: u32 = 3;
 /// everything again is work for a Redis that has trouble already.
 const PATIENCE_MAX: u32 = 24;
 
-/// The pulses that this node hears, and publishes.
+/// Publishes pulses, and listens to them.
 pub(crate) struct Pulses {
+    engine: Engine,
+    presence: Arc<Presence>,
+    recovery: Arc<Recovery>,
+    metrics: Arc<Metrics>,
+    heartbeat: Duration,
+    table: PulseTable,
+}
+
+/// When each partition was heard last, and whether this node publishes its pulse.
+struct PulseTable {
     partitions: Vec<Partition>,
     /// The nodes among which owners were chosen last, this one first.
     nodes: Mutex<Vec<String>>,
@@ -44,9 +56,9 @@ struct Heard {
     patience: u32,
 }
 
-impl Pulses {
+impl PulseTable {
     /// All partitions count as heard just now, and as owned until the other nodes are known.
-    pub(crate) fn new(partitions: u32) -> Self {
+    fn new(partitions: u32) -> Self {
         let partition = |_| Partition {
             heard: Mutex::new(Heard {
                 at: Instant::now(),
@@ -60,10 +72,10 @@ impl Pulses {
         }
     }
 
-    /// Notes a pulse.
+    /// Records a pulse.
     fn heard(&self, partition: u32) {
         if let Some(partition) = self.partitions.get(partition as usize) {
-            *partition.heard() = Heard {
+            *partition.heard.lock() = Heard {
                 at: Instant::now(),
                 patience: MISSED_MAX,
             };
@@ -71,10 +83,10 @@ impl Pulses {
     }
 
     /// The partitions that have been silent for too long.
-    pub(crate) fn silent(&self, heartbeat: Duration) -> Vec<u32> {
+    fn silent(&self, heartbeat: Duration) -> Vec<u32> {
         let now = Instant::now();
         let is_silent = |partition: &Partition| {
-            let heard = partition.heard();
+            let heard = partition.heard.lock();
             heard.patience > MISSED_MAX
                 || now.saturating_duration_since(heard.at) > heartbeat * (MISSED_MAX + 1)
         };
@@ -84,14 +96,10 @@ impl Pulses {
     }
 
     /// Decides which partitions this node owns, among the nodes that are alive.
-    pub(crate) fn choose_owners<'a>(
-        &self,
-        incarnation: &'a str,
-        alive: impl Iterator<Item = &'a str>,
-    ) {
+    fn choose_owners<'a>(&self, incarnation: &'a str, alive: impl Iterator<Item = &'a str>) {
         let others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
         {
-            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut nodes = self.nodes.lock();
             let now = std::iter::once(incarnation).chain(others.iter().copied());
             if now.clone().eq(nodes.iter().map(String::as_str)) {
                 return;
@@ -102,12 +110,6 @@ impl Pulses {
             let owned = is_owner(incarnation, &others, number);
             partition.owned.store(owned, Ordering::Relaxed);
         }
-    }
-}
-
-impl Partition {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,47 +129,82 @@ fn weight(incarnation: &str, partition: u32) -> [u8; 32] {
     hash.finalize().into()
 }
 
-impl Hub {
-    /// Publishes the pulses of this node's partitions every heartbeat, for ever.
-    pub(crate) async fn run_pulse(&self) {
-        let partitions = (0..).zip(&self.pulses().partitions);
-        join_all(partitions.map(|(number, of)| self.run_pulse_of(number, of))).await;
+impl Pulses {
+    pub(crate) fn new(
+        engine: Engine,
+        presence: Arc<Presence>,
+        recovery: Arc<Recovery>,
+        metrics: Arc<Metrics>,
+        heartbeat: Duration,
+    ) -> Self {
+        let table = PulseTable::new(engine.partitions());
+        Self {
+            engine,
+            presence,
+            recovery,
+            metrics,
+            heartbeat,
+            table,
+        }
     }
 
-    async fn run_pulse_of(&self, number: u32, partition: &Partition) {
-        let mut heartbeat = tokio::time::interval(self.lease().heartbeat());
+    pub(crate) fn partitions(&self) -> u32 {
+        self.engine.partitions()
+    }
+
+    /// The partitions that have been silent for too long.
+    pub(crate) fn silent(&self) -> Vec<u32> {
+        self.table.silent(self.heartbeat)
+    }
+
+    /// Decides which partitions this node owns, among the nodes that are alive.
+    pub(crate) fn choose_owners<'a>(
+        &self,
+        incarnation: &'a str,
+        alive: impl Iterator<Item = &'a str>,
+    ) {
+        self.table.choose_owners(incarnation, alive);
+    }
+
+    /// Publishes the pulses of this node's partitions every heartbeat.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let partitions = (0..).zip(&self.table.partitions);
+        join_all(partitions.map(|(number, partition)| self.run_partition(number, partition))).await;
+    }
+
+    async fn run_partition(&self, number: u32, partition: &Partition) {
+        let mut heartbeat = tokio::time::interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             heartbeat.tick().await;
             if !partition.owned.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Err(error) = self.engine().pulse(number).await {
+            if let Err(error) = self.engine.pulse(number).await {
                 warn_seldom!(partition = number, %error, "could not publish a pulse");
             }
         }
     }
 
-    /// Looks for partitions that are silent, for ever.
-    pub(crate) async fn run_pulse_watch(&self) {
-        let partitions = (0..).zip(&self.pulses().partitions);
-        join_all(partitions.map(|(number, of)| self.watch_pulse_of(number, of))).await;
+    /// Recovers partitions that are silent.
+    pub(crate) async fn run_watch(self: Arc<Self>) {
+        let partitions = (0..).zip(&self.table.partitions);
+        join_all(partitions.map(|(number, partition)| self.run_watch_of(number, partition))).await;
     }
 
-    async fn watch_pulse_of(&self, number: u32, partition: &Partition) {
-        let heartbeat = self.lease().heartbeat();
+    async fn run_watch_of(&self, number: u32, partition: &Partition) {
         loop {
             let wait = {
-                let heard = partition.heard();
-                (heartbeat * heard.patience).saturating_sub(heard.at.elapsed())
+                let heard = partition.heard.lock();
+                (self.heartbeat * heard.patience).saturating_sub(heard.at.elapsed())
             };
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            let silence = heartbeat * MISSED_MAX;
+            let silence = self.heartbeat * MISSED_MAX;
             {
-                let mut heard = partition.heard();
+                let mut heard = partition.heard.lock();
                 heard.at = Instant::now();
                 heard.patience = (heard.patience * 2).min(PATIENCE_MAX);
             }
@@ -175,20 +212,20 @@ impl Hub {
                 partition = number,
                 "nothing is heard of a partition; subscribing and reading again"
             );
-            self.metrics().silences.inc();
-            self.engine().recover(number, silence).await;
+            self.metrics.silences.inc();
+            self.engine.recover(number, silence).await;
         }
     }
 
-    /// Notes a pulse. One that is ahead of what this node knows shows that it missed something.
-    pub(crate) fn on_pulse(&self, partition: u32, pulse: &Pulse) {
-        self.pulses().heard(partition);
-        if self.presence().is_behind(partition, pulse) {
+    /// Records a pulse. A pulse ahead of the replica shows that this node missed transitions.
+    pub(crate) fn receive(&self, partition: u32, pulse: &Pulse) {
+        self.table.heard(partition);
+        if self.presence.is_behind(partition, pulse) {
             tracing::warn!(
                 partition,
                 "a pulse shows that messages were missed; reading again"
             );
-            self.interrupted(&[partition]);
+            self.recovery.interrupted(&[partition]);
         }
     }
 }
@@ -224,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_partition_is_silent_until_a_pulse_is_heard() {
-        let pulses = Pulses::new(2);
+        let pulses = PulseTable::new(2);
         let heartbeat = Duration::from_secs(1);
         assert!(pulses.silent(heartbeat).is_empty());
-        pulses.partitions[1].heard().patience *= 2;
+        pulses.partitions[1].heard.lock().patience *= 2;
         assert_eq!(pulses.silent(heartbeat), [1]);
         pulses.heard(1);
         assert!(pulses.silent(heartbeat).is_empty());

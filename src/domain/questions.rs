@@ -1,33 +1,40 @@
-//! Answers what a node is asked from outside: by the doctor, which connections it holds; by other nodes, how many of its
-//! connections watch a user.
+//! Answers requests of other processes: the doctor asks which connections the node holds, other nodes ask how many of
+//! its connections watch a user.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Hub;
-use crate::engine::Question;
+use super::topic::Topics;
+use crate::engine::{Engine, Question};
 use crate::telemetry::warn_seldom;
 
-/// Questions that wait for their answer; whoever asks beyond that hears nothing and asks again.
+/// Requests that wait. A request beyond that gets no answer, and its sender asks again.
 const QUESTIONS_MAX: usize = 16;
 
-/// Questions to be answered, in the order in which they came.
-#[derive(Default)]
+/// Requests in the order of their arrival.
 pub(crate) struct Questions {
+    engine: Engine,
+    topics: Arc<Topics>,
     waiting: Mutex<VecDeque<Question>>,
     asked: Notify,
 }
 
 impl Questions {
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Question>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(engine: Engine, topics: Arc<Topics>) -> Self {
+        Self {
+            engine,
+            topics,
+            waiting: Mutex::default(),
+            asked: Notify::new(),
+        }
     }
 
-    /// Has the question answered, without holding up the reader of messages.
+    /// Queues a request, so that it does not hold up the reader of messages.
     pub(crate) fn put(&self, question: Question) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if waiting.len() < QUESTIONS_MAX {
             waiting.push_back(question);
             self.asked.notify_one();
@@ -36,33 +43,32 @@ impl Questions {
 
     async fn next(&self) -> Question {
         loop {
-            let next = self.waiting().pop_front();
+            let next = self.waiting.lock().pop_front();
             match next {
                 Some(question) => return question,
                 None => self.asked.notified().await,
             }
         }
     }
-}
 
-impl Hub {
-    /// Answers questions, for ever.
-    pub(crate) async fn keep_answering(&self) {
+    /// Answers requests, one after the other.
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
-            let outcome = match self.questions().next().await {
+            let outcome = match self.next().await {
                 Question::Connections { reply } => {
-                    let held = self.topics().own_connections(None);
-                    self.engine().answer(&reply, &held).await
+                    let held = self.topics.own_connections(None);
+                    self.engine.answer(&reply, &held).await
                 }
                 Question::Watchers {
                     user,
                     asker,
                     survey,
                 } => {
-                    let watchers = self.topics().watchers_of(user);
+                    let watchers = self.topics.watchers_of(user);
                     let watchers = watchers.friends.len() + watchers.strangers.len();
-                    let engine = self.engine();
-                    engine.tell_watchers(&asker, survey, watchers as u64).await
+                    self.engine
+                        .tell_watchers(&asker, survey, watchers as u64)
+                        .await
                 }
             };
             if let Err(error) = outcome {

@@ -1,8 +1,7 @@
 //! Whether a valid token is accepted: not where the account was deleted, or the user's tokens were revoked since.
 
-use super::Hub;
 use super::token::Identity;
-use crate::engine::{EngineError, Standing};
+use crate::engine::{Engine, EngineError, Standing};
 
 /// What becomes of a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,24 +14,23 @@ pub enum Acceptance {
     Revoked,
 }
 
-impl Hub {
-    /// Whether a token that is valid is accepted. Asks the engine, once.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached: then nobody knows.
-    pub async fn accepts(&self, identity: &Identity) -> Result<Acceptance, EngineError> {
-        let standing = self.engine().standing(identity.user).await?;
-        Ok(acceptance(standing, identity))
-    }
+/// Asks the engine, once, whether it accepts a valid token.
+pub(crate) async fn accepts(
+    engine: &Engine,
+    identity: &Identity,
+) -> Result<Acceptance, EngineError> {
+    let standing = engine.standing(identity.user).await?;
+    Ok(acceptance(standing, identity))
 }
 
 fn acceptance(standing: Standing, identity: &Identity) -> Acceptance {
     if standing.deleted {
         return Acceptance::AccountDeleted;
     }
-    match identity.issued_at.unwrap_or(0) < standing.revoked_before_ms {
-        true => Acceptance::Revoked,
-        false => Acceptance::Accepted,
+    if identity.issued_at.unwrap_or(0) < standing.revoked_before_ms {
+        Acceptance::Revoked
+    } else {
+        Acceptance::Accepted
     }
 }
 

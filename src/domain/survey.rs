@@ -1,42 +1,41 @@
-//! How many connections watch a user, on all nodes: those that listen to the user's topic are asked, and answer to the
-//! node that asks.
+//! How many connections watch a user on all nodes: a request goes to each node that listens to the user's topic, and
+//! their replies are added up.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::Hub;
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError};
 use crate::ids::UserId;
 
-/// How long the nodes may take to answer, all together: somebody waits in front of a page.
+/// How long the nodes may take to reply, all together: an operator waits for the page.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Answers that wait to be added up. There are hardly more nodes.
+/// Replies that wait to be added up. Clusters have fewer nodes.
 const ANSWERS_MAX: usize = 1024;
 
-/// How many watch a user.
+/// How many connections watch a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatcherCount {
-    /// Connections that watch the user, on the nodes that answered.
+    /// Connections on the nodes that replied.
     pub watchers: u64,
     /// Nodes that listen to the user's topic.
     pub nodes: u64,
-    /// Whether all of them answered in time.
+    /// Whether all of them replied in time.
     pub is_complete: bool,
 }
 
-/// Surveys under way, by their numbers.
-#[derive(Default)]
+/// Counts under way, by their numbers.
 pub(crate) struct Surveys {
+    engine: Engine,
     last: AtomicU64,
     open: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
 }
 
-/// A survey under way, forgotten when whoever asked has an answer, or leaves before.
+/// One count under way. Dropping it forgets late replies.
 struct Survey<'a> {
     surveys: &'a Surveys,
     number: u64,
@@ -45,19 +44,23 @@ struct Survey<'a> {
 
 impl Drop for Survey<'_> {
     fn drop(&mut self) {
-        self.surveys.open().remove(&self.number);
+        self.surveys.open.lock().remove(&self.number);
     }
 }
 
 impl Surveys {
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<u64>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            last: AtomicU64::default(),
+            open: Mutex::default(),
+        }
     }
 
     fn begin(&self) -> Survey<'_> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::channel(ANSWERS_MAX);
-        self.open().insert(number, sender);
+        self.open.lock().insert(number, sender);
         Survey {
             surveys: self,
             number,
@@ -65,23 +68,18 @@ impl Surveys {
         }
     }
 
-    /// A node answered.
+    /// Takes the reply of a node.
     pub(crate) fn answered(&self, number: u64, watchers: u64) {
-        if let Some(sender) = self.open().get(&number) {
-            // Nobody waits for more than there is room for.
+        if let Some(sender) = self.open.lock().get(&number) {
+            // A reply beyond the capacity is not counted.
             let _ = sender.try_send(watchers);
         }
     }
-}
 
-impl Hub {
-    /// How many connections watch `user`, on all nodes.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
-        let mut survey = self.surveys().begin();
-        let nodes = self.engine().ask_watchers(user, survey.number).await?;
+    /// Counts the connections that watch `user`.
+    pub(crate) async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
+        let mut survey = self.begin();
+        let nodes = self.engine.ask_watchers(user, survey.number).await?;
         let (mut watchers, mut answered) = (0, 0);
         let add_up = async {
             while answered < nodes {
@@ -92,7 +90,7 @@ impl Hub {
                 answered += 1;
             }
         };
-        // Who does not answer in time is not counted, which the answer says.
+        // `is_complete` says that a node did not reply in time.
         let _ = tokio::time::timeout(ANSWERED_WITHIN, add_up).await;
         Ok(WatcherCount {
             watchers,

@@ -102,7 +102,7 @@ impl TokenVerifier {
         Duration::from_secs(self.present().rules.leeway)
     }
 
-    /// Whose token this is, if it is valid now. Whether it was revoked is for the [`Hub`](super::Hub) to say.
+    /// Whose token this is, if it is valid now. The engine says whether it was revoked.
     ///
     /// # Errors
     /// When it is not valid.

@@ -5,10 +5,11 @@
 //! cannot be reached holds up no other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 use super::account::Accounts;
@@ -30,6 +31,9 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Matches remembered for each user. One that is told again is hardly older than the one after the next.
 const MATCHES_MAX: usize = 8;
+
+/// How often Postgres is asked whether it can be reached.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause before a subscription that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -160,9 +164,8 @@ impl Topics {
         self.changed[place(user, self.changed.len())].notify_one();
     }
 
-    /// No call leaves the table half changed, so a poisoned lock is as good as any.
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// How many topics somebody cares about.
@@ -312,11 +315,11 @@ impl Topics {
     }
 
     /// Keeps the engine's subscriptions in line with the table, for ever.
-    pub(crate) async fn keep_subscribed(&self) {
-        join_all((0..self.changed.len()).map(|place| self.keep_partition_subscribed(place))).await;
+    pub(crate) async fn run_subscriptions(self: Arc<Self>) {
+        join_all((0..self.changed.len()).map(|place| self.run_subscriptions_of(place))).await;
     }
 
-    async fn keep_partition_subscribed(&self, place: usize) {
+    async fn run_subscriptions_of(&self, place: usize) {
         loop {
             self.changed[place].notified().await;
             while let Some(batch) = self.take_changed(place) {
@@ -481,8 +484,18 @@ impl Topics {
         (topic.missed(stored), lost)
     }
 
-    /// Decides anew what every watcher may see, after that could not be known for a while.
-    pub(crate) async fn review(&self) {
+    /// Asks Postgres, if there is one, whether it can be used. When it is back, what watchers may see is reviewed.
+    pub(crate) async fn run_friendship_sync(self: Arc<Self>) {
+        while self.accounts.exist() {
+            if self.accounts.came_back().await {
+                self.review().await;
+            }
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
+    }
+
+    /// Reviews what every watcher may see, after friendships could not be known for a while.
+    async fn review(&self) {
         let watched: Vec<UserId> = {
             let table = self.table();
             let topics = table.topics.iter();
@@ -816,7 +829,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let topics = Topics::new(engine.clone(), Arc::new(accounts), deliveries, metrics);
         let keeping = topics.clone();
-        let keeping = tokio::spawn(async move { keeping.keep_subscribed().await });
+        let keeping = tokio::spawn(keeping.run_subscriptions());
 
         let (user, id) = (UserId::try_from(42).unwrap(), ConnectionId(1));
         let mut hold = topics.hold(user);

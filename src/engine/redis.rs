@@ -194,10 +194,7 @@ impl Redis {
 
     /// Whether an error concerns some of the masters of a Cluster only, as others answer.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
-        let may_pass = matches!(
-            error,
-            EngineError::Unavailable(_) | EngineError::Refused(Refusal::Other(_))
-        );
+        let may_pass = matches!(error, EngineError::Unavailable(_) | EngineError::NotNow(_));
         may_pass && self.is_partly_there().await
     }
 
@@ -348,7 +345,7 @@ impl Redis {
     }
 
     pub(super) async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
-        // What no node can have written is left to the doctor.
+        // Members that no node can have written are left to the doctor.
         let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }

@@ -200,18 +200,21 @@ fn word(text: &str) -> String {
     text.chars().take_while(char::is_ascii_uppercase).collect()
 }
 
-/// The commands that a source sends: a name in capitals, where a call begins, or after the slot that it goes to.
+/// The commands that a source sends: a name in capitals, first among the arguments of a call, or after the slot that it
+/// goes to.
 fn client_calls(source: &str) -> impl Iterator<Item = String> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let names: BTreeSet<String> = ["(\"", "slot, \""]
+    let mut names = BTreeSet::new();
+    for rest in ["(\"", "slot, \""]
         .iter()
         .flat_map(|call| source.split(call).skip(1))
-        .filter_map(|rest| {
-            Some(word(rest.split_once("\", ")?.0))
-                .filter(|name| rest.starts_with(&format!("{name}\"")))
-        })
-        .collect();
-    names.into_iter().filter(|name| name.len() > 2)
+    {
+        let name = word(rest);
+        if name.len() > 2 && rest[name.len()..].starts_with("\", ") {
+            names.insert(name);
+        }
+    }
+    names.into_iter()
 }
 
 /// Goal: the tables of keys and channels in `lua/README.md` name the scripts that do write them.

@@ -3,28 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::domain::NotifyError;
 use crate::domain::delivery::LastUpdates;
 use crate::domain::health::Check;
-use crate::domain::profile::{self, Notification};
+use crate::domain::profile::{self, Notification, NotifyError};
 use crate::domain::visibility::Visibility;
 use crate::engine::{Engine, EngineError, Kind, Stored, Views};
 use crate::ids::{Revision, UserId};
 use crate::profiles::{Account, Aspect, Change, Migration, Profiles, ProfilesError};
 
-/// How often Postgres is asked whether it can be reached.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 /// Postgres, if the hub has it, beside the engine.
 pub(crate) struct Accounts {
-    engine: Engine,
+    pub(super) engine: Engine,
     visibility: Visibility,
     profiles: Option<Profiles>,
     /// Why Postgres was of no use when it was asked last.

@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::{Matchmaking, Streams};
-use crate::domain::Hub;
 use crate::engine::matchmaking::{Meant, Paired, PendingMatch, Telling};
 use crate::engine::{EngineError, Kind, TopicMessage, Views};
 use crate::ids::{MatchId, UserId};
@@ -41,9 +40,9 @@ const CONFIRM_BATCH_MAX: usize = 64;
 /// Pause before what failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-impl Hub {
-    /// Makes matches and tells them, for ever.
-    pub(crate) async fn keep_matching(&self) {
+impl Matchmaking {
+    /// Makes matches and tells them.
+    pub(crate) async fn run_matching(self: Arc<Self>) {
         loop {
             let pause = match self.match_all().await {
                 Ok(true) => TELL_AGAIN_AFTER,
@@ -55,63 +54,64 @@ impl Hub {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.matchmaking().wanted.notified() => {}
+                () = self.wanted.notified() => {}
             }
         }
     }
 
     /// Returns whether there was anybody to tell, who may have to be told again.
     async fn match_all(&self) -> Result<bool, EngineError> {
-        let matchmaking = self.matchmaking();
         let mut told = false;
         loop {
-            let paired = matchmaking.pair().await?;
+            let paired = self.pair().await?;
             // Asking the engine about those alone whom this node does not see online costs next to nothing.
             let unseen = paired.waiting.into_iter();
-            let unseen = unseen.filter(|(user, _)| !self.presence().may_be_online(*user));
-            if let Err(error) = matchmaking.drop_if_offline(unseen).await {
+            let unseen = unseen.filter(|(user, _)| !self.presence.may_be_online(*user));
+            if let Err(error) = self.drop_if_offline(unseen).await {
                 // Others are told all the same.
                 tracing::debug!(%error, "could not see who is offline; trying again");
             }
-            told |= matchmaking.tell_due().await?;
+            told |= self.tell_due().await?;
             if !paired.more {
                 return Ok(told);
             }
         }
     }
 
-    /// Does what is left to do about matches that were told, for ever.
-    pub(crate) async fn keep_showing(&self, streams: Streams) {
+    /// Confirms matches that were shown, and handles messages that were held back.
+    pub(crate) async fn run_match_tasks(self: Arc<Self>, streams: Streams) {
         tokio::join!(
-            self.keep_confirming(streams.shown),
-            self.keep_hearing_late(streams.held_back),
-            self.keep_dropping(streams.offline)
+            self.run_confirmations(streams.shown),
+            self.run_held_back(streams.held_back)
         );
     }
 
     /// Takes those who went offline out of the queue.
-    async fn keep_dropping(&self, mut offline: mpsc::Receiver<Vec<UserId>>) {
+    pub(crate) async fn run_queue_cleanup(
+        self: Arc<Self>,
+        mut offline: mpsc::Receiver<Vec<UserId>>,
+    ) {
         while let Some(users) = offline.recv().await {
-            if let Err(error) = self.matchmaking().drop_offline(&users).await {
+            if let Err(error) = self.drop_offline(&users).await {
                 warn_seldom!(%error, "could not take users out of the queue; whoever looks at them next does");
             }
         }
     }
 
-    /// Hears what had to wait.
-    async fn keep_hearing_late(&self, mut held_back: mpsc::Receiver<(UserId, TopicMessage)>) {
+    /// Handles messages that were held back until joining was answered.
+    async fn run_held_back(&self, mut held_back: mpsc::Receiver<(UserId, TopicMessage)>) {
         while let Some((user, message)) = held_back.recv().await {
-            self.hear(user, message).await;
+            self.receive(user, message).await;
         }
     }
 
-    /// Says what this node has shown.
-    async fn keep_confirming(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
+    /// Confirms to the engine which matches this node has shown.
+    async fn run_confirmations(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
         let mut batch = Vec::new();
         while shown.recv_many(&mut batch, CONFIRM_BATCH_MAX).await > 0 {
             let confirmed = batch
                 .iter()
-                .map(|(id, user)| self.engine().confirm(id, *user));
+                .map(|(id, user)| self.engine.confirm(id, *user));
             for error in join_all(confirmed)
                 .await
                 .into_iter()
@@ -122,9 +122,7 @@ impl Hub {
             batch.clear();
         }
     }
-}
 
-impl Matchmaking {
     async fn pair(&self) -> Result<Paired, EngineError> {
         let paired = self.engine.pair(self.rules, PAIR_BATCH_MAX, REST).await?;
         self.metrics.matches_made.inc_by(paired.matches);

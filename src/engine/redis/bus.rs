@@ -73,7 +73,7 @@ impl Listener {
         let mut reconnected = client.reconnect_rx();
         loop {
             let message = tokio::select! {
-                // What arrived over the old connection comes before the word that there is a new one.
+                // Messages of the old connection come before the news of the new one.
                 biased;
                 arrived = arriving.recv() => match arrived {
                     Ok(arrived) => {

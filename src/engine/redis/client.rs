@@ -39,7 +39,7 @@ pub(super) struct RunningClient {
     keeper: JoinHandle<()>,
 }
 
-/// Ends fred's task together with whoever waits for it.
+/// Ends fred's task together with the task that waits for it.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {

@@ -19,7 +19,7 @@ pub(super) struct Address {
     pub(super) name: Option<String>,
 }
 
-/// What one server says of the cluster.
+/// The cluster, as one server sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
     pub(super) masters: Vec<MasterView>,
@@ -53,7 +53,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Reads `host:port`; a host that is left out is that of whoever says it.
+    /// Reads `host:port`; a missing host is that of the server that says it.
     fn parse(text: &str, said_by: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Some(Self {
@@ -65,7 +65,7 @@ impl Address {
 }
 
 impl View {
-    /// Reads what `CLUSTER NODES` answers. `asked` is the host that was asked: a server may not know its own.
+    /// Reads the answer of `CLUSTER NODES`. `asked` is the host that was asked: a server may not know its own.
     pub(super) fn parse(text: &str, asked: &str) -> Self {
         let mut view = Self::default();
         for line in text.lines() {
@@ -87,7 +87,7 @@ fn parse_line(line: &str, asked: &str) -> Option<(Address, Option<MasterView>)> 
     if flagged("noaddr") || flagged("handshake") {
         return None;
     }
-    // What comes after the name are more fields, such as the shard's id.
+    // More fields follow the name, such as the shard's id.
     let mut parts = endpoint.split(',');
     let (endpoint, _bus_port) = parts.next()?.split_once('@')?;
     let name = parts.next().filter(|name| !name.is_empty());

@@ -224,8 +224,18 @@ fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
+/// Replies of a Redis Cluster that does not serve a slot at the moment: it is on its way to another master, or its master
+/// is away. They pass by themselves.
+const NOT_SERVED: [&str; 4] = ["MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN "];
+
 /// A call that Redis refused, or whose answer was lost.
 pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
+    let details = error.details();
+    if NOT_SERVED.iter().any(|code| details.starts_with(code)) {
+        return EngineError::NotNow(format!(
+            "the redis cluster does not serve the slot yet ({details})"
+        ));
+    }
     match Refusal::read(error.details()) {
         Some(refusal) => EngineError::Refused(refusal),
         None => EngineError::Unavailable(error.to_string()),

@@ -20,7 +20,8 @@ const PARTITIONS: u64 = 12;
 const STAYING: std::ops::Range<u64> = PARTITIONS..2 * PARTITIONS;
 const DISCONNECTED: u64 = 2 * PARTITIONS;
 const DELETED: u64 = 3 * PARTITIONS;
-const NEWCOMER: u64 = 4 * PARTITIONS;
+/// Far above those who are made to go, in whatever round.
+const NEWCOMER: u64 = 100 * PARTITIONS;
 
 /// Keys in the slot that is moved while it is large.
 const MANY_KEYS: u64 = 30_000;
