@@ -31,7 +31,7 @@
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
 //! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
-//! | `transport/listener/outbound.rs` | frames of the hub between those of the library, never inside one |
+//! | `transport/websocket.rs`, `websocket/` | RFC 6455, Engine.IO 4 and Socket.IO 5 for sessions that begin as a WebSocket: handshake, decoder, packets, writer, the session's task |
 //! | `transport/server.rs` | HTTP on what a listener accepts |
 //! | `transport/limits.rs`, `rate.rs`, `address.rs` | what the other side may use, how fast, and who that is |
 //! | `transport/protocol.rs` | the client contract |
@@ -40,12 +40,13 @@
 //! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
 //! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
 //! | `transport/socket/gate.rs`, `hold.rs` | admits connections; holds a CONNECT that cannot be answered yet |
+//! | `transport/socket/websocket.rs` | the namespaces of a WebSocket session, and what becomes of its packets |
 //! | `transport/socket/polls.rs` | long polls that are broken off; how much one answer takes |
 //! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
 //! | `transport/socket/inbox.rs`, `rates.rs` | queues a connection's events, as many as it may send |
 //! | `transport/socket/session.rs` | works them off; watches the token expire |
 //! | `transport/socket/delivery.rs`, `outlets.rs`, `outlet.rs` | writes what the domain wants told, and keeps what cannot be written yet |
-//! | `transport/socket/packet.rs`, `frame.rs`, `way.rs` | encoded once for all who get it; as frames of its own, or through the library's queue |
+//! | `transport/socket/packet.rs`, `sink.rs` | events encoded once for all recipients; the sink of a connection: its own frames, or the library's queue |
 //! | `transport/http/` | routes, one file for each subject |
 //! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
 //! | `transport/http/headers.rs` | what every answer says to browsers |
@@ -89,7 +90,7 @@
 //!    message, `domain/router.rs` hands it to `domain/topic.rs`.
 //! 5. There it is compared with the last update delivered. A newer one is remembered and put into the stream of
 //!    deliveries, together with who gets which view, under one lock.
-//! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket gets the
+//! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket session gets the
 //!    ready-made frame at once, or with the others of a burst, straight from here.
 //!
 //! # Invariants
@@ -112,9 +113,22 @@
 //!   has been published, and only if nothing newer has been noted since.
 //! - **Making a match and telling it are two steps.** The queue's hash tag is not the players', so no script sees both the
 //!   queue and who is online. A match is given out to be told until every node has confirmed it, or a player is gone.
-//! - **A connection has one way out.** A session that began as a WebSocket gets frames of the hub's own, and nothing
-//!   of the hub's goes through the library's queue, so nothing overtakes; one that polls, or once did, has that queue alone.
-//! - **Events of a connection are queued where the library calls in order**, and worked off by that connection's task.
+//! - **A connection has one sink**, chosen at CONNECT: frames that the hub writes itself, or the library's queue. Nothing
+//!   overtakes, because neither is used for the other's connections.
+//! - **Events of a connection are queued in the order of the wire**, by the session's task or by the library's handler,
+//!   and worked off by that connection's task.
+//!
+//! # Why there are two transports
+//!
+//! A session that begins as a WebSocket is the hub's own. Its task reads, and whoever has something for the client writes
+//! the ready-made frame straight to the TCP connection; while the session is idle it holds no buffer. So a delivery costs
+//! little more than the system call, an idle connection takes a few KiB, and a client that does not read is closed by the
+//! bound of its own queue.
+//!
+//! A session that begins by polling is socketioxide's, also after it has moved to a WebSocket. Polls, posts, payloads of
+//! several packets and the upgrade in between are a state machine of its own, which the library gets right; few clients
+//! need it, so what the library costs does not matter there. Admission, the inbound queue, the connection's task,
+//! acknowledgements, the outbound queue and the rates are the same for both.
 //!
 //! # What is deliberately absent
 //!

@@ -9,3 +9,4 @@ pub mod protocol;
 mod rate;
 pub mod server;
 pub mod socket;
+pub mod websocket;

@@ -2,7 +2,6 @@
 
 mod files;
 mod open;
-mod outbound;
 mod stream;
 
 use std::io;
@@ -15,9 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub use self::files::{Room, files_for, files_max};
 use self::open::OpenStreams;
-pub use self::outbound::{NAMESPACES_LEN, Namespace};
-use self::stream::Meter;
-pub use self::stream::{Asking, Link, Peer, Stream};
+pub use self::stream::{Asking, Meter, Peer, Stream, TcpConn};
 use super::address::{TrustedProxies, network_of};
 use super::limits::CurrentLimits;
 use crate::telemetry::{ClosedBecause, Metrics};

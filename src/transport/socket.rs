@@ -9,7 +9,6 @@ mod conflation;
 mod delivery;
 mod door;
 mod elsewhere;
-mod frame;
 mod gate;
 mod head;
 mod hold;
@@ -22,8 +21,9 @@ mod polls;
 mod rates;
 mod reply;
 mod session;
+mod sink;
 mod transports;
-mod way;
+mod websocket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
@@ -49,11 +49,13 @@ use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
 use crate::transport::limits::CurrentLimits;
-use crate::transport::listener::NAMESPACES_LEN;
 
 /// Both behave the same. Existing front ends call `io("http://host/socket.io/")`, which the official client
 /// reads as the namespace `/socket.io/`.
-pub const NAMESPACES: [&str; NAMESPACES_LEN] = ["/", "/socket.io/"];
+pub const NAMESPACES: [&str; 2] = ["/", "/socket.io/"];
+
+/// A namespace, by its place in [`NAMESPACES`].
+type Namespace = usize;
 
 /// Packets in one answer to a poll. Some clients refuse more (python-engineio).
 const POLLED_MAX: usize = 16;
@@ -94,6 +96,10 @@ struct Sockets {
     proxies: TrustedProxies,
     /// Whether it was said that somebody may be a proxy who is not trusted.
     unknown_proxy: Once,
+    /// Most bytes of one message.
+    message_max: usize,
+    /// How long a session may take to join a namespace.
+    join_within: Duration,
     metrics: Arc<Metrics>,
     limits: CurrentLimits,
     last_id: AtomicU64,
@@ -140,6 +146,8 @@ impl SocketServer {
             addresses: Addresses::default(),
             proxies: options.proxies,
             unknown_proxy: Once::new(),
+            message_max: options.message,
+            join_within: options.join_within,
             metrics,
             limits,
             last_id: AtomicU64::new(0),
@@ -147,7 +155,7 @@ impl SocketServer {
         for (namespace, name) in NAMESPACES.into_iter().enumerate() {
             let gate = sockets.clone();
             let admit = move |socket: Connecting, auth: TryData<Box<RawValue>>| {
-                gate.clone().admit(socket, auth, namespace)
+                gate.clone().admit_polling(socket, auth, namespace)
             };
             io.ns(name, Welcome.with(admit));
         }

@@ -13,6 +13,7 @@ mod admin;
 mod balancers;
 mod bench;
 mod cli;
+mod conformance;
 mod connections;
 mod demo;
 mod deployment;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::stream::{Meter, Shared, Stream, uptime_ms};
+use super::stream::{Meter, Stream, TcpConn, uptime_ms};
 use crate::telemetry::{ClosedBecause, Metrics};
 
 /// TCP connections of one address (a /64 of IPv6) that have sent no whole request yet. Browsers open one or two ahead of
@@ -75,15 +75,15 @@ impl Place {
 #[derive(Default)]
 struct Queues {
     last_turn: u64,
-    silent: BTreeMap<u64, Weak<Shared>>,
-    idle: BTreeMap<u64, Weak<Shared>>,
+    silent: BTreeMap<u64, Weak<TcpConn>>,
+    idle: BTreeMap<u64, Weak<TcpConn>>,
     /// The silent ones of each address.
     silent_of: HashMap<IpAddr, BTreeSet<u64>>,
 }
 
 impl Queues {
     /// Puts a connection at the end of the queue of its stage.
-    fn enter(&mut self, stream: &Arc<Shared>) {
+    fn enter(&mut self, stream: &Arc<TcpConn>) {
         let place = &stream.place;
         let is_queued = place.turn.load(Ordering::Relaxed) != 0;
         if is_queued || place.is_closing.load(Ordering::Relaxed) {
@@ -121,7 +121,7 @@ impl Queues {
 
     /// The connection that has been in a queue for longest. Those that are being dropped at this moment are passed over:
     /// there are no more of them than threads.
-    fn first(&self, queue: Queue) -> Option<Arc<Shared>> {
+    fn first(&self, queue: Queue) -> Option<Arc<TcpConn>> {
         match queue {
             Queue::Silent => self.silent.values().find_map(Weak::upgrade),
             Queue::Idle => self.idle.values().find_map(Weak::upgrade),
@@ -149,14 +149,14 @@ enum Queue {
 /// Every TCP connection of a listener that is still open.
 #[derive(Default)]
 pub(super) struct OpenStreams {
-    streams: Mutex<Vec<Weak<Shared>>>,
+    streams: Mutex<Vec<Weak<TcpConn>>>,
     queues: Mutex<Queues>,
     count: AtomicUsize,
     closing: AtomicUsize,
 }
 
 impl OpenStreams {
-    fn streams(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
+    fn streams(&self) -> MutexGuard<'_, Vec<Weak<TcpConn>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,7 +187,7 @@ impl OpenStreams {
     ) -> Stream {
         self.count.fetch_add(1, Ordering::Relaxed);
         let place = Place::new(network);
-        let shared = Arc::new(Shared::new(stream, address, place, self.clone()));
+        let shared = Arc::new(TcpConn::new(stream, address, place, self.clone()));
         self.remember(&shared);
         self.queues().enter(&shared);
         if let Some(network) = network {
@@ -222,7 +222,7 @@ impl OpenStreams {
     }
 
     /// Before the list grows, those that are closed by now go, whether or not anybody looks for overdue ones.
-    fn remember(&self, stream: &Arc<Shared>) {
+    fn remember(&self, stream: &Arc<TcpConn>) {
         let mut streams = self.streams();
         if streams.len() == streams.capacity() {
             streams.retain(|stream| stream.strong_count() > 0);
@@ -233,7 +233,7 @@ impl OpenStreams {
     }
 
     /// A connection goes on to `stage`. One that carries a WebSocket does so to its end.
-    pub(super) fn advance(&self, stream: &Arc<Shared>, stage: Stage) {
+    pub(super) fn advance(&self, stream: &Arc<TcpConn>, stage: Stage) {
         let mut queues = self.queues();
         if stream.place.stage() == Stage::Upgraded {
             return;
@@ -244,7 +244,7 @@ impl OpenStreams {
     }
 
     /// A connection is gone.
-    pub(super) fn forget(&self, stream: &Shared) {
+    pub(super) fn forget(&self, stream: &TcpConn) {
         self.queues().leave(&stream.place);
         self.count.fetch_sub(1, Ordering::Relaxed);
         if stream.place.is_closing.load(Ordering::Relaxed) {
@@ -286,7 +286,7 @@ impl OpenStreams {
         false
     }
 
-    fn take_first(&self, queue: Queue) -> Option<Arc<Shared>> {
+    fn take_first(&self, queue: Queue) -> Option<Arc<TcpConn>> {
         let mut queues = self.queues();
         let stream = queues.first(queue)?;
         queues.leave(&stream.place);
@@ -317,7 +317,7 @@ impl OpenStreams {
             metrics.count_closed(why);
             if why == ClosedBecause::Stalled {
                 metrics.overflows.inc();
-                metrics.dropped.inc_by(stream.outbound().len() as u64);
+                metrics.dropped.inc_by(stream.waiting() as u64);
             }
             false
         });

@@ -7,24 +7,23 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::open::{OpenStreams, Place, Stage};
-use super::outbound::{Life, Namespace, Outbound, slices};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
 use crate::transport::rate::Bucket;
+use crate::transport::websocket::socket::Socket;
 
-/// What a connection shares with those who may close it.
+/// One TCP connection, shared by those who read, write and close it.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub struct TcpConn {
     stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) opened_ms: u64,
@@ -32,11 +31,12 @@ pub(super) struct Shared {
     pub(super) place: Place,
     /// Since when a write waits for the other side, in ms of this process; 0 while none does.
     blocked_since_ms: AtomicU64,
-    outbound: Mutex<Outbound>,
+    /// Frames that waited when a write of a session's last found no room.
+    waiting: AtomicUsize,
     open: Arc<OpenStreams>,
 }
 
-impl Shared {
+impl TcpConn {
     pub(super) fn new(
         stream: TcpStream,
         address: SocketAddr,
@@ -49,7 +49,7 @@ impl Shared {
             opened_ms: uptime_ms(),
             place,
             blocked_since_ms: AtomicU64::new(0),
-            outbound: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             open,
         }
     }
@@ -83,83 +83,9 @@ impl Shared {
         (is_silent && longer_than(self.opened_ms, handshake)).then_some(ClosedBecause::Handshake)
     }
 
-    /// No call leaves it half changed, so a poisoned lock is as good as any.
-    pub(super) fn outbound(&self) -> MutexGuard<'_, Outbound> {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what the library wants written, unless the rest of another frame has to go first.
-    fn write_for_library(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.place.stage() != Stage::Upgraded {
-            return self.stream.try_write_vectored(slices);
-        }
-        let mut outbound = self.outbound();
-        while outbound.blocks_library() {
-            self.write_pending(&mut outbound, 1)?;
-        }
-        let count = self.stream.try_write_vectored(slices)?;
-        let mut left = count;
-        for slice in slices {
-            let passed = left.min(slice.len());
-            outbound.passed(&slice[..passed]);
-            left -= passed;
-        }
-        self.write_all_pending(&mut outbound);
-        Ok(count)
-    }
-
-    /// Writes some of what waits, of so many frames.
-    fn write_pending(&self, outbound: &mut Outbound, frames_max: usize) -> io::Result<usize> {
-        let mut slices = slices();
-        let most = slices.len().min(frames_max);
-        let filled = outbound.next(&mut slices[..most]);
-        if filled == 0 {
-            return Ok(0);
-        }
-        let count = self.stream.try_write_vectored(&slices[..filled])?;
-        outbound.written(count);
-        self.note(false);
-        Ok(count)
-    }
-
-    /// Writes what waits, as far as there is room. A connection that is broken is noticed by who reads from it.
-    fn write_all_pending(&self, outbound: &mut Outbound) {
-        loop {
-            match self.write_pending(outbound, usize::MAX) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => return self.note(error.kind() == io::ErrorKind::WouldBlock),
-            }
-        }
-    }
-
-    /// Writes a frame, or puts it to those that wait. Returns how many do.
-    fn send(&self, namespace: Namespace, life: Life, frame: &Bytes, at_once: bool) -> usize {
-        let mut outbound = self.outbound();
-        if !outbound.is_alive(namespace, life) {
-            return 0;
-        }
-        if !at_once || !outbound.may_pass(namespace) {
-            outbound.put(namespace, frame.clone());
-            return outbound.len();
-        }
-        match self.try_send(frame) {
-            Ok(count) if count == frame.len() => {}
-            Ok(count) => outbound.put_rest(namespace, frame.slice(count..)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                outbound.put(namespace, frame.clone());
-            }
-            // Who reads from it notices.
-            Err(_) => {}
-        }
-        self.note(outbound.len() > 0);
-        outbound.len()
-    }
-
-    /// Writes without a look at what the runtime knows of the stream, which costs more than it saves: most often there is
-    /// room. Where there is none, the next flush finds that out by the runtime's own means.
-    fn try_send(&self, frame: &[u8]) -> io::Result<usize> {
-        socket2::SockRef::from(&self.stream).send(frame)
+    /// Frames that wait for room, as far as a session has reported.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// A write has moved (`false`), or waits for the other side (`true`).
@@ -172,15 +98,40 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for TcpConn {
     fn drop(&mut self) {
         self.open.forget(self);
     }
 }
 
-impl std::fmt::Debug for Outbound {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} frames wait", self.len())
+impl Socket for Arc<TcpConn> {
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(context)
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(buffer)
+    }
+
+    fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_write_ready(context)
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket2::SockRef::from(&self.stream).send(bytes)
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stream.try_write_vectored(slices)
+    }
+
+    fn note_waiting(&self, frames: usize) {
+        self.waiting.store(frames, Ordering::Relaxed);
+        self.note(frames > 0);
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        let _ = socket2::SockRef::from(&self.stream).shutdown(how);
     }
 }
 
@@ -189,7 +140,7 @@ impl std::fmt::Debug for Outbound {
 pub struct Peer {
     /// The other side's address.
     pub address: SocketAddr,
-    stream: Weak<Shared>,
+    stream: Weak<TcpConn>,
 }
 
 impl Peer {
@@ -202,17 +153,6 @@ impl Peer {
     pub fn close(&self) {
         if let Some(stream) = self.stream.upgrade() {
             stream.close();
-        }
-    }
-
-    /// The way to write frames to a namespace that is about to be joined: nothing is written before the library has
-    /// told that it is connected. Ways that were made before for the same namespace lead nowhere from now on.
-    pub fn link(&self, namespace: Namespace) -> Link {
-        let stream = self.stream.upgrade();
-        Link {
-            stream: self.stream.clone(),
-            namespace,
-            life: stream.map_or(0, |stream| stream.outbound().expect(namespace)),
         }
     }
 
@@ -244,45 +184,8 @@ impl Drop for Asking {
     }
 }
 
-/// The way to write frames to one namespace over a TCP connection.
-#[derive(Clone, Debug)]
-pub struct Link {
-    stream: Weak<Shared>,
-    /// Which one.
-    pub namespace: Namespace,
-    life: Life,
-}
-
-impl Link {
-    /// Whether the TCP connection is still there.
-    pub fn is_open(&self) -> bool {
-        self.stream.strong_count() > 0
-    }
-
-    /// Writes a frame at once, where nothing waits, or puts it to those that wait. Returns how many do.
-    pub fn send(&self, frame: &Bytes, at_once: bool) -> usize {
-        let stream = self.stream.upgrade();
-        stream.map_or(0, |stream| {
-            stream.send(self.namespace, self.life, frame, at_once)
-        })
-    }
-
-    /// Writes frames that wait, as far as there is room. Returns how many are left.
-    pub fn flush(&self) -> usize {
-        let Some(stream) = self.stream.upgrade() else {
-            return 0;
-        };
-        let mut outbound = stream.outbound();
-        if !outbound.is_alive(self.namespace, self.life) {
-            return 0;
-        }
-        stream.write_all_pending(&mut outbound);
-        outbound.len()
-    }
-}
-
 /// Counts what comes in, and says when it is too much.
-pub(super) struct Meter {
+pub struct Meter {
     bucket: Bucket,
     limits: CurrentLimits,
     metrics: Arc<Metrics>,
@@ -306,14 +209,25 @@ impl Meter {
         }
     }
 
-    /// Whether so many bytes more may come in.
-    fn admits(&mut self, count: usize, stage: Stage, now: Instant) -> bool {
+    /// Counts bytes of a WebSocket.
+    ///
+    /// # Errors
+    /// The other side sends more than it may; the connection is to be closed.
+    pub fn take_frames(&mut self, count: usize) -> io::Result<()> {
+        self.take(count, Stage::Upgraded)
+    }
+
+    fn take(&mut self, count: usize, stage: Stage) -> io::Result<()> {
         if self.speaks_for_many && stage != Stage::Upgraded {
-            return true;
+            return Ok(());
         }
         let (rate, burst) = rate_of(&self.limits);
         self.bucket.adjust(rate, burst);
-        self.bucket.take(count as f64, now)
+        if self.bucket.take(count as f64, Instant::now()) {
+            return Ok(());
+        }
+        self.metrics.count_closed(ClosedBecause::InboundRate);
+        Err(io::Error::other("the other side sends too much"))
     }
 }
 
@@ -324,12 +238,12 @@ fn rate_of(limits: &CurrentLimits) -> (f64, f64) {
 
 /// One TCP connection, for whoever reads and writes it.
 pub struct Stream {
-    shared: Arc<Shared>,
+    shared: Arc<TcpConn>,
     meter: Option<Meter>,
 }
 
 impl Stream {
-    pub(super) fn new(shared: Arc<Shared>, meter: Option<Meter>) -> Self {
+    pub(super) fn new(shared: Arc<TcpConn>, meter: Option<Meter>) -> Self {
         Self { shared, meter }
     }
 
@@ -347,6 +261,11 @@ impl Stream {
         self.shared.stream.readable().await.expect("it is open");
     }
 
+    /// The connection and its meter, for a session that takes it over from HTTP.
+    pub fn into_session(self) -> (Arc<TcpConn>, Option<Meter>) {
+        (self.shared, self.meter)
+    }
+
     /// Takes in what was read.
     ///
     /// # Errors
@@ -355,14 +274,12 @@ impl Stream {
         let Some(meter) = &mut self.meter else {
             return Ok(());
         };
-        let stage = self.shared.place.stage();
-        if meter.admits(count, stage, Instant::now()) {
-            return Ok(());
-        }
-        tracing::debug!(peer = %self.shared.address, "closed a TCP connection that sends too much");
-        meter.metrics.count_closed(ClosedBecause::InboundRate);
-        self.shared.close();
-        Err(io::Error::other("the other side sends too much"))
+        meter
+            .take(count, self.shared.place.stage())
+            .inspect_err(|error| {
+                tracing::debug!(peer = %self.shared.address, %error, "closed a TCP connection");
+                self.shared.close();
+            })
     }
 
     fn poll_write_slices(
@@ -376,7 +293,7 @@ impl Stream {
                 return Poll::Pending;
             };
             ready?;
-            match self.shared.write_for_library(slices) {
+            match self.shared.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.shared.note(false);

@@ -10,14 +10,19 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
 
 use super::rates::{ListPace, Rates};
+use super::{NAMESPACES, Namespace};
 use crate::transport::limits::Limits;
-use crate::transport::listener::{Link, NAMESPACES_LEN, Namespace, Peer};
+use crate::transport::listener::{Peer, TcpConn};
 use crate::transport::rate::Bucket;
+use crate::transport::websocket::writer::FrameWriter;
 
 /// How often a session may ask to join a namespace at once, and per second in the long run: there are two
 /// namespaces, and whoever signs in joins anew. Each time a token may have to be checked, and Redis asked.
 const JOINS_BURST: f64 = 100.0;
 const JOINS_PER_SECOND: f64 = 10.0;
+
+/// Writes the frames of a session that began as a WebSocket.
+pub(super) type Writer = FrameWriter<Arc<TcpConn>>;
 
 /// One Engine.IO session.
 pub(super) struct Carrier {
@@ -27,13 +32,14 @@ pub(super) struct Carrier {
     pub(super) address: IpAddr,
     /// When that was.
     pub(super) opened: Instant,
-    /// Whether the hub may write frames to `opened_by`: it carries the session, as a WebSocket, from the beginning.
-    is_websocket: AtomicBool,
+    /// Writes frames to the session where it began as a WebSocket.
+    writer: Option<Arc<Writer>>,
     has_joined: AtomicBool,
+    has_ended: AtomicBool,
     connections: AtomicUsize,
     joins: Mutex<Bucket>,
     /// What may be sent in each namespace, however often it is left and joined again.
-    allowances: [Mutex<Allowance>; NAMESPACES_LEN],
+    allowances: [Mutex<Allowance>; NAMESPACES.len()],
 }
 
 /// What one connection may still send, and ask for.
@@ -43,7 +49,13 @@ pub(super) struct Allowance {
 }
 
 impl Carrier {
-    pub(super) fn new(opened_by: Peer, address: IpAddr, limits: &Limits, now: Instant) -> Self {
+    pub(super) fn new(
+        opened_by: Peer,
+        writer: Option<Arc<Writer>>,
+        address: IpAddr,
+        limits: &Limits,
+        now: Instant,
+    ) -> Self {
         let allowance = |_| {
             Mutex::new(Allowance {
                 events: Rates::new(limits, now),
@@ -54,8 +66,9 @@ impl Carrier {
             opened_by,
             address,
             opened: now,
-            is_websocket: AtomicBool::new(false),
+            writer,
             has_joined: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             joins: Mutex::new(Bucket::new(JOINS_PER_SECOND, JOINS_BURST, now)),
             allowances: std::array::from_fn(allowance),
@@ -67,20 +80,31 @@ impl Carrier {
         socket.req_parts().extensions.get::<Arc<Self>>().cloned()
     }
 
-    /// The request that opened it was answered with a WebSocket.
-    pub(super) fn upgraded(&self) {
-        self.is_websocket.store(true, Ordering::Release);
-    }
-
-    /// Where frames of its own can be written to, if anywhere, for a namespace that is about to be joined. One that began
-    /// with polling may have packets in the library's queue which they would overtake.
-    pub(super) fn link(&self, namespace: Namespace) -> Option<Link> {
-        self.is_websocket().then(|| self.opened_by.link(namespace))
-    }
-
-    /// Whether `opened_by` carries it, as a WebSocket, from its beginning to its end.
+    /// Whether it began as a WebSocket.
     pub(super) fn is_websocket(&self) -> bool {
-        self.is_websocket.load(Ordering::Acquire)
+        self.writer.is_some()
+    }
+
+    /// Closes the WebSocket with which it began, if it did.
+    pub(super) fn close_websocket(&self) {
+        if let Some(writer) = &self.writer {
+            writer.abort();
+        }
+    }
+
+    /// The session has ended.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has ended, as far as can be told at a glance.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ever joined a namespace.
+    pub(super) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
     }
 
     /// What may be sent in a namespace.

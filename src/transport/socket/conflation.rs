@@ -5,7 +5,6 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::domain::delivery::{Delivery, DeliveryStream};
 use crate::transport::limits::CurrentLimits;
@@ -50,18 +49,6 @@ impl Conflated {
         let count = limit.min(self.waiting.len());
         batch.extend(self.waiting.drain(..count));
         count
-    }
-
-    /// The next delivery, if there is one.
-    ///
-    /// # Errors
-    /// When there is none now, or none will come.
-    pub(super) fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
-        self.look(Instant::now());
-        match self.waiting.pop_front() {
-            Some(delivery) => Ok(delivery),
-            None => self.stream.try_recv(),
-        }
     }
 
     /// Sees whether writing has fallen behind, once what was taken out before is told.

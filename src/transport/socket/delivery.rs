@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
-use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Sockets;
 use super::conflation::Conflated;
-use super::outlet::Backlog;
 use super::outlets::Outlets;
 use super::packet::{Event, Packets, encode};
 use crate::domain::delivery::{Delivery, DeliveryStream, StatusChange};
@@ -29,8 +27,8 @@ const CHANGES_MAX: usize = 64;
 /// Deliveries that are written together where so many wait, so that a connection gets what is for it in one write.
 const BATCH_MAX: usize = 64;
 
-/// Works off the stream, in order. While a connection is far behind it goes slowly: one that keeps up catches
-/// up, one that does not is soon so far behind that it is closed.
+/// Works off the stream, in order. Nobody waits for a connection that does not keep up: it is closed once too much waits
+/// for it.
 pub(super) async fn deliver(sockets: Arc<Sockets>, deliveries: DeliveryStream) {
     let outlets = &sockets.outlets;
     let mut deliveries = Conflated::new(
@@ -39,30 +37,19 @@ pub(super) async fn deliver(sockets: Arc<Sockets>, deliveries: DeliveryStream) {
         sockets.metrics.conflated.clone(),
     );
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    let mut backlog = Backlog::None;
+    let mut is_behind = false;
     loop {
         // What is written together must not be too much by itself.
         let batch_max = BATCH_MAX
             .min(sockets.limits.get().outbound_queue / 4)
             .max(1);
         let next = deliveries.recv_many(&mut batch, batch_max);
-        let count = match backlog {
-            Backlog::None => tokio::select! {
+        let count = if is_behind {
+            tokio::time::timeout(CATCH_BREATH, next).await.ok()
+        } else {
+            tokio::select! {
                 count = next => Some(count),
                 () = outlets.fell_behind() => None,
-            },
-            Backlog::Some => tokio::time::timeout(CATCH_BREATH, next).await.ok(),
-            Backlog::Pressing => {
-                drop(next);
-                tokio::time::sleep(CATCH_BREATH).await;
-                match deliveries.try_recv() {
-                    Ok(delivery) => {
-                        batch.push(delivery);
-                        Some(1)
-                    }
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => Some(0),
-                }
             }
         };
         match count {
@@ -70,29 +57,29 @@ pub(super) async fn deliver(sockets: Arc<Sockets>, deliveries: DeliveryStream) {
             Some(count) => {
                 let begun = Instant::now();
                 outlets.batch(count > 1);
-                write_all(outlets, &mut batch).await;
+                write_all(outlets, &mut batch);
                 outlets.batch(false);
-                backlog = outlets.flush();
+                is_behind = outlets.flush();
                 outlets.note_fan_out(begun.elapsed());
             }
-            None => backlog = outlets.flush(),
+            None => is_behind = outlets.flush(),
         }
     }
 }
 
 /// Writes deliveries in their order; changes that follow each other together.
-async fn write_all(outlets: &Outlets, batch: &mut Vec<Delivery>) {
+fn write_all(outlets: &Outlets, batch: &mut Vec<Delivery>) {
     let mut changes = Vec::new();
     for delivery in batch.drain(..) {
         match delivery {
             Delivery::StatusChanges(more) => changes.extend(more),
             delivery => {
-                tell_all(outlets, &std::mem::take(&mut changes)).await;
+                tell_all(outlets, &std::mem::take(&mut changes));
                 write(outlets, delivery);
             }
         }
     }
-    tell_all(outlets, &changes).await;
+    tell_all(outlets, &changes);
 }
 
 fn write(outlets: &Outlets, delivery: Delivery) {
@@ -158,12 +145,10 @@ fn write(outlets: &Outlets, delivery: Delivery) {
     }
 }
 
-async fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
+fn tell_all(outlets: &Outlets, changes: &[StatusChange]) {
     for changes in changes.chunks(CHANGES_MAX) {
         tell(outlets, changes);
-        if outlets.flush() == Backlog::Pressing {
-            tokio::time::sleep(CATCH_BREATH).await;
-        }
+        outlets.flush();
     }
 }
 

@@ -6,23 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Sockets;
 use super::carrier::Carrier;
+use super::{Sockets, websocket};
 use crate::transport::address::FORWARDED_FOR;
 use crate::transport::listener::Peer;
+use crate::transport::websocket::handshake::{self, opens_websocket};
 
 /// Seconds after which whoever was turned away may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
-
-/// The sentence for a request for a WebSocket that cannot become one.
-const NO_UPGRADE: &str = "this request for a WebSocket lacks HTTP/1.1, `Connection: Upgrade` or `Upgrade: websocket`: a \
-     proxy in front of this node has to pass both headers on (nginx: proxy_http_version 1.1; proxy_set_header Upgrade \
-     $http_upgrade; proxy_set_header Connection \"upgrade\";)";
-const NO_KEY: &str = "this request for a WebSocket lacks the header Sec-WebSocket-Key";
 
 /// Lets a request through. A node that is stopping, not ready, or full opens no session.
 pub(super) async fn guard(
@@ -64,7 +59,7 @@ async fn go_on(sockets: &Sockets, sid: &str, peer: Peer, request: Request, next:
     response
 }
 
-async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -> Response {
+async fn open(sockets: &Arc<Sockets>, peer: Peer, mut request: Request, next: Next) -> Response {
     if sockets.hub.is_draining() {
         return turned_away("the node is stopping");
     }
@@ -78,23 +73,38 @@ async fn open(sockets: &Sockets, peer: Peer, mut request: Request, next: Next) -
         sockets.metrics.refused.inc();
         return turned_away("the node is not ready (/readyz says why); try again");
     }
-    if let Some(refusal) = not_a_websocket(&request) {
-        return refusal;
+    if opens_websocket(request.uri().query().unwrap_or_default()) {
+        return open_websocket(sockets, peer, request, now);
     }
     let address = client_of(sockets, &peer, request.headers());
-    let carrier = Arc::new(Carrier::new(peer, address, &sockets.limits.get(), now));
-    request.extensions_mut().insert(carrier.clone());
+    let limits = sockets.limits.get().clone();
+    let carrier = Arc::new(Carrier::new(peer, None, address, &limits, now));
+    request.extensions_mut().insert(carrier);
     let response = next.run(request).await;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        carrier.upgraded();
-    }
-    if matches!(
-        response.status(),
-        StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS
-    ) {
+    if response.status() == StatusCode::OK {
         sockets.openings.opened(now);
     }
     response
+}
+
+/// Opens a session that begins as a WebSocket. The library does not learn of it.
+fn open_websocket(
+    sockets: &Arc<Sockets>,
+    peer: Peer,
+    mut request: Request,
+    now: Instant,
+) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (request, _) = request.into_parts();
+    match handshake::accept(&request) {
+        Ok(accepted) => {
+            let address = client_of(sockets, &peer, &request.headers);
+            sockets.openings.opened(now);
+            tokio::spawn(websocket::run(sockets.clone(), upgrade, peer, address, now));
+            accepted.into_response()
+        }
+        Err(refusal) => refused(refusal),
+    }
 }
 
 /// The session for which a request polls, if it does.
@@ -117,24 +127,13 @@ fn not_a_websocket(request: &Request) -> Option<Response> {
     if !asks_for_websocket(request.uri()) {
         return None;
     }
-    let headers = request.headers();
-    let is_upgrade = request.version() == Version::HTTP_11
-        && names(headers, &header::CONNECTION, "upgrade")
-        && names(headers, &header::UPGRADE, "websocket");
-    let why = match (is_upgrade, headers.contains_key(header::SEC_WEBSOCKET_KEY)) {
-        (true, true) => return None,
-        (false, _) => NO_UPGRADE,
-        (true, false) => NO_KEY,
-    };
-    tracing::debug!(reason = why, "refused a request for a WebSocket");
-    Some((StatusCode::BAD_REQUEST, why).into_response())
+    let checked = handshake::check_upgrade(request.version(), request.headers());
+    checked.err().map(refused)
 }
 
-/// Whether a header, which is a list, has a token in it.
-fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lists = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let mut tokens = lists.flat_map(|list| list.split(|byte| *byte == b','));
-    tokens.any(|named| named.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+fn refused(refusal: handshake::Refusal) -> Response {
+    tracing::debug!(reason = %refusal, "refused a request for a WebSocket");
+    refusal.into_response()
 }
 
 /// Where a request comes from. Says once that there may be a proxy which nobody said is trusted.

@@ -1,8 +1,8 @@
 //! Admits connections: who is it, may it come in, where do its events go.
 //!
-//! All of it happens before the client is told that it is connected, because the library drops events that
-//! arrive before their handler is there. A client that is gone before it was told leaves no trace either: the
-//! library then drops the socket, with it the inbox, and so the session ends.
+//! All of it happens before the client is told that it is connected, because events that arrive before their handler is
+//! there are lost. A client that is gone before it was told leaves no trace either: its session drops the inbox, and so
+//! the connection ends.
 //!
 //! CONNECT_ERROR is sent only where it is final, because the official client never tries again after it. Everything
 //! else passes by itself: the CONNECT is held, see `hold`.
@@ -19,18 +19,18 @@ use socketioxide::extract::TryData;
 use socketioxide::handler::{ConnectHandler, FromConnectParts, Value};
 use socketioxide::socket::Socket;
 
-use super::Sockets;
 use super::addresses::Counted;
 use super::carrier::{Carrier, Place};
 use super::hold;
 use super::inbox::{End, Inbox};
 use super::outlet::Outlet;
 use super::session;
+use super::sink::Sink;
+use super::{Namespace, Sockets};
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
 use crate::ids::UserId;
 use crate::telemetry::Transport;
-use crate::transport::listener::Namespace;
 use crate::transport::protocol::ConnectErrorCode;
 
 /// Why a connection is not admitted.
@@ -72,16 +72,27 @@ impl FromConnectParts<LocalAdapter> for Connecting {
 
 /// One CONNECT, for as long as it is not answered.
 pub(super) struct Request {
-    pub(super) socket: Arc<Socket<LocalAdapter>>,
+    pub(super) sink: Sink,
     pub(super) place: Place,
     pub(super) auth: Option<Box<RawValue>>,
     /// Its share of the connections of its address, from the moment it gets one.
     pub(super) counted: Option<Counted>,
 }
 
+impl Request {
+    pub(super) fn new(sink: Sink, place: Place, auth: Option<Box<RawValue>>) -> Self {
+        Self {
+            sink,
+            place,
+            auth,
+            counted: None,
+        }
+    }
+}
+
 impl Sockets {
-    /// Admits a connection to `namespace`, holds the CONNECT until it can, or says why not.
-    pub(super) async fn admit(
+    /// Admits a connection over a session of the library to `namespace`.
+    pub(super) async fn admit_polling(
         self: Arc<Self>,
         Connecting(socket): Connecting,
         TryData(auth): TryData<Box<RawValue>>,
@@ -92,14 +103,16 @@ impl Sockets {
             hold::until_ended(&socket).await;
             return Err(Refusal::Ended);
         };
+        let place = Place { carrier, namespace };
+        self.admit(Request::new(Sink::Polling(socket), place, auth.ok()))
+            .await
+    }
+
+    /// Admits a connection, holds the CONNECT until it can, or says why not.
+    pub(super) async fn admit(self: Arc<Self>, mut request: Request) -> Result<(), Refusal> {
+        let carrier = &request.place.carrier;
         let address = carrier.address;
         let may_join = carrier.may_join(Instant::now());
-        let mut request = Request {
-            socket,
-            place: Place { carrier, namespace },
-            auth: auth.ok(),
-            counted: None,
-        };
         let outcome = match may_join {
             true => self.hold(&mut request).await,
             false => Err("the session asks to join too often".to_owned()),
@@ -123,7 +136,7 @@ impl Sockets {
     /// Tries once to admit a connection.
     pub(super) async fn try_admit(self: Arc<Self>, request: &mut Request) -> Result<(), Obstacle> {
         let identity = self.identify(request.auth.as_deref())?;
-        let Place { carrier, namespace } = request.place.clone();
+        let carrier = request.place.carrier.clone();
         if request.counted.is_none() {
             let limit = self.limits.get().connections_per_address;
             let counted = self.addresses.count(carrier.address, limit);
@@ -131,8 +144,7 @@ impl Sockets {
         }
         let id = self.next_id();
         // Opened first: what is told to the user from the moment of admission on waits here.
-        let link = carrier.link(namespace);
-        let outlet = self.outlets.open(id, carrier.clone(), link);
+        let outlet = self.outlets.open(id, carrier.clone());
         let user = identity.map(|identity| identity.user);
         let connection = match self.hub.connect(id, identity, transport_of(&carrier)).await {
             Ok(connection) => connection,
@@ -143,17 +155,25 @@ impl Sockets {
         };
         tracing::debug!(connection = %id, user = user.map(UserId::get), "admitted a connection");
 
-        let socket = &request.socket;
-        if self.transports.join(&socket.id.to_string(), &carrier) {
+        let sink = &request.sink;
+        if self.transports.join(&sink.sid(), &carrier) {
             self.openings.joined(carrier.opened);
         }
         let end = Arc::new(End::default());
         let place = request.place.clone();
         let (inbox, incoming) =
             Inbox::new(self.clone(), outlet.clone(), place.clone(), end.clone());
-        socket.on_fallback(inbox.clone());
-        socket.on_disconnect(inbox);
-        socket.extensions.insert(outlet.clone());
+        match sink {
+            Sink::WebSocket(session, namespace) => {
+                session.join(*namespace, inbox);
+                outlet.welcome(sink.clone());
+            }
+            Sink::Polling(socket) => {
+                socket.on_fallback(inbox.clone());
+                socket.on_disconnect(inbox);
+                socket.extensions.insert(outlet.clone());
+            }
+        }
         let counted = request.counted.take();
         tokio::spawn(async move {
             session::run(self, connection, identity, outlet, place, incoming, &end).await;
@@ -182,7 +202,7 @@ pub(super) struct Welcome;
 impl ConnectHandler<LocalAdapter, Self> for Welcome {
     fn call(&self, socket: Arc<Socket<LocalAdapter>>, _auth: Option<Value>) {
         if let Some(outlet) = socket.extensions.remove::<Arc<Outlet>>() {
-            outlet.welcome(socket);
+            outlet.welcome(Sink::Polling(socket));
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Sockets;
 use super::gate::{Obstacle, Request};
+use super::sink::Sink;
 use crate::transport::protocol::ConnectErrorCode;
 
 /// Pauses between two attempts: the first, and the longest. Each doubles the one before.
@@ -35,11 +36,11 @@ impl Sockets {
         request: &mut Request,
     ) -> Result<Option<ConnectErrorCode>, String> {
         let deadline = Instant::now() + self.limits.get().handshake;
-        let socket = request.socket.clone();
+        let sink = request.sink.clone();
         let carrier = request.place.carrier.clone();
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(reason) = self.pointless(&socket) {
+            if let Some(reason) = self.pointless(&sink) {
                 return Err(reason.to_owned());
             }
             let obstacle = {
@@ -47,7 +48,7 @@ impl Sockets {
                 let outcome = tokio::select! {
                     outcome = &mut attempt => outcome,
                     () = tokio::time::sleep_until(deadline) => {
-                        self.transports.close(&socket, &carrier);
+                        self.transports.close(&sink, &carrier);
                         // Not cut off: it may have registered the connection already.
                         attempt.await
                     }
@@ -65,25 +66,24 @@ impl Sockets {
             if next >= deadline {
                 return Err(obstacle.to_string());
             }
-            while Instant::now() < next && self.pointless(&socket).is_none() {
+            while Instant::now() < next && self.pointless(&sink).is_none() {
                 tokio::time::sleep_until(next.min(Instant::now() + END_CHECK)).await;
             }
         }
     }
 
     /// Why there is no point in admitting a connection over this session any more.
-    fn pointless(&self, socket: &Arc<Socket<LocalAdapter>>) -> Option<&'static str> {
+    fn pointless(&self, sink: &Sink) -> Option<&'static str> {
         if self.hub.is_draining() {
             return Some("the node is stopping");
         }
-        has_ended(socket).then_some("the client has gone")
+        has_ended(sink).then_some("the client has gone")
     }
 
     /// Closes the transport of a session, and waits until it has ended: from then on nothing reaches the client.
     pub(super) async fn end(&self, request: &Request) {
-        while !has_ended(&request.socket) {
-            self.transports
-                .close(&request.socket, &request.place.carrier);
+        while !has_ended(&request.sink) {
+            self.transports.close(&request.sink, &request.place.carrier);
             tokio::time::sleep(END_CHECK).await;
         }
     }
@@ -91,14 +91,22 @@ impl Sockets {
 
 /// Waits until the session of `socket` has ended.
 pub(super) async fn until_ended(socket: &Arc<Socket<LocalAdapter>>) {
-    while !has_ended(socket) {
+    while !has_library_ended(socket) {
         tokio::time::sleep(END_CHECK).await;
+    }
+}
+
+/// Whether the session has ended.
+fn has_ended(sink: &Sink) -> bool {
+    match sink {
+        Sink::WebSocket(session, _) => session.has_ended(),
+        Sink::Polling(socket) => has_library_ended(socket),
     }
 }
 
 /// Whether the session of `socket` has ended. The library says so only to those who send, so this asks for room in its
 /// queue, for something that cannot be encoded and therefore is never sent.
-fn has_ended(socket: &Arc<Socket<LocalAdapter>>) -> bool {
+fn has_library_ended(socket: &Arc<Socket<LocalAdapter>>) -> bool {
     let mut nothing = Value::Str(Default::default(), None);
     match AckSender::from_message_parts(socket, &mut nothing, &Some(0)) {
         Ok(sender) => matches!(

@@ -1,8 +1,8 @@
 //! Where a connection's events arrive: counted, read and queued in the order in which they were sent.
 //!
-//! The library runs each handler's future in a task of its own, so two events sent together may swap. What
-//! it does in order is calling the handler: that is where events are queued. What is refused is refused at
-//! once; it has no effect that would need an order.
+//! A WebSocket session's task calls this in order. The library runs each handler's future in a task of its own, so two
+//! events sent together may swap; it calls the handler in order, and that is where events are queued. A refused event is
+//! refused at once; it has no effect that would need an order.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -18,6 +18,7 @@ use super::carrier::Place;
 use super::outlet::Outlet;
 use super::rates::{Kind, Verdict};
 use super::reply::Question;
+use super::transports::is_polling;
 use crate::telemetry::EndedBecause;
 use crate::transport::protocol::{ErrorCode, KickCode, Request};
 
@@ -27,7 +28,7 @@ const QUEUE_SLACK: usize = 32;
 /// A request, and where its answer goes. The queue has room for some from the start, so each is small there.
 pub(super) type Incoming = Box<(Request, Question)>;
 
-/// The handler that the library calls for every event, and for the end of the connection.
+/// Takes every event of a connection, and its end, from the session that carries it.
 #[derive(Clone)]
 pub(super) struct Inbox(Arc<Inner>);
 
@@ -87,16 +88,35 @@ impl Inbox {
     }
 }
 
+impl Inbox {
+    /// Takes an event: the JSON array of its name and its arguments.
+    pub(super) fn receive(&self, text: &str, has_binary: bool, acknowledgement: Option<i64>) {
+        self.0.receive(text, has_binary, acknowledgement);
+    }
+
+    /// The connection has ended. `stays` is the id of a WebSocket session that has not.
+    pub(super) fn end(&self, because: EndedBecause, stays: Option<String>) {
+        let Inner {
+            sockets,
+            place,
+            end,
+            ..
+        } = &*self.0;
+        match stays {
+            Some(sid) => sockets.transports.leave(sid, &place.carrier, false),
+            None => place.carrier.leave(),
+        }
+        end.tell(because);
+    }
+}
+
 impl Inner {
-    fn receive(&self, value: &Value, acknowledgement: Option<i64>) {
+    fn receive(&self, text: &str, has_binary: bool, acknowledgement: Option<i64>) {
         if self.outlet.is_leaving() {
             return;
         }
         self.sockets.metrics.client_events.inc();
-        let (event, request) = match value {
-            Value::Str(text, binary) => Request::decode(text, binary.is_some()),
-            Value::Bytes(_) => Request::decode("", true),
-        };
+        let (event, request) = Request::decode(text, has_binary);
         let question = Question::new(event, acknowledgement);
         let verdict = self.judge(request.as_ref().map_or(Kind::Common, kind_of));
         match request {
@@ -164,7 +184,10 @@ fn because(reason: DisconnectReason) -> EndedBecause {
 
 impl MessageHandler<LocalAdapter, Self> for Inbox {
     fn call(&self, _socket: Arc<Socket<LocalAdapter>>, value: Value, acknowledgement: Option<i64>) {
-        self.0.receive(&value, acknowledgement);
+        match &value {
+            Value::Str(text, binary) => self.receive(text, binary.is_some(), acknowledgement),
+            Value::Bytes(_) => self.receive("", true, acknowledgement),
+        }
     }
 }
 
@@ -181,12 +204,21 @@ impl DisconnectHandler<LocalAdapter, Self> for Inbox {
             reason,
             DisconnectReason::ClientNSDisconnect | DisconnectReason::ServerNSDisconnect
         );
-        let inner = &self.0;
-        inner
-            .sockets
-            .transports
-            .leave(&socket, &inner.place.carrier, stays);
-        inner.end.tell(because(reason));
+        let Inner {
+            sockets,
+            place,
+            end,
+            ..
+        } = &*self.0;
+        let sid = socket.id.to_string();
+        if stays {
+            let is_polling = is_polling(&socket);
+            sockets.transports.leave(sid, &place.carrier, is_polling);
+        } else {
+            place.carrier.leave();
+            sockets.transports.forget(&sid);
+        }
+        end.tell(because(reason));
         defer(socket);
     }
 }

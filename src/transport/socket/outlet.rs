@@ -6,27 +6,22 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use serde_json::value::RawValue;
-use socketioxide::adapter::LocalAdapter;
-use socketioxide::socket::Socket;
 use tokio::sync::Notify;
 
 use super::carrier::Carrier;
 use super::outlets::Shared;
 use super::packet::Packets;
 use super::reply::Question;
-use super::way::{Parcel, Way, Written};
+use super::sink::{Parcel, Sink, Written};
 use crate::ids::ConnectionId;
-use crate::transport::listener::Link;
 use crate::transport::protocol::{KickCode, Kicked, server_event};
 
 /// The way out to one connection.
 pub(super) struct Outlet {
     pub(super) id: ConnectionId,
     carrier: Arc<Carrier>,
-    link: Option<Link>,
     shared: Arc<Shared>,
     state: Mutex<State>,
     leaving: Notify,
@@ -41,8 +36,6 @@ struct State {
     is_behind: bool,
     /// Whether the client was told why it is closed.
     is_kicked: bool,
-    /// Since when so much waits that everybody else has to wait, too.
-    pressing_since: Option<Instant>,
     /// Questions whose answers come through the stream of deliveries, oldest first.
     questions: VecDeque<Question>,
 }
@@ -50,32 +43,17 @@ struct State {
 enum Stage {
     /// The client was not told yet that it is connected.
     Opening,
-    Open(Way),
+    Open(Sink),
     /// The client was told why it is about to be closed at the transport, and is told nothing more.
-    Leaving(Way),
+    Leaving(Sink),
     Closed,
 }
 
-/// Whether anything waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Backlog {
-    None,
-    Some,
-    /// So much that no more should be added before some of it is written.
-    Pressing,
-}
-
 impl Outlet {
-    pub(super) fn new(
-        id: ConnectionId,
-        carrier: Arc<Carrier>,
-        link: Option<Link>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub(super) fn new(id: ConnectionId, carrier: Arc<Carrier>, shared: Arc<Shared>) -> Self {
         Self {
             id,
             carrier,
-            link,
             shared,
             state: Mutex::new(State {
                 stage: Stage::Opening,
@@ -83,7 +61,6 @@ impl Outlet {
                 begun: 0,
                 is_behind: false,
                 is_kicked: false,
-                pressing_since: None,
                 questions: VecDeque::new(),
             }),
             leaving: Notify::new(),
@@ -96,23 +73,22 @@ impl Outlet {
 
     /// Whether anything can still be written, as far as can be told at a glance.
     pub(super) fn is_there(&self) -> bool {
-        self.link.as_ref().is_none_or(Link::is_open)
+        !self.carrier.has_ended()
     }
 
     /// The client was told that it is connected, or is about to be.
-    pub(super) fn welcome(&self, socket: Arc<Socket<LocalAdapter>>) {
+    pub(super) fn welcome(&self, sink: Sink) {
         let mut state = self.state();
         match state.stage {
             Stage::Opening => {
-                let transports = self.shared.transports.clone();
-                state.stage = Stage::Open(Way::new(socket, self.link.clone(), transports));
-                if self.flush_state(&mut state) > 0 {
+                state.stage = Stage::Open(sink);
+                if self.flush_state(&mut state) {
                     self.fall_behind(&mut state);
                 }
             }
             // It was to be closed before it was open.
             Stage::Open(_) | Stage::Leaving(_) | Stage::Closed => {
-                self.shared.transports.close(&socket, &self.carrier)
+                self.shared.transports.close(&sink, &self.carrier)
             }
         }
     }
@@ -157,8 +133,8 @@ impl Outlet {
     }
 
     fn begin_to_leave(&self, state: &mut State) {
-        if let Stage::Open(way) = &state.stage {
-            state.stage = Stage::Leaving(way.clone());
+        if let Stage::Open(sink) = &state.stage {
+            state.stage = Stage::Leaving(sink.clone());
             self.leaving.notify_one();
         }
     }
@@ -215,13 +191,14 @@ impl Outlet {
     }
 
     fn send(&self, state: &mut State, parcel: Parcel) {
-        let mut on_the_way = 0;
         match &state.stage {
             Stage::Leaving(_) | Stage::Closed => return,
-            Stage::Open(way) if state.waiting.is_empty() => {
-                match way.write(&parcel, 0, !self.shared.is_batching()) {
-                    Written::Taken(0) => return,
-                    Written::Taken(count) => on_the_way = count,
+            Stage::Open(sink) if state.waiting.is_empty() => {
+                let at_once = !self.shared.is_batching();
+                match sink.write(&parcel, 0, at_once, &self.shared.transports.polls) {
+                    Written::Sent => return,
+                    Written::Overflow(left) => return self.give_up(state, left),
+                    Written::Queued => {}
                     Written::Full(begun) => {
                         state.begun = begun;
                         state.waiting.push_back(parcel);
@@ -231,7 +208,7 @@ impl Outlet {
             }
             Stage::Open(_) | Stage::Opening => state.waiting.push_back(parcel),
         }
-        let left = state.waiting.len() + on_the_way;
+        let left = state.waiting.len();
         if left > self.shared.waiting_max() {
             self.give_up(state, left);
         }
@@ -244,26 +221,14 @@ impl Outlet {
         }
     }
 
-    /// Writes what waits, as far as there is room.
-    pub(super) fn flush(&self) -> Backlog {
+    /// Writes what waits, as far as there is room. Returns whether some is left.
+    pub(super) fn flush(&self) -> bool {
         let mut state = self.state();
-        let left = self.flush_state(&mut state);
-        state.is_behind = left > 0;
-        if left <= self.shared.waiting_max() / 2 {
-            state.pressing_since = None;
-            return match left {
-                0 => Backlog::None,
-                _ => Backlog::Some,
-            };
-        }
-        let since = *state.pressing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= self.shared.pressing_max() {
-            self.give_up(&mut state, left);
-        }
-        Backlog::Pressing
+        state.is_behind = self.flush_state(&mut state);
+        state.is_behind
     }
 
-    /// It does not keep up, and holds up others. So many are left that it is not told.
+    /// It does not keep up. So many are left that it is not told.
     fn give_up(&self, state: &mut State, left: usize) {
         self.shared.metrics.overflows.inc();
         self.shared.metrics.dropped.inc_by(left as u64);
@@ -271,14 +236,15 @@ impl Outlet {
         self.end(state);
     }
 
-    /// Returns how many parcels are left.
-    fn flush_state(&self, state: &mut State) -> usize {
-        let (Stage::Open(way) | Stage::Leaving(way)) = &state.stage else {
-            return 0;
+    /// Returns whether parcels are left.
+    fn flush_state(&self, state: &mut State) -> bool {
+        let (Stage::Open(sink) | Stage::Leaving(sink)) = &state.stage else {
+            return false;
         };
+        let polls = &self.shared.transports.polls;
         while let Some(parcel) = state.waiting.front() {
-            match way.write(parcel, state.begun, false) {
-                Written::Taken(_) => {
+            match sink.write(parcel, state.begun, false, polls) {
+                Written::Sent | Written::Queued => {
                     state.waiting.pop_front();
                     state.begun = 0;
                 }
@@ -286,16 +252,21 @@ impl Outlet {
                     state.begun = begun;
                     break;
                 }
+                Written::Overflow(left) => {
+                    self.give_up(state, left);
+                    return false;
+                }
             }
         }
-        state.waiting.len() + way.flush()
+        sink.flush();
+        !state.waiting.is_empty()
     }
 
     fn end(&self, state: &mut State) {
         state.waiting.clear();
         let stage = std::mem::replace(&mut state.stage, Stage::Closed);
-        if let Stage::Open(way) | Stage::Leaving(way) = stage {
-            self.shared.transports.close(&way.socket, &self.carrier);
+        if let Stage::Open(sink) | Stage::Leaving(sink) = stage {
+            self.shared.transports.close(&sink, &self.carrier);
         }
     }
 

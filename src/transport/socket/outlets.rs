@@ -9,12 +9,11 @@ use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use super::carrier::Carrier;
-use super::outlet::{Backlog, Outlet};
+use super::outlet::Outlet;
 use super::transports::Transports;
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
-use crate::transport::listener::Link;
 
 /// Connections that are written to before others may be opened or closed.
 const TOGETHER: usize = 64;
@@ -37,11 +36,6 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn waiting_max(&self) -> usize {
         self.limits.get().outbound_queue
-    }
-
-    /// How long a connection may hold up others.
-    pub(super) fn pressing_max(&self) -> Duration {
-        self.limits.get().stalled_write
     }
 
     pub(super) fn is_batching(&self) -> bool {
@@ -101,13 +95,8 @@ impl Outlets {
     }
 
     /// Opens a way out, before the client is told that it is connected.
-    pub(super) fn open(
-        &self,
-        id: ConnectionId,
-        carrier: Arc<Carrier>,
-        link: Option<Link>,
-    ) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet::new(id, carrier, link, self.shared.clone()));
+    pub(super) fn open(&self, id: ConnectionId, carrier: Arc<Carrier>) -> Arc<Outlet> {
+        let outlet = Arc::new(Outlet::new(id, carrier, self.shared.clone()));
         self.write().insert(id, outlet.clone());
         outlet
     }
@@ -161,26 +150,25 @@ impl Outlets {
         self.shared.fell_behind.notified().await;
     }
 
-    /// Writes what waits, as far as there is room; returns the worst backlog left.
-    pub(super) fn flush(&self) -> Backlog {
+    /// Writes what waits, as far as there is room; returns whether some is left.
+    pub(super) fn flush(&self) -> bool {
         let behind = std::mem::take(&mut *self.shared.behind());
         if behind.is_empty() {
-            return Backlog::None;
+            return false;
         }
-        let mut worst = Backlog::None;
         let mut still_behind = Vec::new();
         {
             let open = self.read();
-            for outlet in behind.iter().filter_map(|id| open.get(id)) {
-                let backlog = outlet.flush();
-                if backlog != Backlog::None {
-                    still_behind.push(outlet.id);
-                }
-                worst = worst.max(backlog);
-            }
+            let outlets = behind.iter().filter_map(|id| open.get(id));
+            still_behind.extend(
+                outlets
+                    .filter(|outlet| outlet.flush())
+                    .map(|outlet| outlet.id),
+            );
         }
+        let is_behind = !still_behind.is_empty();
         self.shared.behind().extend(still_behind);
-        worst
+        is_behind
     }
 
     /// Closes every connection at the transport, spread over `spread`, and waits until all are forgotten.

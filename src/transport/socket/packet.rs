@@ -8,15 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{NAMESPACES, frame};
-use crate::transport::listener::Namespace;
-
-/// Engine.IO message and Socket.IO packet type, as both stand at the beginning of a text.
-const EVENT: &[u8] = b"42";
-const ACKNOWLEDGEMENT: &[u8] = b"43";
-
-/// How packets name each of the namespaces: the root not at all.
-const NAMES: [&[u8]; NAMESPACES.len()] = [b"", b"/socket.io/,"];
+use super::{NAMESPACES, Namespace};
+use crate::transport::websocket::socket_packet;
 
 /// JSON, encoded once for all who get it; `None` for what cannot be written as JSON, which none of ours is.
 pub(super) fn encode(payload: &impl Serialize) -> Option<Arc<RawValue>> {
@@ -52,16 +45,7 @@ impl Event {
     }
 
     fn frame(&self, namespace: Namespace) -> Bytes {
-        // A string is always JSON.
-        let name = serde_json::to_string(&self.name).unwrap_or_default();
-        let (comma, payload) = match &self.payload {
-            Some(payload) => (",", payload.get()),
-            None => ("", ""),
-        };
-        let texts = ["[", &name, comma, payload, "]"].map(str::as_bytes);
-        let [open, name, comma, payload, close] = texts;
-        let parts = [EVENT, NAMES[namespace], open, name, comma, payload, close];
-        frame::text(&parts)
+        socket_packet::event(NAMESPACES[namespace], &self.name, self.payload.as_deref())
     }
 }
 
@@ -107,19 +91,6 @@ impl Packets {
     }
 }
 
-/// The frame of an answer.
-pub(super) fn acknowledgement(namespace: Namespace, id: i64, answer: &RawValue) -> Bytes {
-    let (id, answer) = (id.to_string(), answer.get().as_bytes());
-    frame::text(&[
-        ACKNOWLEDGEMENT,
-        NAMES[namespace],
-        id.as_bytes(),
-        b"[",
-        answer,
-        b"]",
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,11 +106,6 @@ mod tests {
         let named = r#"42/socket.io/,["a \"name\"",[1,2]]"#;
         assert_eq!(payload(packets.frames(1)), named);
         assert_eq!(payload(Packets::bare("x").frames(0)), r#"42["x"]"#);
-        let answer = encode(&true).expect("JSON");
-        assert_eq!(
-            payload(&acknowledgement(1, 7, &answer)),
-            "43/socket.io/,7[true]"
-        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::carrier::Carrier;
 use super::polls::Polls;
+use super::sink::Sink;
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::listener::Peer;
 
@@ -105,20 +106,23 @@ impl Transports {
         is_first
     }
 
-    /// A connection over the session of `socket` has ended, and the session with it unless `stays`.
-    pub(super) fn leave(&self, socket: &Socket<LocalAdapter>, carrier: &Arc<Carrier>, stays: bool) {
+    /// A connection over a session has ended; the session `sid` stays.
+    pub(super) fn leave(&self, sid: String, carrier: &Arc<Carrier>, is_polling: bool) {
         carrier.leave();
-        let sid = socket.id.to_string();
-        if !stays {
-            self.upgrades().peers.remove(&sid);
-        } else if carrier.is_idle() {
+        if carrier.is_idle() {
             let idle = Idle {
                 since: Instant::now(),
                 carrier: carrier.clone(),
-                is_polling: is_polling(socket),
+                is_polling,
             };
             self.idle().insert(sid, idle);
         }
+    }
+
+    /// The session `sid` has ended.
+    pub(super) fn forget(&self, sid: &str) {
+        self.idle().remove(sid);
+        self.upgrades().peers.remove(sid);
     }
 
     /// Closes sessions that have been idle for `limit`, for ever.
@@ -165,18 +169,23 @@ impl Transports {
         peers.is_some_and(|peers| peers.iter().any(Peer::is_open))
     }
 
-    /// Closes the transport of `socket`.
-    pub(super) fn close(&self, socket: &Socket<LocalAdapter>, carrier: &Carrier) {
-        self.close_session(&socket.id.to_string(), carrier, is_polling(socket));
+    /// Closes the transport of a connection.
+    pub(super) fn close(&self, sink: &Sink, carrier: &Carrier) {
+        match sink {
+            Sink::WebSocket(session, _) => session.writer().abort(),
+            Sink::Polling(socket) => {
+                self.close_session(socket.id.as_str(), carrier, is_polling(socket));
+            }
+        }
     }
 
     /// One that polls may be about to move to a WebSocket, or have moved since; then both are closed.
     fn close_session(&self, sid: &str, carrier: &Carrier, is_polling: bool) {
+        if carrier.is_websocket() {
+            return carrier.close_websocket();
+        }
         let upgraded = self.upgrades().peers.get(sid).cloned();
         upgraded.iter().flatten().for_each(Peer::close);
-        if carrier.is_websocket() {
-            carrier.opened_by.close();
-        }
         if is_polling {
             self.close_polling(sid);
         }
@@ -199,6 +208,7 @@ impl Transports {
     }
 }
 
-fn is_polling(socket: &Socket<LocalAdapter>) -> bool {
+/// Whether a session that began by polling still does.
+pub(super) fn is_polling(socket: &Socket<LocalAdapter>) -> bool {
     socket.transport_type() == TransportType::Polling
 }

@@ -249,9 +249,16 @@ async fn use_tokens(cluster: &Cluster, said: &mut Said) {
         format!("{WRONG}.is.no-token"),
         WRONG.to_owned(),
     ];
-    for transport in ["websocket", "polling"] {
-        let opening = |token: &str| Connecting::token(token).transports(&[transport]);
+    for transports in [&["websocket"][..], &["polling"], &["polling", "websocket"]] {
+        let opening = |token: &str| Connecting::token(token).transports(transports);
         let tab = cluster.connect_with(0, opening(&good)).await;
+        if transports.len() > 1 {
+            // The library's own library for WebSockets has its say about sessions that move.
+            eventually("the session moves", async || {
+                cluster.log(0).contains("tungstenite").then_some(())
+            })
+            .await;
+        }
         tab.watch(BOB).await;
         let answer = tab
             .emit_ack("refresh-token", json!({ "token": next }))

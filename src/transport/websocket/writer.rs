@@ -1,0 +1,246 @@
+//! The way out of a session. A frame is written by whoever sends it, at once. What the kernel does not take waits in a
+//! bounded queue, and the session's task writes it when there is room. A session whose queue overflows is a slow consumer:
+//! it is closed, and nobody else waits for it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+
+use super::frame;
+use super::socket::Socket;
+use crate::transport::limits::CurrentLimits;
+
+/// Frames that one system call writes.
+const SLICES_MAX: usize = 32;
+
+/// The outcome of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// All is written, or waits together with this many frames.
+    Queued(usize),
+    /// The session is closed, because this many frames waited.
+    Overflow(usize),
+    /// The session is closed, or about to be.
+    Closed,
+}
+
+/// Writes frames to one session, from any thread.
+#[derive(Debug)]
+pub struct FrameWriter<S> {
+    socket: S,
+    limits: CurrentLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// Bytes of the first frame that are written.
+    written: usize,
+    phase: Phase,
+    /// The session's task, and whether it waits for room already.
+    task: Option<Waker>,
+    is_flushing: bool,
+}
+
+/// How far the end of a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    #[default]
+    Open,
+    /// A close frame is the last in the queue.
+    Closing,
+    /// The node has closed the session.
+    Aborted,
+    /// The queue has overflowed.
+    Overflowed,
+    /// The connection takes nothing any more.
+    Broken,
+}
+
+impl<S: Socket> FrameWriter<S> {
+    /// A writer whose queue holds `limits.outbound_queue` frames.
+    pub fn new(socket: S, limits: CurrentLimits) -> Self {
+        Self {
+            socket,
+            limits,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    /// No call leaves it half changed, so a poisoned lock is as good as any.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a frame, or several in one piece.
+    pub fn send(&self, frame: &Bytes) -> SendOutcome {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            return SendOutcome::Closed;
+        }
+        if !state.queue.is_empty() {
+            return self.enqueue(&mut state, frame);
+        }
+        match self.socket.try_send(frame) {
+            Ok(count) if count == frame.len() => SendOutcome::Queued(0),
+            Ok(count) => {
+                state.queue.push_back(frame.slice(count..));
+                self.wait(&mut state)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                state.queue.push_back(frame.clone());
+                self.wait(&mut state)
+            }
+            Err(_) => self.end(&mut state, Phase::Broken),
+        }
+    }
+
+    /// Queues a frame for the next [`Self::flush`], so that a batch takes few system calls.
+    pub fn push(&self, frame: &Bytes) -> SendOutcome {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            return SendOutcome::Closed;
+        }
+        self.enqueue(&mut state, frame)
+    }
+
+    fn enqueue(&self, state: &mut State, frame: &Bytes) -> SendOutcome {
+        state.queue.push_back(frame.clone());
+        let len = state.queue.len();
+        if len <= self.limits.get().outbound_queue {
+            if state.is_flushing {
+                self.socket.note_waiting(len);
+            }
+            return SendOutcome::Queued(len);
+        }
+        self.end(state, Phase::Overflowed);
+        SendOutcome::Overflow(len)
+    }
+
+    /// Writes what waits, as far as there is room.
+    pub fn flush(&self) -> SendOutcome {
+        let mut state = self.state();
+        match self.write_queue(&mut state) {
+            Ok(()) => SendOutcome::Queued(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(&mut state),
+            Err(_) => self.end(&mut state, Phase::Broken),
+        }
+    }
+
+    /// Has the task go on, as soon as there is room.
+    fn wait(&self, state: &mut State) -> SendOutcome {
+        self.socket.note_waiting(state.queue.len());
+        if !state.is_flushing {
+            state.wake();
+        }
+        SendOutcome::Queued(state.queue.len())
+    }
+
+    fn write_queue(&self, state: &mut State) -> io::Result<()> {
+        while !state.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut skipped = state.written;
+            let filled = slices.iter_mut().zip(&state.queue).map(|(slice, frame)| {
+                *slice = IoSlice::new(&frame[std::mem::take(&mut skipped)..]);
+            });
+            let filled = filled.count();
+            let count = self.socket.try_write_vectored(&slices[..filled])?;
+            self.socket.note_waiting(0);
+            state.advance(count);
+        }
+        // A session that is idle again holds no memory for its burst.
+        state.queue = VecDeque::new();
+        Ok(())
+    }
+
+    /// Sends a close frame after all that waits, then nothing more. The session ends once the client has answered, or has
+    /// had time to.
+    pub fn close(&self, code: u16, reason: &str) {
+        self.close_with(frame::close(Some(code), reason));
+    }
+
+    pub(super) fn close_with(&self, frame: Bytes) {
+        let mut state = self.state();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
+            state.queue.push_back(frame);
+            // The task writes it, and waits for the answer.
+            state.wake();
+        }
+    }
+
+    /// Closes the session at once, whatever waits.
+    pub fn abort(&self) {
+        self.end(&mut self.state(), Phase::Aborted);
+    }
+
+    fn end(&self, state: &mut State, phase: Phase) -> SendOutcome {
+        if matches!(state.phase, Phase::Open | Phase::Closing) {
+            state.phase = phase;
+            state.queue = VecDeque::new();
+            self.socket.shutdown(Shutdown::Both);
+            state.wake();
+        }
+        SendOutcome::Closed
+    }
+
+    /// Writes what waits, for the task: it is woken when there is room, when something new waits, and at the end.
+    pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        let waker = context.waker();
+        if !state
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(waker))
+        {
+            state.task = Some(waker.clone());
+        }
+        loop {
+            state.is_flushing = false;
+            match self.write_queue(&mut state) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+            self.socket.note_waiting(state.queue.len());
+            state.is_flushing = true;
+            ready!(self.socket.poll_write_ready(context))?;
+        }
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// So many bytes are out.
+    fn advance(&mut self, count: usize) {
+        self.written += count;
+        while let Some(frame) = self
+            .queue
+            .front()
+            .filter(|frame| frame.len() <= self.written)
+        {
+            self.written -= frame.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
