@@ -23,6 +23,9 @@ pub const SECRET: &str = "a secret that only the tests know, long enough";
 /// The key of the internal API.
 pub const NODE_KEY: &str = "the internal key of the tests";
 
+/// What the official client calls a transport that does not open.
+const TRANSPORT_ERRORS: [&str; 3] = ["websocket error", "xhr poll error", "timeout"];
+
 /// How a cluster differs from the usual one.
 pub struct Builder {
     nodes: usize,
@@ -380,12 +383,14 @@ impl Cluster {
         client
     }
 
-    /// Connects in a certain way and waits for the hub's consent, nothing more.
+    /// Connects in a certain way and waits for the hub's consent, nothing more. A node that is not ready turns the transport
+    /// away, and the client tries again by itself, as in a page.
     pub async fn connect_with(&self, node: usize, connecting: Connecting) -> Client {
         let how = format!("{connecting:?}");
         let mut client = self.open(node, connecting);
-        if let Err(refusal) = client.next_verdict().await {
-            panic!("node {node} refused {how}: {refusal}");
+        while let Err(refusal) = client.next_verdict().await {
+            let is_of_transport = TRANSPORT_ERRORS.contains(&refusal.as_str());
+            assert!(is_of_transport, "node {node} refused {how}: {refusal}");
         }
         client
     }
