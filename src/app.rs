@@ -136,8 +136,8 @@ impl App {
             tokens.clone(),
             metrics.clone(),
             SocketOptions {
-                message: settings.limits.message,
-                join_within: settings.limits.handshake,
+                message_len_max: settings.limits.message,
+                join_timeout: settings.limits.handshake,
                 proxies,
             },
             limits.clone(),
@@ -148,8 +148,8 @@ impl App {
         if let Some(profiles) = profiles.filter(|_| settings.postgres.migrate) {
             servers.spawn(migrate(profiles));
         }
-        servers.spawn(sockets.deliver(deliveries));
-        servers.spawn(sockets.close_idle());
+        servers.spawn(sockets.fan_out(deliveries));
+        servers.spawn(sockets.run_session_checks());
         servers.spawn(public.close_overdue());
         servers.spawn(internal.close_overdue());
         let open = Public {
@@ -160,8 +160,8 @@ impl App {
             metrics: metrics.clone(),
         };
         let routes = http::public(open, sockets.routes());
-        let broken_off = sockets.broken_off();
-        servers.spawn(server::serve(public, routes, broken_off, stopping.clone()));
+        let on_aborted = sockets.on_aborted();
+        servers.spawn(server::serve(public, routes, on_aborted, stopping.clone()));
         let routes = http::internal(Internal {
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),

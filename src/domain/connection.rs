@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde_json::value::RawValue;
 
 use super::account::Accounts;
-use super::delivery::{Deliveries, Delivery};
+use super::delivery::{Deliveries, Delivery, ReplyTo};
 use super::matchmaking::{JoinError, Joined, Matchmaking};
 use super::presence::Presence;
 use super::token::Identity;
@@ -24,7 +25,7 @@ pub struct Allowances {
     pub connections_per_user: usize,
 }
 
-/// Admits connections. Each one keeps what it needs of this until its end.
+/// Admits connections. Each connection keeps a reference until its end.
 pub(crate) struct Connections {
     pub(crate) topics: Arc<Topics>,
     pub(crate) presence: Arc<Presence>,
@@ -63,7 +64,7 @@ pub enum WatchError {
     Engine(#[from] EngineError),
 }
 
-/// An admitted connection. Whoever holds it calls [`Connection::close`] at its end.
+/// An admitted connection, until it is dropped.
 pub struct Connection {
     shared: Arc<Connections>,
     id: ConnectionId,
@@ -137,39 +138,40 @@ impl Connections {
 }
 
 impl Connection {
-    /// The connection's number on this node.
+    /// Unique on this node.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// The account; none for a guest.
+    /// The signed-in user; `None` for a guest.
     pub fn user(&self) -> Option<UserId> {
         self.user
     }
 
-    /// Has the oldest open question answered in its turn, after what is to be told before.
-    pub async fn take_turn(&self) {
-        let slot = self.shared.deliveries.place().await;
-        slot.put(Delivery::Turn { to: self.id });
+    /// Sends an answer through the stream of deliveries, so that it keeps its place among them.
+    pub async fn reply(&self, to: ReplyTo, body: Arc<RawValue>) {
+        let slot = self.shared.deliveries.reserve().await;
+        slot.send(Delivery::Reply { to, body });
     }
 
-    /// Has the question "who is online" answered through the stream of deliveries.
-    pub async fn answer_online_users(&self) {
-        self.shared.presence.answer_online_users(self.id).await;
+    /// Sends the ids of all online users through the stream of deliveries.
+    pub async fn answer_online_users(&self, to: ReplyTo) {
+        self.shared.presence.answer_online_users(to).await;
     }
 
-    /// Watches `target`. The answer comes through the stream of deliveries once its topic is received.
+    /// Watches `target`. The answer comes through the stream of deliveries, once this node receives the topic of `target`.
     ///
     /// # Errors
-    /// When the connection watches too many, or the engine cannot be reached; then nothing has changed.
-    pub async fn watch(&mut self, target: UserId) -> Result<(), WatchError> {
+    /// When the connection watches too many profiles, or the engine cannot be reached; then nothing has changed, and no
+    /// answer comes.
+    pub async fn watch(&mut self, target: UserId, to: ReplyTo) -> Result<(), WatchError> {
         let watches_max = self.shared.allowances.load().watches;
         let watched_before = self.watched.contains_key(&target);
         if !watched_before && self.watched.len() >= watches_max {
             return Err(WatchError::TooMany(watches_max));
         }
         let interest = self.shared.topics.interest(target).await?;
-        let watch = interest.watch(self.id, self.user, watched_before);
+        let watch = interest.watch(to, self.user, watched_before);
         if let Some(membership) = watch.await? {
             self.watched.insert(target, membership);
         }
@@ -200,9 +202,11 @@ impl Connection {
     pub fn unwatch(&mut self, target: UserId) {
         self.watched.remove(&target);
     }
+}
 
-    /// Ends the connection: it watches nobody, and is no longer counted.
-    pub fn close(mut self) {
+/// Ends the connection: it watches nobody, and its user is counted no longer.
+impl Drop for Connection {
+    fn drop(&mut self) {
         self.watched.clear();
         self.shared.count(self.user, self.transport, -1);
         if let Some(user) = self.user {

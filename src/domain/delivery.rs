@@ -1,8 +1,8 @@
-//! What is to be told to connections of this node, in the order in which it has to reach them.
+//! Deliveries to connections of this node, in the order in which they have to arrive.
 //!
-//! One bounded stream carries everything whose order matters: whoever changes what a connection knows (who
-//! is online, the last update about a user) puts the delivery into the stream while still holding the lock
-//! on that state. So an answer never contradicts the events before and after it.
+//! One bounded stream carries everything whose order matters. A service that changes what a connection knows (who is
+//! online, the last update about a user) sends the delivery while it still holds the lock on that state. So an answer
+//! never contradicts the events before and after it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,50 +14,50 @@ use super::visibility::View;
 use crate::engine::{Kind, Views};
 use crate::ids::{ConnectionId, MatchId, UserId};
 
-/// Deliveries waiting to be written. When it is full, whoever produces waits, up to the reader of the
-/// engine's messages, whose buffer then begins to fill.
+/// Deliveries that wait for the fan-out. When the stream is full, its producers wait, up to the reader of the engine's
+/// messages, whose buffer then begins to fill.
 const DELIVERIES_MAX: usize = 1024;
 
 /// Connections, as they were when the delivery was made.
 pub type Recipients = Arc<Vec<ConnectionId>>;
 
-/// Who watches a user, by what they may see of the user. None of them is one of the user's own connections.
+/// The watchers of a user, by what they may see. The user's own connections are not among them.
 #[derive(Clone, Debug, Default)]
 pub struct Watchers {
-    /// They may see everything.
+    /// Connections that may see everything.
     pub friends: Recipients,
-    /// They may see the public fields.
+    /// Connections that may see the public fields.
     pub strangers: Recipients,
 }
 
 /// The last update of each kind.
 pub type LastUpdates = BTreeMap<Kind, Views>;
 
-/// One thing to tell.
+/// One thing to send.
 #[derive(Debug)]
 pub enum Delivery {
     /// Users came online or went offline.
     StatusChanges(Vec<StatusChange>),
     /// A user was updated.
     Update {
-        /// Whom it is about.
+        /// The updated user.
         user: UserId,
-        /// What it is about.
+        /// The part of the user that has changed.
         kind: Kind,
-        /// Both views.
+        /// The full and the public view.
         views: Views,
         /// The user's own connections.
         own: Recipients,
-        /// Who watches the user.
+        /// The watchers of the user.
         watchers: Watchers,
     },
-    /// Watchers may see everything from now on, and get what they had not been shown.
+    /// Watchers may see everything from now on, and get the kinds that were hidden from them.
     Disclosure {
-        /// Whom it is about.
+        /// The updated user.
         user: UserId,
-        /// The last updates of kinds of which strangers see nothing.
+        /// The last updates of the kinds of which strangers see nothing.
         last: LastUpdates,
-        /// Who may see more.
+        /// The watchers who may see more now.
         to: Recipients,
     },
     /// An event that a back end sends to the user's own connections.
@@ -69,27 +69,27 @@ pub enum Delivery {
         /// The user's own connections.
         own: Recipients,
     },
-    /// A back end wants the user's connections closed.
+    /// A back end closes the user's connections.
     Disconnect {
         /// The user's own connections.
         own: Recipients,
     },
-    /// An account is gone.
+    /// An account was deleted.
     AccountDeleted {
         /// The deleted account.
         user: UserId,
         /// The user's own connections.
         own: Recipients,
-        /// Who watches the user.
+        /// The watchers of the user.
         watchers: Watchers,
     },
     /// An opponent was found for a user.
     MatchFound {
         /// The match.
         id: MatchId,
-        /// Against whom, as JSON.
+        /// The opponent, as JSON.
         opponent: Arc<RawValue>,
-        /// The user's own connections that were not told yet.
+        /// The user's own connections that do not know of the match yet.
         own: Recipients,
     },
     /// A user has waited for an opponent for as long as allowed.
@@ -97,48 +97,60 @@ pub enum Delivery {
         /// The user's own connections.
         own: Recipients,
     },
-    /// It is the turn of the oldest open question of `to`, whose answer is known already.
-    Turn {
-        /// Who asked.
-        to: ConnectionId,
+    /// An answer that was known at once.
+    Reply {
+        /// The address of the answer.
+        to: ReplyTo,
+        /// The acknowledgement, as JSON.
+        body: Arc<RawValue>,
     },
-    /// Answers the oldest open question of `to`: who is online, as a JSON array.
+    /// The answer to "who is online".
     OnlineUsers {
-        /// Who asked.
-        to: ConnectionId,
-        /// The ids, ascending.
+        /// The address of the answer.
+        to: ReplyTo,
+        /// The ids, ascending, as a JSON array.
         users: Arc<RawValue>,
     },
-    /// Answers the oldest open question of `to`: it watches the user from here on.
+    /// The answer to a request to watch a user: the connection watches from here on.
     Watching {
-        /// Who asked.
-        to: ConnectionId,
-        /// How much of the user it may see.
+        /// The address of the answer.
+        to: ReplyTo,
+        /// How much of the user the connection may see.
         view: View,
-        /// What is known about the user.
+        /// The last updates about the user.
         last: LastUpdates,
     },
+}
+
+/// The address of an answer. It travels down with a request and comes back in a [`Delivery`], so the answer takes its
+/// place among the deliveries before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The connection that asked.
+    pub connection: ConnectionId,
+    /// The id of the acknowledgement that its client waits for, if it does.
+    pub ack: Option<i64>,
 }
 
 /// A user came online or went offline.
 #[derive(Debug)]
 pub struct StatusChange {
-    /// The user who came or went.
+    /// The user whose status has changed.
     pub user: UserId,
     /// Whether the user is online now.
     pub online: bool,
-    /// Whom to tell; everybody where absent.
+    /// The connections that get the change; `None` for all.
     pub only_to: Option<Watchers>,
 }
 
-/// The stream, for the one reader it has.
+/// The receiving end of the stream. There is one reader.
 pub type DeliveryStream = mpsc::Receiver<Delivery>;
 
-/// Puts deliveries into the stream.
+/// The sending end of the stream.
 #[derive(Clone)]
 pub(crate) struct Deliveries(mpsc::Sender<Delivery>);
 
-/// A reserved slot of the stream. Reserve it before you lock the state, and fill it under the lock.
+/// A reserved slot of the stream. Reserve it before you lock the state, and fill it while you hold the lock.
 pub(crate) struct Slot<'a>(Option<mpsc::Permit<'a, Delivery>>);
 
 impl Deliveries {
@@ -148,14 +160,14 @@ impl Deliveries {
     }
 
     /// Waits for a slot of the stream.
-    pub(crate) async fn place(&self) -> Slot<'_> {
-        // The reader ends with the node; then no connection is left either.
+    pub(crate) async fn reserve(&self) -> Slot<'_> {
+        // The reader ends with the node, and then no connection is left.
         Slot(self.0.reserve().await.ok())
     }
 }
 
 impl Slot<'_> {
-    pub(crate) fn put(self, delivery: Delivery) {
+    pub(crate) fn send(self, delivery: Delivery) {
         if let Some(permit) = self.0 {
             permit.send(delivery);
         }

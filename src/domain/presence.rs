@@ -9,7 +9,7 @@ use futures_util::future::{join_all, try_join_all};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::delivery::{Deliveries, Delivery, StatusChange};
+use super::delivery::{Deliveries, Delivery, ReplyTo, StatusChange};
 use super::incidents::{Happening, Incidents};
 use super::matchmaking::OfflineUsers;
 use super::replica::{Applied, Change, Replica};
@@ -277,11 +277,11 @@ impl Presence {
     }
 
     /// Answers the oldest open question of `connection`.
-    pub(crate) async fn answer_online_users(&self, connection: ConnectionId) {
-        let slot = self.deliveries.place().await;
+    pub(crate) async fn answer_online_users(&self, to: ReplyTo) {
+        let slot = self.deliveries.reserve().await;
         let mut replica = self.replica();
-        slot.put(Delivery::OnlineUsers {
-            to: connection,
+        slot.send(Delivery::OnlineUsers {
+            to,
             users: replica.encoded(),
         });
     }
@@ -336,12 +336,12 @@ impl Presence {
     /// Takes in what the engine announced.
     pub(crate) async fn receive(&self, partition: u32, transition: Transition) {
         self.metrics.presence_messages.inc();
-        let slot = self.deliveries.place().await;
+        let slot = self.deliveries.reserve().await;
         let mut replica = self.replica();
         match replica.apply(partition, transition) {
             Applied::Changed(change) => {
                 self.count(&change);
-                slot.put(self.tell(change));
+                slot.send(self.tell(change));
             }
             Applied::Waiting => {}
             Applied::Gap => {
@@ -457,17 +457,17 @@ impl Presence {
         self.engine.subscribe_presence(partition).await?;
         let position = self.engine.position(partition).await?;
         let snapshot = self.engine.online(partition).await?;
-        let slot = self.deliveries.place().await;
+        let slot = self.deliveries.reserve().await;
         let mut replica = self.replica();
         if let Some(change) = replica.restore(partition, round, position, snapshot) {
             self.metrics.snapshots.inc();
-            slot.put(self.tell(change));
+            slot.send(self.tell(change));
         }
         Ok(())
     }
 
     async fn expire_unconfirmed(&self, partition: u32) {
-        let slot = self.deliveries.place().await;
+        let slot = self.deliveries.reserve().await;
         let mut replica = self.replica();
         let change = replica.expire_unconfirmed(partition);
         self.count(&change);
@@ -475,7 +475,7 @@ impl Presence {
             count = change.offline.len(),
             "users did not come back after an interruption"
         );
-        slot.put(self.tell(change));
+        slot.send(self.tell(change));
     }
 
     /// Takes users offline when their grace is over, for ever.

@@ -197,7 +197,7 @@ impl Topics {
 
     /// Delivers a message, unless it was delivered before.
     async fn deliver(&self, user: UserId, message: TopicMessage) -> Delivered {
-        let slot = self.deliveries.place().await;
+        let slot = self.deliveries.reserve().await;
         let mut table = self.table.lock();
         // Without a topic the subscription is about to end.
         let Some(topic) = table.topics.get_mut(&user) else {
@@ -207,7 +207,7 @@ impl Topics {
         let delivery = topic.state.receive(user, message);
         let is_new = delivery.is_some();
         if let Some(delivery) = delivery {
-            slot.put(delivery);
+            slot.send(delivery);
         }
         Delivered { has_own, is_new }
     }
@@ -250,11 +250,11 @@ impl Topics {
         for (kind, views, _) in known.stored.updates {
             self.deliver(user, TopicMessage::Update(kind, views)).await;
         }
-        let slot = self.deliveries.place().await;
+        let slot = self.deliveries.reserve().await;
         let mut table = self.table.lock();
         let topic = table.topics.get_mut(&user);
         if let Some(disclosure) = topic.and_then(|topic| topic.state.review(user)) {
-            slot.put(disclosure);
+            slot.send(disclosure);
         }
     }
 }

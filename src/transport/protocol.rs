@@ -2,6 +2,7 @@
 
 mod codes;
 mod events;
+mod namespace;
 mod request;
 mod typescript;
 
@@ -18,6 +19,7 @@ use crate::ids::{MatchId, Revision, UserId};
 
 pub use self::codes::{ConnectErrorCode, ErrorCode, KickCode};
 pub use self::events::{client_event, server_event};
+pub use self::namespace::Namespace;
 pub use self::request::Request;
 pub use self::typescript::typescript;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Topics;
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Delivery, ReplyTo};
 use crate::domain::visibility::view_of;
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{ConnectionId, UserId};
@@ -92,12 +92,12 @@ impl Interest {
     /// `watches_already`, or is the user's own, only gets the answer; the former keeps the membership that it has.
     pub(crate) async fn watch(
         self,
-        connection: ConnectionId,
+        to: ReplyTo,
         viewer: Option<UserId>,
         watches_already: bool,
     ) -> Result<Option<Membership>, EngineError> {
         self.load().await?;
-        let slot = self.topics.deliveries.place().await;
+        let slot = self.topics.deliveries.reserve().await;
         let mut table = self.topics.table.lock();
         // The interest keeps the topic in the table.
         let enters = !watches_already && viewer != Some(self.user);
@@ -108,15 +108,15 @@ impl Interest {
         let friends = topic.state.friends.as_ref().filter(|_| certain);
         let view = view_of(self.user, viewer, friends);
         if enters {
-            topic.state.watching.enter(connection, viewer, view);
+            topic.state.watching.enter(to.connection, viewer, view);
         }
-        slot.put(Delivery::Watching {
-            to: connection,
+        slot.send(Delivery::Watching {
+            to,
             view,
             last: topic.state.last.clone(),
         });
         drop(table);
-        Ok((!watches_already).then(|| self.member(connection, Role::Watcher)))
+        Ok((!watches_already).then(|| self.member(to.connection, Role::Watcher)))
     }
 
     fn member(&self, connection: ConnectionId, role: Role) -> Membership {

@@ -130,6 +130,13 @@ impl Socket for Arc<TcpConn> {
         self.note(frames > 0);
     }
 
+    fn blocked_for(&self) -> Duration {
+        match self.blocked_since_ms.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since_ms => Duration::from_millis(uptime_ms().saturating_sub(since_ms)),
+        }
+    }
+
     fn shutdown(&self, how: Shutdown) {
         let _ = socket2::SockRef::from(&self.stream).shutdown(how);
     }

@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -38,6 +39,9 @@ pub trait Socket: Send + Sync + 'static {
     /// connection in the end.
     fn note_waiting(&self, frames: usize);
 
+    /// How long a write has waited for the other side without moving; zero while none waits.
+    fn blocked_for(&self) -> Duration;
+
     /// Ends the outgoing half, or both. The task that reads notices.
     fn shutdown(&self, how: Shutdown);
 }
@@ -64,6 +68,10 @@ impl Socket for TcpStream {
     }
 
     fn note_waiting(&self, _frames: usize) {}
+
+    fn blocked_for(&self) -> Duration {
+        Duration::ZERO
+    }
 
     fn shutdown(&self, how: Shutdown) {
         // It fails where the connection is closed already.

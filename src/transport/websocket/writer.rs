@@ -1,32 +1,22 @@
-//! The way out of a session. A frame is written by whoever sends it, at once. What the kernel does not take waits in a
-//! bounded queue, and the session's task writes it when there is room. A session whose queue overflows is a slow consumer:
-//! it is closed, and nobody else waits for it.
+//! The outbound queue of a session. The thread that sends a frame writes it at once. Bytes that the kernel does not take
+//! wait in a bounded queue, and the session's task writes them when there is room. A session whose queue overflows is
+//! closed as a slow consumer.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::frame;
 use super::socket::Socket;
 use crate::transport::limits::CurrentLimits;
+use crate::transport::session::sink::{Backlog, SendOutcome};
 
 /// Frames that one system call writes.
 const SLICES_MAX: usize = 32;
-
-/// The outcome of sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendOutcome {
-    /// All is written, or waits together with this many frames.
-    Queued(usize),
-    /// The session is closed, because this many frames waited.
-    Overflow(usize),
-    /// The session is closed, or about to be.
-    Closed,
-}
 
 /// Writes frames to one session, from any thread.
 #[derive(Debug)]
@@ -77,17 +67,22 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        self.state().phase
+        self.state.lock().phase
     }
 
-    /// No call leaves it half changed, so a poisoned lock is as good as any.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Frames that wait, and since when the client has taken none of them.
+    pub(crate) fn backlog(&self) -> Backlog {
+        let waiting = self.state.lock().queue.len();
+        Backlog {
+            waiting,
+            blocked_for: self.socket.blocked_for(),
+            needs_flush: false,
+        }
     }
 
     /// Writes a frame, or several in one piece.
     pub fn send(&self, frame: &Bytes) -> SendOutcome {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return SendOutcome::Closed;
         }
@@ -110,7 +105,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Queues a frame for the next [`Self::flush`], so that a batch takes few system calls.
     pub fn push(&self, frame: &Bytes) -> SendOutcome {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return SendOutcome::Closed;
         }
@@ -132,7 +127,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Writes what waits, as far as there is room.
     pub fn flush(&self) -> SendOutcome {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match self.write_queue(&mut state) {
             Ok(()) => SendOutcome::Queued(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(&mut state),
@@ -173,7 +168,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     pub(super) fn close_with(&self, frame: Bytes) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
             state.queue.push_back(frame);
@@ -184,7 +179,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Closes the session at once, whatever waits.
     pub fn abort(&self) {
-        self.end(&mut self.state(), Phase::Aborted);
+        self.end(&mut self.state.lock(), Phase::Aborted);
     }
 
     fn end(&self, state: &mut State, phase: Phase) -> SendOutcome {
@@ -199,7 +194,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Writes what waits, for the task: it is woken when there is room, when something new waits, and at the end.
     pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let waker = context.waker();
         if !state
             .task

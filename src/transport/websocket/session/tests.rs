@@ -12,8 +12,8 @@ use tungstenite::{Message, WebSocket};
 
 use super::*;
 use crate::transport::limits::{CurrentLimits, Limits};
+use crate::transport::session::sink::SendOutcome;
 use crate::transport::websocket::socket_packet::{self, event_name};
-use crate::transport::websocket::writer::SendOutcome;
 
 /// A test fails after this long instead of waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,18 +1,18 @@
-//! What a session keeps of the request that opened it.
+//! Strips the request that opens a session of what nobody needs.
 //!
-//! The library keeps the whole head for as long as the session lives. What a head is made of are slices of the buffer
-//! that it was read into, so each would hold that buffer: more than everything else that a session needs.
+//! The library keeps the whole head for as long as the session lives. Every part of a head is a slice of the buffer that
+//! it was read into, so each would hold that buffer: more memory than everything else in a session.
 
 use axum::extract::{MatchedPath, OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
-/// The headers that somebody looks at.
-const KEPT: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
+/// The headers that the library reads.
+const RETAINED: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
 
-/// The same request, with a head that holds nothing but itself.
-pub(super) async fn lean(request: Request) -> Request {
+/// Copies the parts of the head that are needed, so that nothing refers to the buffer.
+pub(crate) async fn strip_request(request: Request) -> Request {
     let (mut parts, body) = request.into_parts();
-    parts.headers = kept(&parts.headers);
+    parts.headers = retained_headers(&parts.headers);
     if let Ok(uri) = parts.uri.to_string().parse::<Uri>() {
         parts.uri = uri;
     }
@@ -21,15 +21,15 @@ pub(super) async fn lean(request: Request) -> Request {
     Request::from_parts(parts, body)
 }
 
-fn kept(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(KEPT.len());
-    for name in KEPT {
+fn retained_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut retained = HeaderMap::with_capacity(RETAINED.len());
+    for name in RETAINED {
         let value = headers.get(&name).map(HeaderValue::as_bytes);
         if let Some(Ok(value)) = value.map(HeaderValue::from_bytes) {
-            kept.insert(name, value);
+            retained.insert(name, value);
         }
     }
-    kept
+    retained
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_head_holds_nothing_but_what_is_looked_at() {
+    async fn only_what_is_needed_is_left() {
         let request = Request::post("/socket.io/?EIO=4&sid=x")
             .header("content-type", "text/plain")
             .header("cookie", "a=b")
@@ -48,7 +48,7 @@ mod tests {
             .extension(7_u32)
             .body(Body::from("40"))
             .expect("a request");
-        let (parts, body) = lean(request).await.into_parts();
+        let (parts, body) = strip_request(request).await.into_parts();
         assert_eq!(parts.uri, "/socket.io/?EIO=4&sid=x");
         assert_eq!(parts.method, "POST");
         assert_eq!(parts.headers.len(), 1);
