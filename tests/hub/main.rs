@@ -39,6 +39,7 @@ mod revocation;
 mod scripts;
 mod tls;
 mod tokens;
+mod transports;
 mod types;
 mod visibility;
 mod watch;

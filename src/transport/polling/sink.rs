@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde::ser::{Error, Serialize, Serializer};
@@ -32,8 +31,6 @@ struct Queue {
     waiting: VecDeque<Outgoing>,
     /// Events of the first that the library has taken.
     taken: usize,
-    /// Since when the library has taken nothing of what waits.
-    blocked_since: Option<Instant>,
 }
 
 impl PollingSink {
@@ -49,13 +46,7 @@ impl PollingSink {
         // No answer to a poll takes packets out meanwhile.
         let _turn = self.sessions.polls.lock_queue(self.socket.id.as_str());
         while let Some(first) = queue.waiting.front() {
-            let taken = queue.taken;
-            let is_taken = write(&self.socket, first, &mut queue.taken);
-            if is_taken || queue.taken > taken {
-                queue.blocked_since = None;
-            }
-            if !is_taken {
-                queue.blocked_since.get_or_insert_with(Instant::now);
+            if !write(&self.socket, first, &mut queue.taken) {
                 return;
             }
             queue.waiting.pop_front();
@@ -101,10 +92,8 @@ impl Sink for PollingSink {
         self.write_queue(&mut queue);
         Backlog {
             waiting: queue.waiting.len(),
-            blocked_for: queue
-                .blocked_since
-                .map(|since| since.elapsed())
-                .unwrap_or_default(),
+            // A poll takes few packets and a round trip: nobody else waits for that.
+            is_reading: false,
             needs_flush: !queue.waiting.is_empty(),
         }
     }

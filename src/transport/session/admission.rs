@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::SessionContext;
 use super::address_limit::AddressPermit;
-use super::connection_task::ConnectionTask;
+use super::connection_task::{ConnectionTask, Dispatcher};
 use super::engine_session::NamespaceHandle;
 use super::inbound::{Disconnected, InboundQueue};
 use super::sink::Sink;
@@ -142,16 +142,22 @@ impl SessionContext {
             disconnected.clone(),
         );
         request.sink.clone().attach(inbound, outbound.clone());
-        let task = ConnectionTask {
-            context: self,
+        let dispatcher = Dispatcher::new(
+            self.clone(),
             connection,
             identity,
-            outbound,
+            outbound.clone(),
             handle,
+            events,
+        );
+        let task = ConnectionTask {
+            context: self,
+            outbound,
             disconnected,
+            dispatcher: Some(dispatcher),
             permit: request.permit.take(),
         };
-        tokio::spawn(task.run(events));
+        tokio::spawn(task.run());
         Ok(())
     }
 

@@ -40,62 +40,56 @@ const UNREACHABLE: &str = "the hub cannot do this at the moment; try again";
 /// One connection, from its admission to its end.
 pub(super) struct ConnectionTask {
     pub(super) context: Arc<SessionContext>,
-    pub(super) connection: Connection,
-    pub(super) identity: Option<Identity>,
     pub(super) outbound: Arc<Outbound>,
-    pub(super) handle: NamespaceHandle,
     pub(super) disconnected: Arc<Disconnected>,
+    /// `None` once the connection does not count any more.
+    pub(super) dispatcher: Option<Dispatcher>,
     /// Counts for the address until the task ends.
     pub(super) permit: Option<AddressPermit>,
 }
 
 impl ConnectionTask {
-    /// Works off `events` until the connection has ended.
-    pub(super) async fn run(self, events: mpsc::Receiver<Box<QueuedEvent>>) {
-        let Self {
-            context,
-            connection,
-            identity,
-            outbound,
-            handle,
-            disconnected,
-            permit: _permit,
-        } = self;
-        let id = connection.id();
-        let leeway = context.tokens.leeway();
-        let mut dispatcher = Dispatcher {
-            expiry: identity.map(|identity| Expiry::of(&identity, leeway, now_ms())),
-            context: context.clone(),
-            connection,
-            outbound: outbound.clone(),
-            handle,
-        };
+    /// Works off events until the connection has ended.
+    pub(super) async fn run(mut self) {
         // Events that are still queued at the end have no effect: nobody is left to see it.
         let is_closing = tokio::select! {
             biased;
-            () = disconnected.wait() => false,
-            () = outbound.closing() => true,
-            () = dispatcher.run(events) => false,
+            () = self.disconnected.wait() => false,
+            () = self.outbound.closing() => true,
+            () = run(&mut self.dispatcher) => false,
         };
         // The user goes offline now, however long the client takes to read why.
-        drop(dispatcher);
+        self.dispatcher = None;
         if is_closing {
-            let _ = tokio::time::timeout(KICK_GRACE, disconnected.wait()).await;
-            outbound.close_transport();
+            let _ = tokio::time::timeout(KICK_GRACE, self.disconnected.wait()).await;
+            self.outbound.close_transport();
         }
+        let id = self.outbound.id;
         tracing::debug!(connection = %id, "closed a connection");
-        context.metrics.count_ended(disconnected.because());
-        context.outbound.close(id);
+        self.context
+            .metrics
+            .count_ended(self.disconnected.because());
+        self.context.outbound.close(id);
+        drop(self.permit);
+    }
+}
+
+async fn run(dispatcher: &mut Option<Dispatcher>) {
+    if let Some(dispatcher) = dispatcher {
+        dispatcher.run().await;
     }
 }
 
 /// Works off the events of a connection.
-struct Dispatcher {
+pub(super) struct Dispatcher {
     context: Arc<SessionContext>,
     connection: Connection,
     outbound: Arc<Outbound>,
-    expiry: Option<Expiry>,
     handle: NamespaceHandle,
+    events: mpsc::Receiver<Box<QueuedEvent>>,
+    /// An event whose answer has to wait, and all after it, until then.
+    delayed: Option<(Instant, Box<QueuedEvent>)>,
+    expiry: Option<Expiry>,
 }
 
 /// The next step in the life of a token.
@@ -105,50 +99,62 @@ struct Expiry {
     announced: bool,
 }
 
-/// An event that waits until then.
-type Delayed = (Instant, Box<QueuedEvent>);
-
-/// Resolves when `delayed` is due. It stays there if this is dropped before.
-async fn due(delayed: &mut Option<Delayed>) -> Box<QueuedEvent> {
-    if let Some((until, _)) = delayed {
-        tokio::time::sleep_until((*until).into()).await;
-    }
-    match delayed.take() {
-        Some((_, event)) => event,
-        None => std::future::pending().await,
-    }
-}
-
 impl Dispatcher {
+    pub(super) fn new(
+        context: Arc<SessionContext>,
+        connection: Connection,
+        identity: Option<Identity>,
+        outbound: Arc<Outbound>,
+        handle: NamespaceHandle,
+        events: mpsc::Receiver<Box<QueuedEvent>>,
+    ) -> Self {
+        let leeway = context.tokens.leeway();
+        Self {
+            expiry: identity.map(|identity| Expiry::of(&identity, leeway, now_ms())),
+            context,
+            connection,
+            outbound,
+            handle,
+            events,
+            delayed: None,
+        }
+    }
+
     /// Works off events until the client is gone before it knew that it was connected.
-    async fn run(&mut self, mut events: mpsc::Receiver<Box<QueuedEvent>>) {
-        let mut delayed = None;
+    async fn run(&mut self) {
         loop {
-            let wait = self
-                .expiry
-                .map_or(TOKEN_CHECK_MAX, |expiry| expiry.next_in(now_ms()));
+            let now = Instant::now();
+            let check = self.expiry.map(|expiry| now + expiry.next_in(now_ms()));
+            let due = self.delayed.as_ref().map(|(until, _)| *until);
+            let wake = [check, due].into_iter().flatten().min();
             tokio::select! {
-                event = events.recv(), if delayed.is_none() => match event {
+                event = self.events.recv(), if due.is_none() => match event {
                     Some(event) => match self.delay(&event.request) {
-                        Some(until) => delayed = Some((until, event)),
+                        Some(until) => self.delayed = Some((until, event)),
                         None => self.dispatch(event).await,
                     }
                     None => return,
                 },
-                event = due(&mut delayed), if delayed.is_some() => self.dispatch(event).await,
-                () = tokio::time::sleep(wait) => self.check_token(now_ms()),
+                () = sleep_until(wake) => {
+                    self.check_token(now_ms());
+                    let now = Instant::now();
+                    if let Some((_, event)) = self.delayed.take_if(|(until, _)| *until <= now) {
+                        self.dispatch(event).await;
+                    }
+                }
             }
         }
     }
 
-    /// Until when a request, and all after it, have to wait, because the answers would be too much.
+    /// Until when a request has to wait, because the answers would be too much.
     fn delay(&self, request: &Request) -> Option<Instant> {
         if *request != Request::OnlineUsers {
             return None;
         }
         let now = Instant::now();
         let online = self.context.hub.online_count();
-        let delay = self.handle.quota().snapshots.delay(online, now);
+        let limits = self.context.limits.get();
+        let delay = self.handle.quota(&limits).snapshots.delay(online, now);
         (!delay.is_zero()).then(|| now + delay)
     }
 
@@ -284,6 +290,14 @@ impl Dispatcher {
         if let Some(events) = EncodedEvents::new(server_event::TOKEN_EXPIRING, &expiring) {
             self.outbound.send(&Outgoing::Events(events), Flush::Now);
         }
+    }
+}
+
+/// Sleeps until `deadline`, if there is one. A timer takes memory only while it runs: an idle guest has none.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => Box::pin(tokio::time::sleep_until(deadline.into())).await,
+        None => std::future::pending().await,
     }
 }
 

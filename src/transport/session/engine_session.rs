@@ -2,8 +2,8 @@
 //! leaves a namespace and joins it again.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -29,7 +29,8 @@ pub(crate) struct EngineSession {
     has_ended: AtomicBool,
     connections: AtomicUsize,
     connects: Mutex<Bucket>,
-    quotas: [Mutex<Quota>; Namespace::ALL.len()],
+    /// Made when a connection needs it: most sessions use one namespace.
+    quotas: [OnceLock<Box<Mutex<Quota>>>; Namespace::ALL.len()],
 }
 
 /// What a client may still send in one namespace, and ask for.
@@ -39,18 +40,7 @@ pub(crate) struct Quota {
 }
 
 impl EngineSession {
-    pub(crate) fn new(
-        transport: Transport,
-        address: IpAddr,
-        limits: &Limits,
-        now: Instant,
-    ) -> Self {
-        let quota = |_| {
-            Mutex::new(Quota {
-                events: EventRates::new(limits, now),
-                snapshots: SnapshotPacer::new(now),
-            })
-        };
+    pub(crate) fn new(transport: Transport, address: IpAddr, now: Instant) -> Self {
         Self {
             transport,
             address,
@@ -59,7 +49,7 @@ impl EngineSession {
             has_ended: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             connects: Mutex::new(Bucket::new(CONNECTS_PER_SECOND, CONNECTS_BURST, now)),
-            quotas: std::array::from_fn(quota),
+            quotas: Default::default(),
         }
     }
 
@@ -108,7 +98,14 @@ pub(crate) struct NamespaceHandle {
 }
 
 impl NamespaceHandle {
-    pub(super) fn quota(&self) -> MutexGuard<'_, Quota> {
-        self.session.quotas[self.namespace.index()].lock()
+    pub(super) fn quota(&self, limits: &Limits) -> MutexGuard<'_, Quota> {
+        let quota = self.session.quotas[self.namespace.index()].get_or_init(|| {
+            let now = Instant::now();
+            Box::new(Mutex::new(Quota {
+                events: EventRates::new(limits, now),
+                snapshots: SnapshotPacer::new(now),
+            }))
+        });
+        quota.lock()
     }
 }

@@ -127,7 +127,7 @@ impl InboundQueue {
 
     fn check_rate(&self, class: EventClass) -> Decision {
         let limits = self.0.context.limits.get();
-        let mut quota = self.0.handle.quota();
+        let mut quota = self.0.handle.quota(&limits);
         quota.events.check(class, &limits, Instant::now())
     }
 

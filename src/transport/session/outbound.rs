@@ -5,7 +5,7 @@
 //! present state, so it never misses an update without noticing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -16,9 +16,6 @@ use super::outbound_table::OutboundContext;
 use super::sink::{Flush, Outgoing, SendOutcome, Sink};
 use crate::ids::ConnectionId;
 use crate::transport::protocol::{KickCode, Kicked, server_event};
-
-/// A client that has read nothing for this long does not read at all: nobody waits for it.
-const NOT_READING: Duration = Duration::from_millis(500);
 
 /// The outbound side of one connection.
 pub(crate) struct Outbound {
@@ -187,7 +184,7 @@ impl Outbound {
         if has_room {
             state.lagging_since = None;
         }
-        let pace = if !has_room && backlog.blocked_for < NOT_READING {
+        let pace = if !has_room && backlog.is_reading {
             let since = *state.lagging_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.context.stalled_write() {
                 self.drop_slow_consumer(&mut state, backlog.waiting);

@@ -2,7 +2,6 @@
 //! connection itself, [`crate::transport::polling`] goes through the library's queue.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -46,8 +45,8 @@ pub enum SendOutcome {
 pub(crate) struct Backlog {
     /// Packets that wait.
     pub(crate) waiting: usize,
-    /// How long the client has taken nothing of them.
-    pub(crate) blocked_for: Duration,
+    /// Whether the fan-out should wait for the client when many packets wait: it reads, and fast.
+    pub(crate) is_reading: bool,
     /// Whether somebody has to flush the sink again before they are written.
     pub(crate) needs_flush: bool,
 }

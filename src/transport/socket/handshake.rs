@@ -98,8 +98,7 @@ impl Handshake {
             return self.open_websocket(peer, request, now);
         }
         let address = self.client_address(&peer, request.headers());
-        let limits = self.context.limits.get().clone();
-        let session = EngineSession::new(Transport::Polling, address, &limits, now);
+        let session = EngineSession::new(Transport::Polling, address, now);
         request.extensions_mut().insert(Arc::new(session));
         let response = next.run(request).await;
         if response.status() == StatusCode::OK {
@@ -138,7 +137,7 @@ impl Handshake {
                 let address = self.client_address(&peer, &request.headers);
                 let context = self.context.clone();
                 context.pending.opened(now);
-                tokio::spawn(namespaces::run(context, upgrade, peer, address, now));
+                tokio::spawn(namespaces::open(context, upgrade, peer, address, now));
                 accepted.into_response()
             }
             Err(refusal) => refused(refusal),

@@ -6,8 +6,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -201,9 +201,8 @@ fn frame_of(namespace: Namespace, event: &Event) -> Bytes {
     socket_packet::event(namespace.name(), &event.name, event.payload.as_deref())
 }
 
-/// Runs the session that a request has opened, once the answer to the request is written. The caller has counted it
-/// as pending.
-pub(crate) async fn run(
+/// Opens the session of a request, once the answer to the request is written. The caller has counted it as pending.
+pub(crate) async fn open(
     context: Arc<SessionContext>,
     upgrade: OnUpgrade,
     peer: Peer,
@@ -220,10 +219,8 @@ pub(crate) async fn run(
     };
     // A copy, most often of nothing: the buffer itself holds the whole request.
     let unread = parts.read_buf.to_vec();
-    drop(parts.read_buf);
     let (connection, meter) = parts.io.into_inner().into_session();
-    let limits = context.limits.get().clone();
-    let engine_session = EngineSession::new(Transport::WebSocket, address, &limits, opened);
+    let engine_session = EngineSession::new(Transport::WebSocket, address, opened);
     let session = Arc::new(WebSocketSession {
         sid: Sid::new(),
         session: Arc::new(engine_session),
@@ -232,41 +229,43 @@ pub(crate) async fn run(
     });
     let open = engine_packet::open(session.sid.as_str(), context.message_len_max);
     session.writer.send(&open);
+    let join_timeout = context.join_timeout;
+    tokio::spawn(close_unless_joined(Arc::downgrade(&session), join_timeout));
+    // A task of its own: it needs far less memory than this one.
+    tokio::spawn(serve(session, context, meter, unread));
+}
+
+/// Serves a session to its end.
+async fn serve(
+    session: Arc<WebSocketSession>,
+    context: Arc<SessionContext>,
+    meter: Option<Meter>,
+    unread: Vec<u8>,
+) {
     let mut ending = EndOnDrop {
         session: session.clone(),
         context: context.clone(),
         because: EndedBecause::Error,
     };
-    let end = session.serve(context, meter, &unread).await;
-    tracing::debug!(reason = ?end, peer = %address, "a WebSocket session ended");
+    let options = SessionOptions::new(context.message_len_max);
+    let receiver = Receiver {
+        session: session.clone(),
+        context,
+        meter,
+    };
+    let end = run_session(&session.writer, &unread, receiver, &options).await;
+    tracing::debug!(reason = ?end, peer = %session.session.address, "a WebSocket session ended");
     ending.because = because(end);
 }
 
-impl WebSocketSession {
-    /// Serves the session to its end, and closes it if it does not join a namespace in time.
-    async fn serve(
-        self: &Arc<Self>,
-        context: Arc<SessionContext>,
-        meter: Option<Meter>,
-        unread: &[u8],
-    ) -> SessionEnd {
-        let options = SessionOptions::new(context.message_len_max);
-        let join_timeout = context.join_timeout;
-        let receiver = Receiver {
-            session: self.clone(),
-            context,
-            meter,
-        };
-        let mut running = std::pin::pin!(run_session(&self.writer, unread, receiver, &options));
-        match tokio::time::timeout(join_timeout, running.as_mut()).await {
-            Ok(end) => end,
-            Err(_) => {
-                if !self.session.has_joined() {
-                    self.writer.abort();
-                }
-                running.await
-            }
-        }
+/// Closes a session that joins no namespace within `join_timeout`. A task of its own, so that sessions which have joined
+/// keep no timer for it.
+async fn close_unless_joined(session: Weak<WebSocketSession>, join_timeout: Duration) {
+    tokio::time::sleep(join_timeout).await;
+    if let Some(session) = session.upgrade()
+        && !session.session.has_joined()
+    {
+        session.writer.abort();
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,6 +15,9 @@ use super::frame;
 use super::socket::Socket;
 use crate::transport::limits::CurrentLimits;
 use crate::transport::session::sink::{Backlog, SendOutcome};
+
+/// A client that has read nothing for this long does not read at all.
+const NOT_READING: Duration = Duration::from_millis(500);
 
 /// Frames that one system call writes.
 const SLICES_MAX: usize = 32;
@@ -70,12 +74,12 @@ impl<S: Socket> FrameWriter<S> {
         self.state.lock().phase
     }
 
-    /// Frames that wait, and since when the client has taken none of them.
+    /// The frames that wait.
     pub(crate) fn backlog(&self) -> Backlog {
         let waiting = self.state.lock().queue.len();
         Backlog {
             waiting,
-            blocked_for: self.socket.blocked_for(),
+            is_reading: self.socket.blocked_for() < NOT_READING,
             needs_flush: false,
         }
     }

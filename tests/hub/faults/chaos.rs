@@ -40,6 +40,9 @@ const NODES_FAILING_MAX: usize = NODES - 1;
 /// Enough for every user to have tabs on several nodes.
 const CLIENTS_MAX: usize = 30;
 
+/// What clients open a session with, and move on to.
+const TRANSPORTS: [&[&str]; 3] = [&["websocket"], &["polling"], &["polling", "websocket"]];
+
 /// Pause between two actions, at most.
 const PAUSE_MS_MAX: u64 = 50;
 
@@ -198,8 +201,10 @@ impl Chaos {
         chaos
     }
 
-    fn actor(&self, user: Option<u64>, node: usize) -> Actor {
+    fn actor(&mut self, user: Option<u64>, node: usize) -> Actor {
         let connecting = user.map_or_else(Connecting::guest, Connecting::user);
+        let transports = TRANSPORTS[self.rng.random_range(0..TRANSPORTS.len())];
+        let connecting = connecting.transports(transports);
         Actor {
             client: self.cluster.open(node, connecting.steady()),
             user,
@@ -315,7 +320,8 @@ impl Chaos {
         if let Some(at) = self.any_actor() {
             let node = self.any_node();
             self.note(format!("{} goes to node {node}", self.actors[at]));
-            let mut actor = self.actor(self.actors[at].user, node);
+            let user = self.actors[at].user;
+            let mut actor = self.actor(user, node);
             actor.followed = self.actors[at].followed.clone();
             for user in &actor.followed {
                 actor.client.follow(*user);

@@ -17,10 +17,18 @@ pub struct Connecting {
     pub(super) from: Option<String>,
 }
 
+/// The variable that names the transports of clients which do not say otherwise, separated by commas.
+pub const TRANSPORTS: &str = "TRANSPORTS";
+
+fn default_transports() -> Vec<String> {
+    let transports = std::env::var(TRANSPORTS).unwrap_or_else(|_| "websocket".to_owned());
+    transports.split(',').map(str::to_owned).collect()
+}
+
 impl Connecting {
     /// With `auth` as it stands.
     pub fn auth(auth: Value) -> Self {
-        let options = json!({ "transports": ["websocket"] });
+        let options = json!({ "transports": default_transports() });
         Self {
             auth: Some(auth),
             namespace: "/socket.io/",

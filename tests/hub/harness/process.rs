@@ -64,7 +64,7 @@ pub async fn run(command: Command) -> Output {
 }
 
 /// The same for a command that may take longer.
-pub(super) async fn run_within(limit: Duration, mut command: Command) -> Output {
+pub async fn run_within(limit: Duration, mut command: Command) -> Output {
     command.stdin(Stdio::null());
     let mut command = tokio::process::Command::from(command);
     let running = command.kill_on_drop(true).output();
