@@ -1,6 +1,6 @@
 //! Vigie, a Redis-backed, horizontally scalable Socket.IO hub for online game sites.
 //!
-//! This page is for those who change it. README is for those who use it.
+//! This page is for contributors. README is for users.
 //!
 //! # Bird's-eye view
 //!
@@ -8,135 +8,116 @@
 //! go down; facts come back up as values, never as a callback.
 //!
 //! ```text
-//!  browser ──▶ transport::socket ──▶ domain::Hub ──▶ engine ──▶ Redis, or this process
-//!  back end ─▶ transport::http ────▶     │
-//!                                        │  engine::Message   (what happened, on one stream)
-//!  browser ◀── transport::socket ◀────── ┘  domain::delivery  (what to tell, on one stream)
+//!  browser ──▶ transport::{websocket, polling} ──▶ session ──▶ domain::Hub ──▶ engine ──▶ Redis, or this process
+//!  back end ─▶ transport::http ───────────────────────────────▶     │
+//!                                                                   │  engine::Message   (what happened, on one stream)
+//!  browser ◀── transport::{websocket, polling} ◀── session ◀─────── ┘  domain::delivery  (whom to send what, on one stream)
 //! ```
 //!
 //! # Map
 //!
+//! A feature has one name in every layer: `domain/presence.rs`, `engine/presence.rs`, `engine/redis/presence.rs`,
+//! `lua/presence/`.
+//!
 //! | under `src/` | owns |
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
-//! | `cli/bench/` | the load generator: scenarios on the steps in `run.rs`, the clients in `load/`, what is Vigie's own in `target.rs` |
-//! | `cli/demo/` | synthetic users, one task each |
-//! | `cli/inspect/`, `cli/table.rs` | what is in Redis, one file for each view; tables |
-//! | `cli/remote.rs`, `cli/socket_io.rs`, `socket_io/` | running nodes, as commands meet them that are clients: HTTP, frames and packets |
-//! | `app.rs` | puts a node together, and takes it apart in reverse |
-//! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
-//! | `app/reload.rs` | takes over keys and limits while the node runs |
+//! | `app.rs`, `app/` | composes a node, stops it in reverse, reloads keys and limits; opens an engine for `doctor` and `inspect` |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
-//! | `telemetry.rs`, `telemetry/` | logs; every metric's name, and what metrics are told apart by |
-//! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
-//! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
-//! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
-//! | `transport/websocket.rs`, `websocket/` | RFC 6455, Engine.IO 4 and Socket.IO 5 for sessions that begin as a WebSocket: handshake, decoder, packets, writer, the session's task |
-//! | `transport/server.rs` | HTTP on what a listener accepts |
-//! | `transport/limits.rs`, `rate.rs`, `address.rs` | what the other side may use, how fast, and who that is |
-//! | `transport/protocol.rs` | the client contract |
-//! | `transport/protocol/events.rs`, `codes.rs`, `typescript.rs` | every event and code, declared once; what `vigie types` prints of all |
-//! | `transport/protocol/request.rs` | reads what a client asks for, from bytes that nobody vouches for |
-//! | `transport/socket/door.rs`, `openings.rs` | who may open a session |
-//! | `transport/socket/carrier.rs`, `transports.rs` | one session, as the hub sees it; closing its transport, also when it is idle |
-//! | `transport/socket/gate.rs`, `hold.rs` | admits connections; holds a CONNECT that cannot be answered yet |
-//! | `transport/socket/websocket.rs` | the namespaces of a WebSocket session, and what becomes of its packets |
-//! | `transport/socket/polls.rs` | long polls that are broken off; how much one answer takes |
-//! | `transport/socket/head.rs` | what a session keeps of the request that opened it |
-//! | `transport/socket/inbox.rs`, `rates.rs` | queues a connection's events, as many as it may send |
-//! | `transport/socket/session.rs` | works them off; watches the token expire |
-//! | `transport/socket/delivery.rs`, `outlets.rs`, `outlet.rs` | writes what the domain wants told, and keeps what cannot be written yet |
-//! | `transport/socket/packet.rs`, `sink.rs` | events encoded once for all recipients; the sink of a connection: its own frames, or the library's queue |
-//! | `transport/http/` | routes, one file for each subject |
-//! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
-//! | `transport/http/headers.rs` | what every answer says to browsers |
-//! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
-//! | `transport/http/measure.rs` | counts requests by route |
-//! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
-//! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, the state of each, who watches with which view, interest |
-//! | `domain/connection.rs` | one connection: admission, watching, end |
-//! | `domain/visibility.rs` | which view of a user a viewer gets |
-//! | `domain/profile.rs` | updates: both views prepared once, stored and published |
-//! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
-//! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
-//! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
-//! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
-//! | `domain/node_requests.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/watcher_count.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
-//! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
-//! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
-//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
-//! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
-//! | `engine.rs` | what an engine does, as one enum over the two that exist |
-//! | `engine/presence.rs`, `profile.rs`, `topic.rs`, `account.rs`, `lease.rs`, `node.rs`, `matchmaking.rs` | the types and calls of each feature |
-//! | `engine/message.rs`, `error.rs`, `examination.rs` | the stream back up; why calls fail; which commands are refused |
+//! | `telemetry.rs`, `telemetry/` | logs; the names and labels of all metrics |
+//! | `ids.rs`, `clock.rs`, `tls.rs` | identifiers, each its own type; the wall clock; trusted certificates |
+//! | `transport/listener.rs`, `listener/` | TCP: accept, meter, detect stalls, close |
+//! | `transport/server.rs` | HTTP/1.1 on what a listener accepts |
+//! | `transport/limits.rs`, `rate.rs`, `address.rs`, `depth.rs` | limits that may change, token buckets, client addresses, nesting of JSON |
+//! | `transport/protocol.rs`, `protocol/` | the client contract: events, codes, namespaces, requests; what `vigie types` prints |
+//! | `transport/socket.rs`, `socket/handshake.rs` | the Socket.IO endpoint: which request opens a session, and on which transport |
+//! | `transport/session/admission.rs`, `held_connect.rs` | admits connections; holds a CONNECT that cannot be answered yet |
+//! | `transport/session/inbound.rs`, `connection_task.rs`, `ack.rs` | queues a connection's events; works them off; refuses them |
+//! | `transport/session/fan_out.rs`, `conflation.rs`, `encoded_events.rs` | sends each delivery to its connections, encoded once; drops outdated updates while that lags |
+//! | `transport/session/outbound.rs`, `outbound_table.rs`, `sink.rs` | the outbound side of a connection, and of all; the trait of the two ways out |
+//! | `transport/session/engine_session.rs`, `pending_sessions.rs`, `idle_sessions.rs` | an Engine.IO session; sessions that carry no connection yet, or none any more |
+//! | `transport/session/rates.rs`, `address_limit.rs` | rate limits of events; connections of an address |
+//! | `transport/websocket.rs`, `websocket/` | Engine.IO over WebSocket, our own |
+//! | `transport/polling.rs`, `polling/` | Engine.IO over long polling and its upgrades, by socketioxide |
+//! | `transport/http.rs`, `http/` | routes, one file for each subject; `access.rs` decides who may use the internal API |
+//! | `transport/http/admin/` | the operators' page, and the sampler behind it |
+//! | `domain.rs` | `Hub`, the façade, and the composition of the services |
+//! | `domain/presence.rs`, `replica.rs` | who is online: snapshot plus transitions |
+//! | `domain/topic.rs`, `topic/` | subscriptions to topics, the state of each, interest of connections |
+//! | `domain/connection.rs`, `delivery.rs` | a connection from admission to end; the ordered stream of deliveries to connections |
+//! | `domain/profile.rs`, `visibility.rs` | updates, with both views prepared once; which view a viewer gets |
+//! | `domain/account.rs`, `account/` | accounts in Postgres, and the feed of their changes |
+//! | `domain/matchmaking.rs`, `matchmaking/` | the queue, pairing, announcing matches |
+//! | `domain/token.rs`, `token/`, `token_status.rs` | verification of tokens and its keys; revoked tokens and deleted accounts |
+//! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; its renewal; release of the connections of dead nodes |
+//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads them and registers connections again; compares |
+//! | `domain/health.rs`, `health/`, `local_node.rs` | readiness and its causes; this node's report to the others |
+//! | `domain/node_requests.rs`, `watcher_count.rs`, `cluster_events.rs` | answers to other nodes; watchers of a user on all nodes; recent events of the cluster |
+//! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; runs the loops of the services |
+//! | `engine.rs`, `engine/*.rs` | one enum over the two engines; the types of each feature |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
-//! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (messages) |
-//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
-//! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
+//! | `engine/redis.rs`, `redis/` | each feature beside its Lua folder; `keys.rs` spells all keys, `scripts.rs` makes typed calls, `bus.rs` receives messages |
+//! | `engine/redis/servers.rs`, `cluster.rs`, `client.rs` | connections to each Redis server; the slots of a Cluster |
 //! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
-//! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
-//! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
-//! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
-//! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |
+//! | `engine/redis/inspect.rs`, `doctor.rs`, `doctor/` | shows the data to operators; compares and repairs it |
+//! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for changes |
 //!
 //! # One update, end to end
 //!
-//! 1. A back end posts to node B; `http/notifications.rs` reads it and calls [`Hub::notify`].
+//! 1. A back end posts to node B; `http/notifications.rs` decodes the request and calls [`Hub::notify`].
 //! 2. `domain/profile.rs` prepares the public view beside the full one, once.
 //! 3. `lua/profile/update.lua` compares revisions, stores both views, and publishes them on the user's topic.
 //! 4. Node A listens to that topic, because a connection of its own watches the user. `engine/redis/bus.rs` reads the
 //!    message, `domain/router.rs` hands it to `domain/topic.rs`.
 //! 5. There it is compared with the last update delivered. A newer one is remembered and put into the stream of
 //!    deliveries, together with who gets which view, under one lock.
-//! 6. `socket/delivery.rs` encodes each view once and writes it to each recipient's outlet: a WebSocket session gets the
-//!    ready-made frame at once, or with the others of a burst, straight from here.
+//! 6. `session/fan_out.rs` encodes each view once and sends it to each recipient's outbound side. For a WebSocket session
+//!    it writes the ready-made frame to the TCP connection, at once or together with the others of a burst.
 //!
 //! # Invariants
 //!
 //! - **State and announcement change together**: in Redis in one script, on a node under one lock. The script that
-//!   moves a user publishes the transition; whoever changes what connections know puts the delivery into the stream
-//!   while holding the lock. So an answer never contradicts the events before and after it.
-//! - **A place in the stream is taken before the lock**: nothing is awaited while a lock is held.
+//!   moves a user publishes the transition; a service that changes what connections know sends the delivery while it
+//!   holds the lock. So an answer never contradicts the events before and after it.
+//! - **A slot in the stream is reserved before the lock is taken**: nothing is awaited while a lock is held.
+//! - **An answer carries its address**: a `ReplyTo` goes down with the request and comes back in the delivery.
 //! - **A refcount is a collection of connection ids.** Registering or releasing twice changes nothing.
 //! - **A partition stands alone.** It has loops of its own for subscriptions, snapshots, releases and registrations, so one
 //!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
-//!   oldest, which counts as an interruption, after which everything built from messages is built anew. A connection
-//!   whose queue is full is closed at the transport.
+//!   oldest, which counts as an interruption, after which everything built from messages is built anew. While a WebSocket
+//!   client that reads lags behind, the fan-out waits for it, for at most `limits.stalled_write`; a connection whose
+//!   queue is full is closed at the transport.
 //! - **Handlers are there before the client is told that it is connected**, and the topic of a user is received.
 //! - **Who sees what is decided under the lock of the topic**: a change of friendships is a message on the topic like
 //!   any update, so every watcher has the right view before the next update. Views let fields through, they block none.
-//! - **In Postgres, triggers number and note changes**, whoever makes them. A note is deleted only after what it is about
-//!   has been published, and only if nothing newer has been noted since.
-//! - **Making a match and telling it are two steps.** The queue's hash tag is not the players', so no script sees both the
-//!   queue and who is online. A match is given out to be told until every node has confirmed it, or a player is gone.
-//! - **A connection has one sink**, chosen at CONNECT: frames that the hub writes itself, or the library's queue. Nothing
-//!   overtakes, because neither is used for the other's connections.
+//! - **In Postgres, triggers number and record changes**, whichever program makes them. A record is deleted only after the
+//!   change has been published, and only if there is no newer one.
+//! - **Making a match and announcing it are two steps.** The queue's hash tag is not the players', so no script sees both
+//!   the queue and who is online. A match is announced until every node has confirmed it, or a player is gone.
+//! - **A connection has one sink**, chosen at CONNECT: frames that the hub writes itself, or the library's queue.
 //! - **Events of a connection are queued in the order of the wire**, by the session's task or by the library's handler,
 //!   and worked off by that connection's task.
 //!
 //! # Why there are two transports
 //!
-//! A session that begins as a WebSocket is the hub's own. Its task reads, and whoever has something for the client writes
-//! the ready-made frame straight to the TCP connection; while the session is idle it holds no buffer. So a delivery costs
-//! little more than the system call, an idle connection takes a few KiB, and a client that does not read is closed by the
-//! bound of its own queue.
+//! A session that begins as a WebSocket is the hub's own. Its task reads; the fan-out writes ready-made frames straight to
+//! the TCP connection; while the session is idle it holds no buffer. So a delivery costs little more than the system
+//! call, an idle connection takes a few KiB, and a client that does not read is closed by the bound of its own queue.
 //!
 //! A session that begins by polling is socketioxide's, also after it has moved to a WebSocket. Polls, posts, payloads of
 //! several packets and the upgrade in between are a state machine of its own, which the library gets right; few clients
-//! need it, so what the library costs does not matter there. Admission, the inbound queue, the connection's task,
-//! acknowledgements, the outbound queue and the rates are the same for both.
+//! need it, so the cost of the library does not matter there. Both share `transport/session`: admission, the inbound
+//! queue, the connection's task, acknowledgements, the outbound side and rate limits.
 //!
 //! # What is deliberately absent
 //!
-//! - No broadcast through an adapter between nodes: it costs nodes that do not care, and loses packets in silence.
+//! - No broadcast through an adapter between nodes: it costs nodes without recipients, and loses packets in silence.
 //!   Rooms are lists of connections in `domain/topic.rs`.
 //! - No trait over the engines: there are two, and an enum says so.
-//! - No cache of friendships that ends by time: Postgres says who is a friend when a topic is first watched, and the
-//!   topic says what changed. While Postgres is away whoever begins to watch is a stranger.
+//! - No cache of friendships that expires: a node reads them from Postgres when a topic is first watched, and the topic
+//!   carries every change. While Postgres is away, a new watcher counts as a stranger.
 //! - No wall-clock order between nodes, and no node that is special.
 
 pub mod app;

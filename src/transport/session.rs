@@ -37,7 +37,7 @@ use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
 
-/// What all sessions of a node share.
+/// The state that all sessions of a node share.
 pub(crate) struct SessionContext {
     pub(crate) hub: Hub,
     tokens: Arc<TokenVerifier>,

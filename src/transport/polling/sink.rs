@@ -1,5 +1,5 @@
-//! Sends the packets of one connection through the library's queue, which is short. What finds no room there waits here,
-//! shared by all connections that get the same event.
+//! Sends the packets of one connection through the library's queue, which is short. Packets without room there wait here,
+//! and all connections that get the same event share it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ pub(super) struct Conflated {
     stream: DeliveryStream,
     limits: CurrentLimits,
     lagging_since: Option<Instant>,
-    /// What is left of the deliveries that were drained from the stream; at most as many as fit into it.
+    /// The rest of the deliveries that were drained from the stream; at most as many as fit into it.
     drained: VecDeque<Delivery>,
     dropped: Counter,
 }

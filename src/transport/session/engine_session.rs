@@ -33,7 +33,7 @@ pub(crate) struct EngineSession {
     quotas: [OnceLock<Box<Mutex<Quota>>>; Namespace::ALL.len()],
 }
 
-/// What a client may still send in one namespace, and ask for.
+/// The events that a client may still send in one namespace, and the lists that it may ask for.
 pub(crate) struct Quota {
     pub(super) events: EventRates,
     pub(super) snapshots: SnapshotPacer,

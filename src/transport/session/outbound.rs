@@ -103,7 +103,7 @@ impl Outbound {
     }
 
     /// Sends what everybody gets. A client that does not know yet that it is connected, and has asked for nothing, does
-    /// not need it: whoever asks later is answered with what all of it adds up to.
+    /// not need it: the answer to a later request contains all of it.
     pub(super) fn send_to_all(&self, outgoing: &Outgoing, flush: Flush) {
         let mut state = self.state.lock();
         if !matches!(&state.stage, Stage::Connecting(pending) if pending.is_empty()) {
@@ -201,7 +201,7 @@ impl Outbound {
         pace
     }
 
-    /// Closes the transport of a client that does not keep up. `waiting` packets are discarded, so it is not told why.
+    /// Closes the transport of a client that does not keep up. `waiting` packets are discarded, so the client does not learn why.
     fn drop_slow_consumer(&self, state: &mut State, waiting: usize) {
         self.context.metrics.overflows.inc();
         self.context.metrics.dropped.inc_by(waiting as u64);

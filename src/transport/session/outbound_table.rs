@@ -23,7 +23,7 @@ const CLOSE_AGAIN: Duration = Duration::from_millis(500);
 /// The pause in which clients that lag behind read on.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the outbound sides of all connections share.
+/// The state that the outbound sides of all connections share.
 pub(super) struct OutboundContext {
     pub(super) metrics: Arc<Metrics>,
     limits: CurrentLimits,

@@ -47,7 +47,7 @@ pub(super) enum Decision {
     Disconnect,
 }
 
-/// What one connection may still send.
+/// The token buckets of one connection.
 pub(super) struct EventRates {
     all: Bucket,
     matchmaking: Bucket,

@@ -59,8 +59,7 @@ impl Handshake {
         }
     }
 
-    /// Records which TCP connection a session moves to. Only the answer tells: a request takes its TCP connection with it
-    /// if it is answered with 101.
+    /// Records which TCP connection a session moves to: the one whose request is answered with 101.
     async fn continue_session(
         &self,
         sid: &str,

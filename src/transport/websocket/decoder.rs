@@ -11,7 +11,7 @@ use super::frame::{Fault, HEADER_LEN_MAX, Header, Opcode, close, unmask};
 /// The code that answers a close frame without one, so that the client reads a clean close.
 const NORMAL_CLOSURE: u16 = 1000;
 
-/// What a client has sent.
+/// One complete message or control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'i> {
     /// A text message.
@@ -40,7 +40,7 @@ pub struct Decoder {
     partial: Option<Box<Partial>>,
 }
 
-/// What has come of a header, a frame and a message that are incomplete.
+/// The received part of a header, a frame and a message that are incomplete.
 #[derive(Debug, Default)]
 struct Partial {
     header: Vec<u8>,
@@ -203,7 +203,7 @@ impl Decoder {
             _ => {}
         }
         let buffered = begun.map_or(0, |message| message.bytes.len());
-        // What is buffered never exceeds the limit.
+        // The buffer never exceeds the limit.
         let room = self.message_len_max - buffered;
         if header.len > room as u64 {
             return Err(Fault::TooLarge);

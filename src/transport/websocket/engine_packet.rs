@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::frame;
 
-/// How often a node pings each session. The interval begins anew with each pong.
+/// How often a node pings each session. Each pong restarts the interval.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 
 /// How long a client has to answer a ping.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a client sends over a WebSocket with which its session began.
+/// A packet of a client whose session began as a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnginePacket<'p> {
     /// The end of the session.

@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 /// The one version of the protocol.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
-/// What every accepted key is hashed with (RFC 6455, section 1.3).
+/// The suffix with which keys are hashed (RFC 6455, section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A key is 16 random bytes.
@@ -23,7 +23,7 @@ const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The reason why a request opens no session, as a sentence for whoever sent it.
+/// The reason why a request opens no session, as a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another version of Engine.IO, or none.

@@ -161,7 +161,7 @@ impl Sink for WebSocketSink {
         if let Some(inbound) = ended {
             inbound.end(EndedBecause::Transport, None);
         } else {
-            // Not the session's own id: whoever sees the id of a connection must not get at the session.
+            // Not the session's own id, so that a client which shows its connection id gives nobody its session.
             let connected = socket_packet::connect(self.namespace.name(), Sid::new().as_str());
             self.session.writer.send(&connected);
         }

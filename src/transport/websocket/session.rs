@@ -56,7 +56,7 @@ pub enum SessionEnd {
     BadPacket,
 }
 
-/// What a session does with what it reads. Both are called by its task, in order, and must not wait.
+/// Takes what a session reads. The session's task calls both, in order; they must not block.
 pub trait Handler {
     /// Bytes have come in.
     ///
@@ -68,7 +68,7 @@ pub trait Handler {
     fn on_packet(&mut self, packet: SocketPacket<'_>) -> ControlFlow<()>;
 }
 
-/// How a session is kept alive, and how much it may send.
+/// Heartbeat and limits of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
     /// Most bytes of one message.
@@ -132,7 +132,7 @@ struct Session<'s, S: Socket, H> {
     has_client_closed: bool,
 }
 
-/// What the timer of a session is for.
+/// The purpose of a session's timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heartbeat {
     /// The next ping.

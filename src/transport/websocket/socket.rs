@@ -35,8 +35,8 @@ pub trait Socket: Send + Sync + 'static {
     /// `WouldBlock` when there is no room.
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Notes how many frames wait for the other side; 0 when a write has moved. Who checks for stalled writes closes the
-    /// connection in the end.
+    /// Notes how many frames wait for the other side; 0 when a write has moved. The listener closes connections whose
+    /// writes stall.
     fn note_waiting(&self, frames: usize);
 
     /// How long a write has waited for the other side without moving; zero while none waits.

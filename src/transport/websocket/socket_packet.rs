@@ -24,7 +24,7 @@ pub struct SocketPacket<'p> {
     pub content: Content<'p>,
 }
 
-/// The content of a client's packet. JSON is not looked into.
+/// The content of a client's packet. JSON stays text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content<'p> {
     /// Asks to join the namespace, with this payload; without one, it is empty.

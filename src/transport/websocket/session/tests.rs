@@ -15,7 +15,7 @@ use crate::transport::limits::{CurrentLimits, Limits};
 use crate::transport::session::sink::SendOutcome;
 use crate::transport::websocket::socket_packet::{self, event_name};
 
-/// A test fails after this long instead of waiting for ever.
+/// A test fails after this long instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const MESSAGE_LEN_MAX: usize = 1000;
@@ -317,7 +317,7 @@ async fn too_many_bytes_end_a_session() {
 
 /// Goal: the memory of an idle session, for the record: `cargo test --lib idle_sessions -- --ignored --nocapture`.
 /// Method: growth of the resident set with 2,000 sessions that have each sent one event. The clients' ends are bare file
-/// descriptors. What the kernel holds for a connection is not in it.
+/// descriptors. The kernel's buffers are not in it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints a figure; run it alone"]
 async fn idle_sessions_are_small() {
