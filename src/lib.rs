@@ -87,8 +87,8 @@
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
 //!   oldest, which counts as an interruption, after which everything built from messages is built anew. While a WebSocket
-//!   client that reads lags behind, the fan-out waits for it, for at most `limits.stalled_write`; a connection whose
-//!   queue is full is closed at the transport.
+//!   client that reads lags behind, the fan-out waits for it, within a bound for all of them together; a connection
+//!   whose queue is full is closed at the transport.
 //! - **Handlers are there before the client is told that it is connected**, and the topic of a user is received.
 //! - **Who sees what is decided under the lock of the topic**: a change of friendships is a message on the topic like
 //!   any update, so every watcher has the right view before the next update. Views let fields through, they block none.

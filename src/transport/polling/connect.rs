@@ -61,10 +61,11 @@ pub(super) async fn admit(
         .await
 }
 
-/// Kept with a socket from its admission until the client learns that it is connected.
+/// Kept with a socket from its admission until the client learns that it is connected. It must not refer to the socket:
+/// where the library cannot answer the CONNECT, nothing but the end of the socket ends the connection.
 #[derive(Clone)]
 pub(super) struct Admitted {
-    pub(super) sink: Arc<PollingSink>,
+    pub(super) sessions: Arc<PollingSessions>,
     pub(super) outbound: Arc<Outbound>,
 }
 
@@ -75,8 +76,8 @@ pub(super) struct OnConnected;
 
 impl ConnectHandler<LocalAdapter, Self> for OnConnected {
     fn call(&self, socket: Arc<Socket<LocalAdapter>>, _auth: Option<Value>) {
-        if let Some(Admitted { sink, outbound }) = socket.extensions.remove() {
-            outbound.connected(sink);
+        if let Some(Admitted { sessions, outbound }) = socket.extensions.remove() {
+            outbound.connected(Arc::new(PollingSink::new(socket, sessions)));
         }
     }
 }

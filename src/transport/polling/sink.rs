@@ -61,15 +61,16 @@ impl Sink for PollingSink {
     }
 
     fn attach(self: Arc<Self>, inbound: InboundQueue, outbound: Arc<Outbound>) {
+        let sessions = self.sessions.clone();
         let handler = Handler {
             inbound,
-            sessions: self.sessions.clone(),
+            sessions: sessions.clone(),
         };
-        let socket = self.socket.clone();
-        socket.on_fallback(handler.clone());
-        socket.on_disconnect(handler);
-        let sink = self;
-        socket.extensions.insert(Admitted { sink, outbound });
+        self.socket.on_fallback(handler.clone());
+        self.socket.on_disconnect(handler);
+        self.socket
+            .extensions
+            .insert(Admitted { sessions, outbound });
     }
 
     fn send(&self, outgoing: &Outgoing, _flush: Flush) -> SendOutcome {

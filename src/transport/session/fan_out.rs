@@ -58,9 +58,10 @@ pub(crate) async fn fan_out(context: Arc<SessionContext>, deliveries: DeliverySt
                 let begun = Instant::now();
                 let flush = if count > 1 { Flush::Later } else { Flush::Now };
                 write_batch(table, &mut batch, flush).await;
-                flush_again = table.settle().await;
+                table.flush();
                 let took = begun.elapsed().as_secs_f64();
                 context.metrics.fan_out.observe(took);
+                flush_again = table.settle().await;
             }
             None => flush_again = table.settle().await,
         }

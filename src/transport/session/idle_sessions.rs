@@ -59,8 +59,10 @@ impl IdleSessions {
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             for sink in self.take_overdue(Instant::now(), limit()) {
-                metrics.count_closed(ClosedBecause::Idle);
-                sink.close();
+                if !sink.has_ended() {
+                    metrics.count_closed(ClosedBecause::Idle);
+                    sink.close();
+                }
             }
         }
     }

@@ -5,7 +5,6 @@
 //! present state, so it never misses an update without noticing.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -30,8 +29,6 @@ struct State {
     stage: Stage,
     /// Whether the table has it in its list of connections to flush.
     is_backlogged: bool,
-    /// Since when the client has lagged behind.
-    lagging_since: Option<Instant>,
     is_kicked: bool,
 }
 
@@ -67,7 +64,6 @@ impl Outbound {
             state: Mutex::new(State {
                 stage: Stage::Connecting(Vec::new()),
                 is_backlogged: false,
-                lagging_since: None,
                 is_kicked: false,
             }),
             closing: Notify::new(),
@@ -114,7 +110,13 @@ impl Outbound {
     fn send_in(&self, state: &mut State, outgoing: &Outgoing, flush: Flush) {
         let outcome = match &mut state.stage {
             Stage::Closing(_) | Stage::Closed => return,
-            Stage::Open(sink) => sink.send(outgoing, flush),
+            Stage::Open(sink) => {
+                if let Outgoing::Events(events) = outgoing {
+                    let count = events.events().len() as u64;
+                    self.context.metrics.deliveries.inc_by(count);
+                }
+                sink.send(outgoing, flush)
+            }
             Stage::Connecting(pending) => {
                 pending.push(outgoing.clone());
                 match pending.len() {
@@ -123,10 +125,6 @@ impl Outbound {
                 }
             }
         };
-        if let Outgoing::Events(events) = outgoing {
-            let count = events.events().len() as u64;
-            self.context.metrics.deliveries.inc_by(count);
-        }
         match outcome {
             SendOutcome::Queued(0) | SendOutcome::Closed => {}
             SendOutcome::Queued(_) => self.mark_backlogged(state),
@@ -180,18 +178,8 @@ impl Outbound {
             return Pace::KeepsUp;
         };
         let backlog = sink.flush();
-        let has_room = backlog.waiting <= self.context.queue_max() / 2;
-        if has_room {
-            state.lagging_since = None;
-        }
-        let pace = if !has_room && backlog.is_reading {
-            let since = *state.lagging_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.context.stalled_write() {
-                self.drop_slow_consumer(&mut state, backlog.waiting);
-                Pace::KeepsUp
-            } else {
-                Pace::LagsBehind
-            }
+        let pace = if backlog.is_reading && backlog.waiting > self.context.queue_max() / 2 {
+            Pace::LagsBehind
         } else if backlog.needs_flush {
             Pace::FlushAgain
         } else {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -13,12 +13,18 @@ use super::outbound::{Outbound, Pace};
 use crate::ids::ConnectionId;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
+use crate::transport::rate::Bucket;
 
 /// Connections that are sent to before others may be opened or closed.
 const LOCK_BATCH_MAX: usize = 64;
 
 /// How often connections are closed again that had not ended after the first time.
 const CLOSE_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long the fan-out may wait for all clients that lag behind together: at once, and as a share of the time in the long
+/// run. The bound protects everybody else from clients that keep reading slowly.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE_SHARE: f64 = 0.1;
 
 /// The pause in which clients that lag behind read on.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
@@ -37,10 +43,6 @@ impl OutboundContext {
         self.limits.get().outbound_queue
     }
 
-    pub(super) fn stalled_write(&self) -> Duration {
-        self.limits.get().stalled_write
-    }
-
     /// Packets wait for `id`, which is not in the list.
     pub(super) fn mark_backlogged(&self, id: ConnectionId) {
         self.backlogged.lock().push(id);
@@ -51,6 +53,8 @@ impl OutboundContext {
 pub(crate) struct OutboundTable {
     connections: RwLock<HashMap<ConnectionId, Arc<Outbound>, RandomState>>,
     context: Arc<OutboundContext>,
+    /// Seconds for which the fan-out may wait for clients that lag behind.
+    patience: Mutex<Bucket>,
     emptied: Notify,
 }
 
@@ -64,6 +68,11 @@ impl OutboundTable {
                 backlogged: Mutex::default(),
                 is_backlogged: Notify::new(),
             }),
+            patience: Mutex::new(Bucket::new(
+                PATIENCE_SHARE,
+                PATIENCE.as_secs_f64(),
+                Instant::now(),
+            )),
             emptied: Notify::new(),
         }
     }
@@ -123,11 +132,17 @@ impl OutboundTable {
     /// that does not read is not waited for. Returns whether to flush again after `BACKLOG_PAUSE`.
     pub(super) async fn settle(&self) -> bool {
         loop {
-            match self.flush() {
-                Pace::LagsBehind => tokio::time::sleep(BACKLOG_PAUSE).await,
-                pace => return pace == Pace::FlushAgain,
+            let pace = self.flush();
+            if pace != Pace::LagsBehind || !self.may_wait() {
+                return pace != Pace::KeepsUp;
             }
+            tokio::time::sleep(BACKLOG_PAUSE).await;
         }
+    }
+
+    fn may_wait(&self) -> bool {
+        let cost = BACKLOG_PAUSE.as_secs_f64();
+        self.patience.lock().take(cost, Instant::now())
     }
 
     /// Waits for `next`, at most for `BACKLOG_PAUSE`.
@@ -136,7 +151,7 @@ impl OutboundTable {
     }
 
     /// Writes what waits, as far as there is room. Returns the slowest pace.
-    fn flush(&self) -> Pace {
+    pub(super) fn flush(&self) -> Pace {
         let backlogged = std::mem::take(&mut *self.context.backlogged.lock());
         let mut slowest = Pace::KeepsUp;
         if backlogged.is_empty() {
