@@ -28,8 +28,7 @@
 //! | `app/reload.rs` | takes over keys and limits while the node runs |
 //! | `settings.rs`, `settings/` | typed settings: load, validate |
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name, and what metrics are told apart by |
-//! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
-//! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
+//! | `ids.rs`, `clock.rs`, `tls.rs` | identifiers, each its own type; the wall clock; the certificates that Redis and Postgres connections trust |
 //! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
 //! | `transport/websocket.rs`, `websocket/` | RFC 6455, Engine.IO 4 and Socket.IO 5 for sessions that begin as a WebSocket: handshake, decoder, packets, writer, the session's task |
 //! | `transport/server.rs` | HTTP on what a listener accepts |
@@ -52,34 +51,32 @@
 //! | `transport/http/headers.rs` | what every answer says to browsers |
 //! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
 //! | `transport/http/measure.rs` | counts requests by route |
-//! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
-//! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, the state of each, who watches with which view, interest |
+//! | `domain/presence.rs`, `replica.rs` | who is online: a snapshot plus transitions |
+//! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, state, watchers and their views, interest |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
 //! | `domain/visibility.rs` | which view of a user a viewer gets |
 //! | `domain/profile.rs` | updates: both views prepared once, stored and published |
-//! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
-//! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
+//! | `domain/account.rs`, `account/` | accounts in Postgres: changing them, and publishing each change |
+//! | `domain/matchmaking.rs`, `matchmaking/` | the queue; making matches, and announcing them until every node has shown them |
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |
-//! | `domain/standing.rs` | whether a valid token is accepted: the account may be deleted, the token revoked |
-//! | `domain/node_requests.rs` | answers the doctor, and other nodes: which connections this node holds, how many of them watch |
-//! | `domain/watcher_count.rs`, `incidents.rs` | how many watch a user on all nodes; recent events of the cluster, as this node saw them |
-//! | `domain/router.rs`, `tasks.rs` | hands each message of the engine to its service; spawns the loops of the services |
+//! | `domain/token_status.rs` | whether a valid token is still accepted: the account may be deleted, the token revoked |
+//! | `domain/node_requests.rs` | answers the doctor and other nodes: which connections this node holds, how many of them watch a user |
+//! | `domain/watcher_count.rs`, `cluster_events.rs` | counts watchers on all nodes; recent cluster events, as this node observed them |
+//! | `domain/router.rs`, `tasks.rs` | dispatches messages of the engine to the services; spawns the loops of the services |
 //! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; renews it; releases the connections of dead nodes |
-//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads and registers them again; compares |
+//! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | detects silent partitions; reads and registers them again; compares registrations |
 //! | `domain/health.rs`, `health/`, `local_node.rs` | whether this node can do its work; its report to the others |
-//! | `engine.rs` | what an engine does, as one enum over the two that exist |
+//! | `engine.rs` | the interface of an engine, as one enum over the two that exist |
 //! | `engine/presence.rs`, `profile.rs`, `topic.rs`, `account.rs`, `lease.rs`, `node.rs`, `matchmaking.rs` | the types and calls of each feature |
-//! | `engine/message.rs`, `error.rs`, `examination.rs` | the stream back up; why calls fail; which commands are refused |
+//! | `engine/message.rs`, `error.rs`, `error_reply.rs`, `examination.rs` | the stream back up; why calls fail; Redis's error replies; which commands are refused |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
-//! | `engine/refusal.rs` | why Redis refuses a command, and what an operator can do about it |
-//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; keys (one file spells them all), scripts (typed calls), bus (messages) |
-//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections for each Redis server, and which of them serves a slot |
-//! | `engine/redis/cluster.rs` | the map of a Redis Cluster, from the views of several of its servers |
-//! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
-//! | `engine/redis/preflight.rs`, `entry.rs` | whether a server carries out what the hub needs; whether it lets a client in |
-//! | `engine/redis/inspect.rs`, `page.rs` | what operators see of the data; reading in steps |
-//! | `engine/redis/doctor.rs`, `doctor/` | compares the data with itself and with the nodes; repairs it |
-//! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for what changed |
+//! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; key names, scripts (typed calls), bus (messages) |
+//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections per Redis server, and which server serves a slot |
+//! | `engine/redis/cluster.rs` | the slot map of a Redis Cluster, merged from the views of several servers |
+//! | `engine/redis/preflight.rs`, `rejection.rs` | whether a server accepts the commands that the hub needs; why it rejects connections |
+//! | `engine/redis/inspect.rs`, `page.rs` | read-only views for operators; reading in steps |
+//! | `engine/redis/doctor.rs`, `doctor/` | checks the data for contradictions, also with the nodes; repairs it |
+//! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, match results; migrations; the change listener |
 //!
 //! # One update, end to end
 //!

@@ -1,4 +1,4 @@
-//! Matchmaking in this process: the same rules as the scripts in `lua/matchmaking/`, which say more about them.
+//! Matchmaking in this process: the rules of the scripts in `lua/matchmaking/`, which document them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,60 +10,60 @@ use serde_json::value::RawValue;
 use super::Memory;
 use crate::clock::now_ms;
 use crate::engine::matchmaking::{
-    Due, Enqueued, Notify, Paired, PairingRules, PendingMatch, QueueStatus, Ticket, TicketSelector,
+    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket,
+    TicketSelector,
 };
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{MatchId, UserId, random_name};
 
-/// Seconds of which the matches made are counted.
+/// Period over which matches are counted, in seconds.
 const SECONDS: u64 = 60;
 
-/// Calls in a row that look at those who have just come, while others are to be looked at again.
+/// Consecutive calls that scan new tickets while others are due for another scan.
 const FRESH_CALLS_MAX: u32 = 8;
 
-/// Everything about matchmaking.
 #[derive(Default)]
-pub(super) struct Matchmaking {
-    tickets: HashMap<UserId, Waiting>,
+pub(super) struct MatchmakingState {
+    tickets: HashMap<UserId, QueuedTicket>,
     queue: BTreeMap<i64, UserId>,
-    /// The same by rating, then place.
+    /// The queue by rating, then place.
     ratings: BTreeMap<(i64, i64), UserId>,
-    /// Matches found for users that are not over.
+    /// Pending matches of users.
     playing: HashMap<UserId, MatchId>,
     matches: HashMap<MatchId, Found>,
-    /// Users whose ticket ran out, and when they are told again (ms).
+    /// Users whose ticket expired, and when that is announced next (ms).
     timeouts: HashMap<UserId, u64>,
-    /// The last number given, for places and versions.
+    /// The last number assigned, for places and versions.
     count: u64,
-    looked: Looked,
-    /// Matches made in each second.
-    made: BTreeMap<u64, u64>,
+    scan: ScanCursor,
+    /// Matches made, by second.
+    made_per_second: BTreeMap<u64, u64>,
 }
 
-/// How far tickets were looked at.
+/// How far tickets have been scanned.
 #[derive(Default)]
-struct Looked {
+struct ScanCursor {
     fresh: i64,
     again: Option<i64>,
     next_ms: u64,
-    /// Calls in a row that looked at those who had just come.
+    /// Consecutive calls that scanned new tickets.
     streak: u32,
 }
 
 #[derive(Clone, Copy)]
-struct Waiting {
+struct QueuedTicket {
     place: i64,
     ticket: Ticket,
 }
 
-/// A match that is not over.
+/// A pending match.
 struct Found {
     tickets: [Ticket; 2],
-    taken: HashSet<UserId>,
-    /// Those who left when it was too late.
-    quit: HashSet<UserId>,
-    told: bool,
-    left: bool,
+    acked_users: HashSet<UserId>,
+    /// Users who left after the match was announced.
+    withdrawn: HashSet<UserId>,
+    notified: bool,
+    cancelled: bool,
     due_ms: u64,
 }
 
@@ -73,11 +73,13 @@ impl Found {
     }
 
     fn is_over(&self) -> bool {
-        self.users().iter().all(|user| self.taken.contains(user))
+        self.users()
+            .iter()
+            .all(|user| self.acked_users.contains(user))
     }
 }
 
-impl Matchmaking {
+impl MatchmakingState {
     fn number(&mut self) -> u64 {
         self.count += 1;
         self.count
@@ -86,58 +88,59 @@ impl Matchmaking {
     fn insert(&mut self, place: i64, ticket: Ticket) {
         self.queue.insert(place, ticket.user);
         self.ratings.insert((ticket.rating, place), ticket.user);
-        self.tickets.insert(ticket.user, Waiting { place, ticket });
+        self.tickets
+            .insert(ticket.user, QueuedTicket { place, ticket });
     }
 
     fn remove(&mut self, user: UserId) -> Option<Ticket> {
-        let Waiting { place, ticket } = self.tickets.remove(&user)?;
+        let QueuedTicket { place, ticket } = self.tickets.remove(&user)?;
         self.queue.remove(&place);
         self.ratings.remove(&(ticket.rating, place));
         Some(ticket)
     }
 
-    /// Users to look at, and whether there are more.
+    /// Users to scan, and whether there are more.
     fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
-        let is_round = now_ms >= self.looked.next_ms;
-        let others_due = is_round && self.looked.streak >= FRESH_CALLS_MAX;
+        let is_round = now_ms >= self.scan.next_ms;
+        let others_due = is_round && self.scan.streak >= FRESH_CALLS_MAX;
         if !others_due {
-            let fresh = self.queue.range(self.looked.fresh + 1..).take(batch_max);
+            let fresh = self.queue.range(self.scan.fresh + 1..).take(batch_max);
             let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
             if let Some((last, _)) = fresh.last() {
-                self.looked.fresh = *last;
-                self.looked.streak += 1;
+                self.scan.fresh = *last;
+                self.scan.streak += 1;
                 return (fresh.into_iter().map(|(_, user)| user).collect(), true);
             }
         }
         if !is_round {
             return (Vec::new(), false);
         }
-        let from = self.looked.again.map_or(i64::MIN, |again| again + 1);
+        let from = self.scan.again.map_or(i64::MIN, |again| again + 1);
         let again = self.queue.range(from..).take(batch_max);
         let again: Vec<(i64, UserId)> = again.map(|(place, user)| (*place, *user)).collect();
         let goes_on = again.len() == batch_max;
-        self.looked.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
-        self.looked.streak = 0;
+        self.scan.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
+        self.scan.streak = 0;
         if !goes_on {
-            self.looked.next_ms = now_ms + rest.as_millis() as u64;
+            self.scan.next_ms = now_ms + rest.as_millis() as u64;
         }
         let more = others_due || goes_on;
         (again.into_iter().map(|(_, user)| user).collect(), more)
     }
 
-    /// Those with a rating from `low` to `high`, by rating and then place.
+    /// Users with a rating from `low` to `high`, by rating and then place.
     fn rated(
         &self,
         low: i64,
         high: i64,
     ) -> impl DoubleEndedIterator<Item = (&(i64, i64), &UserId)> {
-        // A range that is none would be a mistake of ours to the map.
+        // `BTreeMap::range` panics on an inverted range.
         let range = (low, i64::MIN)..=(high.max(low), i64::MAX);
         self.ratings.range(range).filter(move |_| low <= high)
     }
 
-    /// The closest rating within `reach`; the oldest of several.
-    fn closest(&self, waiting: &Waiting, reach: i64) -> Option<UserId> {
+    /// The user with the closest rating within `reach`; the oldest of several.
+    fn closest(&self, waiting: &QueuedTicket, reach: i64) -> Option<UserId> {
         let (rating, place) = (waiting.ticket.rating, waiting.place);
         let equal = self
             .rated(rating, rating)
@@ -152,7 +155,7 @@ impl Matchmaking {
             .map(|(_, user)| *user)
     }
 
-    /// These two play, unless somebody leaves before they are told.
+    /// Creates a match of two users.
     fn found(&mut self, user: UserId, opponent: UserId) {
         let (Some(ticket), Some(other)) = (self.remove(user), self.remove(opponent)) else {
             return;
@@ -163,16 +166,16 @@ impl Matchmaking {
         }
         let found = Found {
             tickets: [ticket, other],
-            taken: HashSet::new(),
-            quit: HashSet::new(),
-            told: false,
-            left: false,
+            acked_users: HashSet::new(),
+            withdrawn: HashSet::new(),
+            notified: false,
+            cancelled: false,
             due_ms: 0,
         };
         self.matches.insert(id, found);
     }
 
-    /// Forgets a match. Returns the tickets of players on whom nothing else has a claim.
+    /// Removes a match. Returns the tickets of players who have no newer match.
     fn end(&mut self, id: &MatchId) -> Vec<Ticket> {
         let Some(found) = self.matches.remove(id) else {
             return Vec::new();
@@ -189,8 +192,7 @@ impl Matchmaking {
 }
 
 impl Memory {
-    /// No call leaves it half changed, so a poisoned lock is as good as any.
-    fn matchmaking(&self) -> MutexGuard<'_, Matchmaking> {
+    fn matchmaking(&self) -> MutexGuard<'_, MatchmakingState> {
         self.matchmaking.lock()
     }
 
@@ -204,10 +206,10 @@ impl Memory {
         let id = matchmaking.playing.get(&user).cloned();
         let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
         if let Some(found) = found
-            && (joined_at_ms.is_some() || !found.taken.contains(&user))
+            && (joined_at_ms.is_some() || !found.acked_users.contains(&user))
         {
             if joined_at_ms.is_none() {
-                found.quit.remove(&user);
+                found.withdrawn.remove(&user);
             }
             let (already, since_ms) = (true, 0);
             return Ok(Enqueued { already, since_ms });
@@ -238,7 +240,7 @@ impl Memory {
     pub(in crate::engine) fn cancel(
         &self,
         user: UserId,
-        meant: TicketSelector,
+        selector: TicketSelector,
     ) -> Result<bool, EngineError> {
         let mut matchmaking = self.matchmaking();
         if let Some(waiting) = matchmaking.tickets.get(&user) {
@@ -246,13 +248,13 @@ impl Memory {
                 TicketSelector::Any,
                 TicketSelector::Version(waiting.ticket.version),
             ]
-            .contains(&meant);
+            .contains(&selector);
             if is_meant {
                 matchmaking.remove(user);
             }
             return Ok(is_meant);
         }
-        if meant != TicketSelector::Any {
+        if selector != TicketSelector::Any {
             return Ok(false);
         }
         let left = matchmaking.timeouts.remove(&user).is_some();
@@ -260,11 +262,11 @@ impl Memory {
         let Some(found) = id.and_then(|id| matchmaking.matches.get_mut(&id)) else {
             return Ok(left);
         };
-        if found.told {
-            found.quit.insert(user);
+        if found.notified {
+            found.withdrawn.insert(user);
             return Ok(left);
         }
-        (found.left, found.due_ms) = (true, 0);
+        (found.cancelled, found.due_ms) = (true, 0);
         matchmaking.playing.remove(&user);
         Ok(true)
     }
@@ -303,16 +305,18 @@ impl Memory {
                 None => paired.waiting.push((user, waiting.ticket.version)),
             }
         }
-        // Who found nobody may have been taken since by somebody with a wider window.
+        // A user without a match may have been chosen since by another with a wider window.
         paired
             .waiting
             .retain(|(user, _)| matchmaking.tickets.contains_key(user));
         paired.queue_len = matchmaking.queue.len() as u64;
         let second = now_ms / 1000;
         if paired.matches > 0 {
-            *matchmaking.made.entry(second).or_default() += paired.matches;
+            *matchmaking.made_per_second.entry(second).or_default() += paired.matches;
         }
-        matchmaking.made.retain(|made, _| made + SECONDS > second);
+        matchmaking
+            .made_per_second
+            .retain(|made_per_second, _| made_per_second + SECONDS > second);
         Ok(paired)
     }
 
@@ -348,23 +352,23 @@ impl Memory {
         })
     }
 
-    /// There is one node, so who has taken a match has taken it everywhere.
+    /// With one node, a user has confirmed a match everywhere or nowhere.
     pub(in crate::engine) fn begin_notify(
         &self,
         id: &MatchId,
         _nodes: &[(UserId, String)],
-    ) -> Result<Notify, EngineError> {
+    ) -> Result<NotifyOutcome, EngineError> {
         let mut matchmaking = self.matchmaking();
         let Some(found) = matchmaking.matches.get_mut(id) else {
-            return Ok(Notify::Over);
+            return Ok(NotifyOutcome::Over);
         };
-        if found.left {
-            return Ok(Notify::Withdrawn);
+        if found.cancelled {
+            return Ok(NotifyOutcome::Withdrawn);
         }
-        found.told = true;
+        found.notified = true;
         let users = found.users().into_iter();
-        let to_tell = users.filter(|user| !found.taken.contains(user));
-        Ok(Notify::Users(to_tell.collect()))
+        let to_notify = users.filter(|user| !found.acked_users.contains(user));
+        Ok(NotifyOutcome::Users(to_notify.collect()))
     }
 
     pub(in crate::engine) fn publish_match(
@@ -374,7 +378,7 @@ impl Memory {
         opponent: Arc<RawValue>,
     ) -> Result<(), EngineError> {
         let id = id.clone();
-        self.tell_existing(user, TopicMessage::MatchFound { id, opponent });
+        self.send_to_account(user, TopicMessage::MatchFound { id, opponent });
         Ok(())
     }
 
@@ -387,7 +391,7 @@ impl Memory {
         let Some(found) = matchmaking.matches.get_mut(id) else {
             return Ok(true);
         };
-        found.taken.insert(user);
+        found.acked_users.insert(user);
         if !found.is_over() {
             return Ok(false);
         }
@@ -404,9 +408,9 @@ impl Memory {
         let mut sent_back = 0;
         let found = matchmaking.matches.get(id);
         let takes_place = found.is_some_and(Found::is_over);
-        let quit = found.map_or_else(HashSet::new, |found| found.quit.clone());
+        let withdrawn = found.map_or_else(HashSet::new, |found| found.withdrawn.clone());
         for ticket in matchmaking.end(id) {
-            if takes_place || quit.contains(&ticket.user) {
+            if takes_place || withdrawn.contains(&ticket.user) {
                 continue;
             }
             let waits = matchmaking.tickets.contains_key(&ticket.user);
@@ -419,7 +423,7 @@ impl Memory {
             matchmaking.insert(place, Ticket { version, ..ticket });
             sent_back += 1;
         }
-        matchmaking.looked.next_ms = 0;
+        matchmaking.scan.next_ms = 0;
         Ok(sent_back)
     }
 
@@ -428,12 +432,12 @@ impl Memory {
         user: UserId,
         before_ms: u64,
     ) -> Result<u64, EngineError> {
-        let nodes = self.tell_existing(user, TopicMessage::MatchTimeout { before_ms });
+        let nodes = self.send_to_account(user, TopicMessage::MatchTimeout { before_ms });
         Ok(nodes.unwrap_or(0))
     }
 
     pub(in crate::engine) fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
-        self.tell_existing(user, TopicMessage::MatchLeft);
+        self.send_to_account(user, TopicMessage::MatchLeft);
         Ok(())
     }
 
@@ -459,15 +463,15 @@ impl Memory {
         self.tickets(&first)
     }
 
-    pub(in crate::engine) fn queue_status(&self) -> Result<QueueStatus, EngineError> {
+    pub(in crate::engine) fn queue_stats(&self) -> Result<QueueStats, EngineError> {
         let matchmaking = self.matchmaking();
         let now_ms = now_ms();
         let first = matchmaking.queue.values().next();
         let first = first.and_then(|user| matchmaking.tickets.get(user));
         let joined_at_ms = first.map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
-        let made = matchmaking.made.iter();
-        let recent = made.filter(|(second, _)| *second + SECONDS > now_ms / 1000);
-        Ok(QueueStatus {
+        let made_per_second = matchmaking.made_per_second.iter();
+        let recent = made_per_second.filter(|(second, _)| *second + SECONDS > now_ms / 1000);
+        Ok(QueueStats {
             queue_len: matchmaking.queue.len() as u64,
             oldest_wait_ms: now_ms.saturating_sub(joined_at_ms),
             pending: matchmaking.matches.len() as u64,

@@ -15,8 +15,8 @@ use super::reply::Question;
 use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
 use crate::domain::matchmaking::JoinError;
-use crate::domain::standing::Acceptance;
 use crate::domain::token::Identity;
+use crate::domain::token_status::TokenStatus;
 use crate::ids::UserId;
 use crate::transport::protocol::{
     Done, ErrorCode, KickCode, QueueStatus, Queued, Request, TokenExpiring, TokenRefreshed,
@@ -219,10 +219,10 @@ impl Session {
                 return invalid("the token is not valid, or has expired");
             }
         };
-        match self.sockets.hub.accepts(&identity).await {
-            Ok(Acceptance::Accepted) => Ok(identity),
-            Ok(Acceptance::Revoked) => invalid("the token was revoked; sign in again"),
-            Ok(Acceptance::AccountDeleted) => invalid("the account was deleted"),
+        match self.sockets.hub.token_status(&identity).await {
+            Ok(TokenStatus::Accepted) => Ok(identity),
+            Ok(TokenStatus::Revoked) => invalid("the token was revoked; sign in again"),
+            Ok(TokenStatus::AccountDeleted) => invalid("the account was deleted"),
             Err(error) => {
                 tracing::debug!(%connection, %error, "could not ask whether a token is accepted");
                 Err((ErrorCode::Unavailable, UNREACHABLE))

@@ -1,4 +1,4 @@
-//! Looks: at everything, or at what is suspected.
+//! Scans everything, or checks candidates again.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -6,54 +6,53 @@ use bytes::Bytes;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::census::{Census, Standing};
 use super::contents::lenient;
-use super::readable::read_held;
-use super::{Doctor, FINDINGS_MAX, Finding, Problem};
+use super::snapshot::{NodeStatus, Snapshot};
+use super::validator::read_held;
+use super::{Doctor, FINDINGS_MAX, Finding, FindingKind};
 use crate::engine::EngineError;
-use crate::engine::redis::answer::Held;
-use crate::engine::redis::keys::Key;
-use crate::engine::redis::page::{BEGINNING, Page};
-use crate::ids::UserId;
+use crate::engine::redis::keys::ParsedKey;
+use crate::engine::redis::page::{BEGINNING, ScanPage};
+use crate::ids::{UserConnection, UserId};
 
-/// NodeRequests to Redis that are under way together.
-const TOGETHER: usize = 128;
+/// Concurrent checks.
+const CHECKS_MAX: usize = 128;
 
-/// Keys whose contents are read together: some hold hundreds of kilobytes.
-const CONTENTS_TOGETHER: usize = 16;
+/// Keys whose contents are read concurrently: some hold hundreds of kilobytes.
+const CONTENT_CHECKS_MAX: usize = 16;
 
-/// Names of keys that are told although they are nobody's.
-const STRANGERS_MAX: usize = 5;
+/// Foreign keys named in the report.
+const FOREIGN_KEYS_MAX: usize = 5;
 
-/// What a look found, and how much it saw.
+/// The result of a scan.
 #[derive(Default)]
-pub(super) struct Suspects {
+pub(super) struct Candidates {
     pub(super) findings: HashSet<Finding>,
     pub(super) more: bool,
     pub(super) users: u64,
-    /// Keys under the prefix that are none of the hub's: how many, and the first of them.
-    pub(super) strangers: (u64, Vec<String>),
+    /// Keys under the prefix that are not the hub's: their number, and the first of them.
+    pub(super) foreign_keys: (u64, Vec<String>),
 }
 
-/// Whom or what to look at.
+/// What to check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    /// All that is said about a user.
+    /// Everything about a user.
     User(UserId),
-    /// The same, unless the user has registered connections: those are looked at anyway.
+    /// The same, unless the user has registered connections: those are checked anyway.
     UserWithoutConnections(UserId),
-    /// A partition's set of what an incarnation owes, and whether the partition knows the incarnation.
+    /// An incarnation's set of registrations in a partition, and whether the partition lists the incarnation.
     Owed(u32, String),
     /// One entry of that set.
-    Entry(u32, String, Held),
+    Entry(u32, String, UserConnection),
     /// The incarnation itself.
     Node(String),
-    /// What a key holds.
+    /// The content of a key.
     Contents(String),
 }
 
-impl Suspects {
-    fn take_in(&mut self, findings: Vec<Finding>) {
+impl Candidates {
+    fn add(&mut self, findings: Vec<Finding>) {
         for finding in findings {
             if self.findings.len() >= FINDINGS_MAX {
                 self.more = true;
@@ -63,22 +62,18 @@ impl Suspects {
         }
     }
 
-    fn take_in_stranger(&mut self, key: &[u8]) {
-        self.strangers.0 += 1;
-        if self.strangers.1.len() < STRANGERS_MAX {
+    fn add_foreign_key(&mut self, key: &[u8]) {
+        self.foreign_keys.0 += 1;
+        if self.foreign_keys.1.len() < FOREIGN_KEYS_MAX {
             let shown = String::from_utf8_lossy(key).escape_debug().to_string();
-            self.strangers.1.push(shown);
+            self.foreign_keys.1.push(shown);
         }
     }
 }
 
 impl Doctor {
-    /// Reads everything, in steps.
-    pub(super) async fn look_at_everything(
-        &self,
-        census: &Census,
-    ) -> Result<Suspects, EngineError> {
-        let mut suspects = Suspects::default();
+    pub(super) async fn scan_all(&self, snapshot: &Snapshot) -> Result<Candidates, EngineError> {
+        let mut candidates = Candidates::default();
         for server in self.redis.servers.masters() {
             let mut cursor = Some(BEGINNING.to_owned());
             while let Some(at) = cursor {
@@ -87,65 +82,69 @@ impl Doctor {
                 for key in &page.items {
                     match std::str::from_utf8(key) {
                         Ok(key) if self.known.of(key).is_some() => keys.push(key.to_owned()),
-                        _ => suspects.take_in_stranger(key),
+                        _ => candidates.add_foreign_key(key),
                     }
                 }
                 let parsed = keys.iter().filter_map(|key| self.redis.keys.parse(key));
-                self.look_at_keys(parsed.collect(), census, &mut suspects)
+                self.check_keys(parsed.collect(), snapshot, &mut candidates)
                     .await?;
-                for keys in keys.chunks(CONTENTS_TOGETHER) {
+                for keys in keys.chunks(CONTENT_CHECKS_MAX) {
                     let contents = keys.iter().cloned().map(Subject::Contents).collect();
-                    self.look_at_each(contents, census, &mut suspects).await?;
+                    self.check_each(contents, snapshot, &mut candidates).await?;
                 }
                 cursor = page.next;
             }
         }
         for partition in 0..self.redis.partitions() {
-            self.look_at_partition(partition, census, &mut suspects)
+            self.check_partition(partition, snapshot, &mut candidates)
                 .await?;
         }
-        let held: Vec<_> = census.users().collect();
-        for users in held.chunks(TOGETHER) {
+        let held: Vec<_> = snapshot.users().collect();
+        for users in held.chunks(CHECKS_MAX) {
             let users = users.iter().copied().map(Subject::UserWithoutConnections);
-            self.look_at_each(users.collect(), census, &mut suspects)
+            self.check_each(users.collect(), snapshot, &mut candidates)
                 .await?;
         }
-        let nodes = census.incarnations().cloned().map(Subject::Node).collect();
-        self.look_at_each(nodes, census, &mut suspects).await?;
-        Ok(suspects)
+        let nodes = snapshot
+            .incarnations()
+            .cloned()
+            .map(Subject::Node)
+            .collect();
+        self.check_each(nodes, snapshot, &mut candidates).await?;
+        Ok(candidates)
     }
 
-    async fn look_at_keys(
+    async fn check_keys(
         &self,
-        keys: Vec<Key>,
-        census: &Census,
-        suspects: &mut Suspects,
+        keys: Vec<ParsedKey>,
+        snapshot: &Snapshot,
+        candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
         for key in &keys {
-            // Of a dead incarnation the whole set is a finding.
-            if let Key::Owed(partition, incarnation) = key
-                && census.account_status(incarnation) != Standing::Gone
+            // For a dead incarnation the whole set is a finding.
+            if let ParsedKey::Owed(partition, incarnation) = key
+                && snapshot.node_status(incarnation) != NodeStatus::Gone
             {
-                self.look_at_entries(*partition, incarnation, census, suspects)
+                self.check_entries(*partition, incarnation, snapshot, candidates)
                     .await?;
             }
         }
         let subject = |key| match key {
-            Key::Connections(user) => Subject::User(user),
-            Key::Owed(partition, incarnation) => Subject::Owed(partition, incarnation),
-            Key::Node(incarnation) => Subject::Node(incarnation),
+            ParsedKey::Connections(user) => Subject::User(user),
+            ParsedKey::Owed(partition, incarnation) => Subject::Owed(partition, incarnation),
+            ParsedKey::Node(incarnation) => Subject::Node(incarnation),
         };
         let subjects = keys.into_iter().map(subject).collect();
-        self.look_at_each(subjects, census, suspects).await
+        self.check_each(subjects, snapshot, candidates).await
     }
 
-    /// The entries of what a living incarnation owes.
-    async fn look_at_entries(
+    /// Checks the entries of a live incarnation's registrations.
+    async fn check_entries(
         &self,
         partition: u32,
         incarnation: &str,
-        census: &Census,
-        suspects: &mut Suspects,
+        snapshot: &Snapshot,
+        candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
         let key = self.redis.keys.owed(partition, incarnation);
         let mut cursor = Some(BEGINNING.to_owned());
@@ -157,24 +156,24 @@ impl Doctor {
             let of_partition =
                 entries.filter(|(user, _)| self.redis.partition_of(*user) == partition);
             let subject = |held| Subject::Entry(partition, incarnation.to_owned(), held);
-            self.look_at_each(of_partition.map(subject).collect(), census, suspects)
+            self.check_each(of_partition.map(subject).collect(), snapshot, candidates)
                 .await?;
             cursor = page.next;
         }
         Ok(())
     }
 
-    /// The lists of a partition: who is online, who is leaving, which nodes it knows.
-    async fn look_at_partition(
+    /// Checks a partition's lists: online users, leaving users, nodes.
+    async fn check_partition(
         &self,
         partition: u32,
-        census: &Census,
-        suspects: &mut Suspects,
+        snapshot: &Snapshot,
+        candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
         let keys = &self.redis.keys;
         let lists = [
             ("SSCAN", keys.online(partition)),
-            // Members and scores in turns.
+            // Members and scores alternate.
             ("ZSCAN", keys.leaving(partition)),
             ("SSCAN", keys.registered_nodes(partition)),
         ];
@@ -197,86 +196,86 @@ impl Doctor {
                         .collect(),
                 };
                 if list == 0 {
-                    suspects.users += subjects.len() as u64;
+                    candidates.users += subjects.len() as u64;
                 }
-                self.look_at_each(subjects, census, suspects).await?;
+                self.check_each(subjects, snapshot, candidates).await?;
                 cursor = page.next;
             }
         }
         Ok(())
     }
 
-    /// One step through the members of a key; one that is no text reads as empty. `None` where it holds something else.
+    /// One step through the members of a key; one that is not UTF-8 reads as empty. `None` if the key has another type.
     pub(super) async fn members(
         &self,
         command: &'static str,
         key: &str,
         cursor: &str,
-    ) -> Result<Option<Page<String>>, EngineError> {
+    ) -> Result<Option<ScanPage<String>>, EngineError> {
         let page = self.page::<Bytes>(command, key, cursor).await;
         let text = |item: Bytes| String::from_utf8(item.into()).unwrap_or_default();
-        Ok(lenient(page.map(Some))?.map(|page| Page {
+        Ok(lenient(page.map(Some))?.map(|page| ScanPage {
             next: page.next,
             items: page.items.into_iter().map(text).collect(),
         }))
     }
 
-    /// Looks once more at whatever the findings are about.
-    pub(super) async fn look_at(
+    /// Checks the subjects of the findings again.
+    pub(super) async fn scan(
         &self,
         findings: &HashSet<Finding>,
-        census: &Census,
-    ) -> Result<Suspects, EngineError> {
+        snapshot: &Snapshot,
+    ) -> Result<Candidates, EngineError> {
         let subjects: BTreeSet<Subject> = findings.iter().filter_map(subject_of).collect();
-        let mut suspects = Suspects::default();
+        let mut candidates = Candidates::default();
         let subjects: Vec<Subject> = subjects.into_iter().collect();
-        for batch in subjects.chunks(TOGETHER) {
-            self.look_at_each(batch.to_vec(), census, &mut suspects)
+        for batch in subjects.chunks(CHECKS_MAX) {
+            self.check_each(batch.to_vec(), snapshot, &mut candidates)
                 .await?;
         }
-        Ok(suspects)
+        Ok(candidates)
     }
 
-    async fn look_at_each(
+    async fn check_each(
         &self,
         subjects: Vec<Subject>,
-        census: &Census,
-        suspects: &mut Suspects,
+        snapshot: &Snapshot,
+        candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
         let mut looks = stream::iter(subjects)
-            .map(|subject| self.look_at_one(subject, census))
-            .buffer_unordered(TOGETHER);
+            .map(|subject| self.check_one(subject, snapshot))
+            .buffer_unordered(CHECKS_MAX);
         while let Some(findings) = looks.try_next().await? {
-            suspects.take_in(findings);
+            candidates.add(findings);
         }
         Ok(())
     }
 
-    async fn look_at_one(
+    async fn check_one(
         &self,
         subject: Subject,
-        census: &Census,
+        snapshot: &Snapshot,
     ) -> Result<Vec<Finding>, EngineError> {
         match subject {
-            Subject::User(user) => self.look_at_user(user, census).await,
+            Subject::User(user) => self.check_user(user, snapshot).await,
             Subject::UserWithoutConnections(user) => {
                 let key = self.redis.keys.connections(user);
                 if self.exists(key).await? {
                     Ok(Vec::new())
                 } else {
-                    self.look_at_user(user, census).await
+                    self.check_user(user, snapshot).await
                 }
             }
             Subject::Owed(partition, incarnation) => {
-                self.look_at_owed(partition, &incarnation, census).await
+                self.check_owed(partition, &incarnation, snapshot).await
             }
             Subject::Entry(partition, incarnation, held) => {
-                self.look_at_entry(partition, &incarnation, held).await
+                self.check_entry(partition, &incarnation, held).await
             }
-            Subject::Node(incarnation) => self.look_at_node(&incarnation, census).await,
+            Subject::Node(incarnation) => self.check_node(&incarnation, snapshot).await,
             Subject::Contents(key) => match self.known.of(&key) {
                 Some(known) => {
-                    self.look_at_contents(&key, &known, census.taken_at_ms)
+                    self.check_contents(&key, &known, snapshot.taken_at_ms)
                         .await
                 }
                 None => Ok(Vec::new()),
@@ -284,11 +283,11 @@ impl Doctor {
         }
     }
 
-    /// Ghosts of a user, and whatever contradicts itself or the nodes.
-    async fn look_at_user(
+    /// Checks a user for ghosts and contradictions.
+    async fn check_user(
         &self,
         user: UserId,
-        census: &Census,
+        snapshot: &Snapshot,
     ) -> Result<Vec<Finding>, EngineError> {
         let partition = self.redis.partition_of(user);
         let registered = async { lenient(self.registered(user).await) };
@@ -299,12 +298,14 @@ impl Doctor {
         let mut findings = Vec::new();
         for (incarnation, connection) in &registered {
             let held = (user, *connection);
-            let problem = match census.account_status(incarnation) {
-                Standing::Gone => Some(Problem::NodeGone),
-                Standing::Alive if !census.holds(incarnation, held) => Some(Problem::NodeUnaware),
-                Standing::Alive | Standing::Silent => {
+            let problem = match snapshot.node_status(incarnation) {
+                NodeStatus::Gone => Some(FindingKind::NodeGone),
+                NodeStatus::Alive if !snapshot.holds(incarnation, held) => {
+                    Some(FindingKind::NodeUnaware)
+                }
+                NodeStatus::Alive | NodeStatus::Silent => {
                     let owes = self.owes(partition, incarnation, held).await?;
-                    (!owes).then_some(Problem::NotOwed)
+                    (!owes).then_some(FindingKind::NotOwed)
                 }
             };
             findings.extend(
@@ -312,42 +313,42 @@ impl Doctor {
                     .map(|problem| Finding::of_connection(problem, partition, held, incarnation)),
             );
         }
-        if !census.held_of(user).is_empty() && self.redis.listeners(user).await? == 0 {
-            findings.push(Finding::of_user(Problem::NotHeard, partition, user));
+        if !snapshot.held_of(user).is_empty() && self.redis.listeners(user).await? == 0 {
+            findings.push(Finding::of_user(FindingKind::NotHeard, partition, user));
         }
-        let unregistered = census.held_of(user).iter().filter(|(name, connection)| {
+        let unregistered = snapshot.held_of(user).iter().filter(|(name, connection)| {
             let is_it =
                 |(incarnation, id): &(String, _)| **incarnation == **name && id == connection;
             !registered.iter().any(is_it)
         });
         for (name, connection) in unregistered {
             let held = (user, *connection);
-            let finding = Finding::of_connection(Problem::NotRegistered, partition, held, name);
+            let finding = Finding::of_connection(FindingKind::NotRegistered, partition, held, name);
             findings.push(finding);
         }
-        let mut problems = state.problems(census.taken_at_ms, self.rules.offline_grace);
-        if !census.held_of(user).is_empty() {
-            // Where a connection is only not registered, its user is rightly online.
-            problems.retain(|problem| *problem != Problem::OnlineWithoutConnections);
+        let mut problems = state.problems(snapshot.taken_at_ms, self.rules.offline_grace);
+        if !snapshot.held_of(user).is_empty() {
+            // The user is rightly online: only the registration is missing.
+            problems.retain(|problem| *problem != FindingKind::OnlineWithoutConnections);
         }
         let of_user = |problem| Finding::of_user(problem, partition, user);
         findings.extend(problems.into_iter().map(of_user));
         Ok(findings)
     }
 
-    async fn look_at_owed(
+    async fn check_owed(
         &self,
         partition: u32,
         incarnation: &str,
-        census: &Census,
+        snapshot: &Snapshot,
     ) -> Result<Vec<Finding>, EngineError> {
         let owes = self.exists(self.redis.keys.owed(partition, incarnation));
         let (owes, listed) = try_join(owes, self.lists(partition, incarnation)).await?;
-        let gone = census.account_status(incarnation) == Standing::Gone;
+        let gone = snapshot.node_status(incarnation) == NodeStatus::Gone;
         let problems = [
-            (gone && owes, Problem::OwedByUnknown),
-            (gone && listed, Problem::UnknownMember),
-            (!gone && owes && !listed, Problem::NotListed),
+            (gone && owes, FindingKind::OwedByUnknown),
+            (gone && listed, FindingKind::UnknownMember),
+            (!gone && owes && !listed, FindingKind::NotListed),
         ];
         let wrong = problems.into_iter().filter(|(wrong, _)| *wrong);
         Ok(wrong
@@ -355,11 +356,11 @@ impl Doctor {
             .collect())
     }
 
-    async fn look_at_entry(
+    async fn check_entry(
         &self,
         partition: u32,
         incarnation: &str,
-        held: Held,
+        held: UserConnection,
     ) -> Result<Vec<Finding>, EngineError> {
         let (user, connection) = held;
         let field = format!("{incarnation}/{connection}");
@@ -370,25 +371,25 @@ impl Doctor {
         };
         let owed = self.owes(partition, incarnation, held);
         let (registered, owed) = try_join(registered, owed).await?;
-        let problem = (owed && !registered).then_some(Problem::OwedUnregistered);
+        let problem = (owed && !registered).then_some(FindingKind::OwedUnregistered);
         Ok(problem
             .map(|problem| Finding::of_connection(problem, partition, held, incarnation))
             .into_iter()
             .collect())
     }
 
-    async fn look_at_node(
+    async fn check_node(
         &self,
         incarnation: &str,
-        census: &Census,
+        snapshot: &Snapshot,
     ) -> Result<Vec<Finding>, EngineError> {
-        let problem = match census.account_status(incarnation) {
-            Standing::Alive => None,
-            Standing::Silent => Some(Problem::Silent),
-            Standing::Gone if census.has_lease(incarnation) => Some(Problem::LeaseOver),
-            Standing::Gone => {
+        let problem = match snapshot.node_status(incarnation) {
+            NodeStatus::Alive => None,
+            NodeStatus::Silent => Some(FindingKind::Silent),
+            NodeStatus::Gone if snapshot.has_lease(incarnation) => Some(FindingKind::LeaseOver),
+            NodeStatus::Gone => {
                 let told = self.exists(self.redis.keys.node(incarnation)).await?;
-                told.then_some(Problem::UnknownNode)
+                told.then_some(FindingKind::UnknownNode)
             }
         };
         Ok(problem
@@ -411,7 +412,7 @@ impl Doctor {
         &self,
         partition: u32,
         incarnation: &str,
-        (user, connection): Held,
+        (user, connection): UserConnection,
     ) -> Result<bool, EngineError> {
         let key = self.redis.keys.owed(partition, incarnation);
         let entry = format!("{user}/{connection}");
@@ -419,36 +420,35 @@ impl Doctor {
     }
 }
 
-/// Whom or what a finding is about.
 fn subject_of(finding: &Finding) -> Option<Subject> {
     let incarnation = || finding.incarnation.clone();
-    match finding.problem {
-        Problem::OwedByUnknown | Problem::UnknownMember | Problem::NotListed => {
+    match finding.kind {
+        FindingKind::OwedByUnknown | FindingKind::UnknownMember | FindingKind::NotListed => {
             Some(Subject::Owed(finding.partition?, incarnation()?))
         }
-        Problem::OwedUnregistered => {
+        FindingKind::OwedUnregistered => {
             let held = (finding.user?, finding.connection?);
             Some(Subject::Entry(finding.partition?, incarnation()?, held))
         }
-        Problem::UnknownNode | Problem::LeaseOver | Problem::Silent => {
+        FindingKind::UnknownNode | FindingKind::LeaseOver | FindingKind::Silent => {
             Some(Subject::Node(incarnation()?))
         }
-        Problem::UnreadableConnection
-        | Problem::Unreadable
-        | Problem::WrongType
-        | Problem::Misplaced => Some(Subject::Contents(finding.key.clone()?)),
-        Problem::NodeGone
-        | Problem::NodeUnaware
-        | Problem::OnlineWithoutConnections
-        | Problem::ConnectedButOffline
-        | Problem::LeavingWithConnections
-        | Problem::LeavingButOffline
-        | Problem::Overdue
-        | Problem::LeavingTooLate
-        | Problem::NotOwed
-        | Problem::NotRegistered
-        | Problem::NotHeard => Some(Subject::User(finding.user?)),
-        // About no data.
-        Problem::Evicting => None,
+        FindingKind::UnreadableConnection
+        | FindingKind::Unreadable
+        | FindingKind::WrongType
+        | FindingKind::Misplaced => Some(Subject::Contents(finding.key.clone()?)),
+        FindingKind::NodeGone
+        | FindingKind::NodeUnaware
+        | FindingKind::OnlineWithoutConnections
+        | FindingKind::ConnectedButOffline
+        | FindingKind::LeavingWithConnections
+        | FindingKind::LeavingButOffline
+        | FindingKind::Overdue
+        | FindingKind::LeavingTooLate
+        | FindingKind::NotOwed
+        | FindingKind::NotRegistered
+        | FindingKind::NotHeard => Some(Subject::User(finding.user?)),
+        // Not about data.
+        FindingKind::Evicting => None,
     }
 }

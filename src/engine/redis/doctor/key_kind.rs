@@ -1,13 +1,13 @@
-//! Which keys under the prefix nodes write, and what each holds.
+//! The kinds of key that nodes write, recognized by name.
 
 use std::collections::HashMap;
 
-use crate::engine::redis::keys::Keys;
+use crate::engine::redis::keys::Keyspace;
 use crate::ids::UserId;
 
-/// What a key holds.
+/// The content of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Known {
+pub(super) enum KeyKind {
     Meta,
     Leases,
     Node,
@@ -33,13 +33,13 @@ pub(super) enum Known {
     Count,
     Looked,
     Made,
-    /// Connections, or what a node owes, where no node looks for them.
+    /// Connections or registrations under a key that no node reads.
     Misplaced,
 }
 
-impl Known {
-    /// The partition and the user that it is about.
-    pub(super) fn whose(&self) -> (Option<u32>, Option<UserId>) {
+impl KeyKind {
+    /// The partition or user that the key belongs to.
+    pub(super) fn owner(&self) -> (Option<u32>, Option<UserId>) {
         match self {
             Self::Online(partition)
             | Self::Leaving(partition)
@@ -56,14 +56,14 @@ impl Known {
     }
 }
 
-/// The names of all keys.
-pub(super) struct KnownKeys {
-    keys: Keys,
-    /// Those that are one of a kind.
-    named: HashMap<String, Known>,
+/// Recognizes keys by name.
+pub(super) struct KeyCatalog {
+    keys: Keyspace,
+    /// Keys with a fixed name.
+    named: HashMap<String, KeyKind>,
     /// What the keys of each partition begin with.
     partitions: HashMap<String, u32>,
-    /// What the rest of the name begins with, in every partition.
+    /// What the rest of a name begins with, in every partition.
     owed: String,
     request: String,
     connections: String,
@@ -71,35 +71,38 @@ pub(super) struct KnownKeys {
     revoked: String,
 }
 
-impl KnownKeys {
-    pub(super) fn new(keys: &Keys) -> Self {
+impl KeyCatalog {
+    pub(super) fn new(keys: &Keyspace) -> Self {
         let mut named = HashMap::from([
-            (keys.meta(), Known::Meta),
-            (keys.leases(), Known::Leases),
-            (keys.queue(), Known::Queue),
-            (keys.ratings(), Known::Ratings),
-            (keys.tickets(), Known::Tickets),
-            (keys.playing(), Known::Playing),
-            (keys.matches(), Known::Matches),
-            (keys.pending(), Known::Pending),
-            (keys.timeouts(), Known::Timeouts),
-            (keys.count(), Known::Count),
-            (keys.looked(), Known::Looked),
-            (keys.made(), Known::Made),
+            (keys.meta(), KeyKind::Meta),
+            (keys.leases(), KeyKind::Leases),
+            (keys.queue(), KeyKind::Queue),
+            (keys.ratings(), KeyKind::Ratings),
+            (keys.tickets(), KeyKind::Tickets),
+            (keys.playing(), KeyKind::Playing),
+            (keys.matches(), KeyKind::Matches),
+            (keys.pending(), KeyKind::Pending),
+            (keys.timeouts(), KeyKind::Timeouts),
+            (keys.count(), KeyKind::Count),
+            (keys.looked(), KeyKind::Looked),
+            (keys.made(), KeyKind::Made),
         ]);
         for partition in 0..keys.partitions() {
             named.extend([
-                (keys.online(partition), Known::Online(partition)),
-                (keys.leaving(partition), Known::Leaving(partition)),
-                (keys.registered_nodes(partition), Known::Members(partition)),
-                (keys.epoch(partition), Known::Epoch(partition)),
-                (keys.revision(partition), Known::Revision(partition)),
-                (keys.server(partition), Known::Server(partition)),
+                (keys.online(partition), KeyKind::Online(partition)),
+                (keys.leaving(partition), KeyKind::Leaving(partition)),
+                (
+                    keys.registered_nodes(partition),
+                    KeyKind::Members(partition),
+                ),
+                (keys.epoch(partition), KeyKind::Epoch(partition)),
+                (keys.revision(partition), KeyKind::Revision(partition)),
+                (keys.server(partition), KeyKind::Server(partition)),
             ]);
         }
         let begin = |partition| split(&keys.online(partition)).0.to_owned();
         let rest = |key: String| split(&key).1.to_owned();
-        // Any user will do: the id is what the key ends with.
+        // Any user works: the key ends with the id.
         let of_user = |key: &dyn Fn(UserId) -> String| {
             let user = UserId::try_from(1).ok();
             let name = user.map(|user| rest(key(user)));
@@ -119,16 +122,16 @@ impl KnownKeys {
         }
     }
 
-    /// What `key` holds; `None` where no node writes a key of this name.
-    pub(super) fn of(&self, key: &str) -> Option<Known> {
+    /// The kind of `key`; `None` if no node writes a key of this name.
+    pub(super) fn of(&self, key: &str) -> Option<KeyKind> {
         if let Some(known) = self.named.get(key) {
             return Some(known.clone());
         }
         if key.starts_with(&self.keys.node("")) {
-            return Some(Known::Node);
+            return Some(KeyKind::Node);
         }
         if key.starts_with(&self.keys.reply("")) {
-            return Some(Known::Reply);
+            return Some(KeyKind::Reply);
         }
         let (begin, name) = split(key);
         if !begin.starts_with(split_open(&self.keys.online(0))) {
@@ -138,31 +141,33 @@ impl KnownKeys {
         let user = |id: &str| id.parse::<UserId>().ok();
         if let Some(id) = name.strip_prefix(self.connections.as_str()) {
             let own = user(id).filter(|user| self.keys.connections(*user) == key);
-            return Some(own.map_or(Known::Misplaced, Known::Connections));
+            return Some(own.map_or(KeyKind::Misplaced, KeyKind::Connections));
         }
         if name.starts_with(&self.owed) {
-            return Some(partition.map_or(Known::Misplaced, |partition| Known::Owed(*partition)));
+            return Some(
+                partition.map_or(KeyKind::Misplaced, |partition| KeyKind::Owed(*partition)),
+            );
         }
         if name.starts_with(&self.request) {
-            return partition.map(|_| Known::Request);
+            return partition.map(|_| KeyKind::Request);
         }
         if let Some(id) = name.strip_prefix(self.profile.as_str()) {
             let own = user(id).filter(|user| self.keys.profile(*user) == key);
-            return own.map(Known::Profile);
+            return own.map(KeyKind::Profile);
         }
         let id = name.strip_prefix(self.revoked.as_str())?;
         let own = user(id).filter(|user| self.keys.revoked(*user) == key);
-        own.map(Known::Revoked)
+        own.map(KeyKind::Revoked)
     }
 }
 
-/// What the key begins with, hash tag included, and the rest of it; all of it is the rest where there is no tag.
+/// Splits a key after its hash tag; without one the first half is empty.
 fn split(key: &str) -> (&str, &str) {
     let end = key.find("}:").map_or(0, |at| at + 2);
     key.split_at(end)
 }
 
-/// What stands before the hash tag.
+/// The part before the hash tag.
 fn split_open(key: &str) -> &str {
     let end = key.find('{').map_or(0, |at| at + 1);
     &key[..end]
@@ -174,53 +179,53 @@ mod tests {
 
     #[test]
     fn every_key_is_known() {
-        let keys = Keys::new("a:b", 4);
-        let known = KnownKeys::new(&keys);
+        let keys = Keyspace::new("a:b", 4);
+        let known = KeyCatalog::new(&keys);
         let user = UserId::try_from(11).expect("a valid id");
         for (key, expected) in [
-            (keys.meta(), Known::Meta),
-            (keys.leases(), Known::Leases),
-            (keys.node("n.1"), Known::Node),
-            (keys.reply("x"), Known::Reply),
-            (keys.online(3), Known::Online(3)),
-            (keys.leaving(3), Known::Leaving(3)),
-            (keys.registered_nodes(3), Known::Members(3)),
-            (keys.epoch(0), Known::Epoch(0)),
-            (keys.revision(0), Known::Revision(0)),
-            (keys.server(0), Known::Server(0)),
-            (keys.owed(3, "n.1"), Known::Owed(3)),
-            (keys.request(3, "x"), Known::Request),
-            (keys.connections(user), Known::Connections(user)),
-            (keys.profile(user), Known::Profile(user)),
-            (keys.revoked(user), Known::Revoked(user)),
-            (keys.queue(), Known::Queue),
-            (keys.ratings(), Known::Ratings),
-            (keys.tickets(), Known::Tickets),
-            (keys.playing(), Known::Playing),
-            (keys.matches(), Known::Matches),
-            (keys.pending(), Known::Pending),
-            (keys.timeouts(), Known::Timeouts),
-            (keys.count(), Known::Count),
-            (keys.looked(), Known::Looked),
-            (keys.made(), Known::Made),
+            (keys.meta(), KeyKind::Meta),
+            (keys.leases(), KeyKind::Leases),
+            (keys.node("n.1"), KeyKind::Node),
+            (keys.reply("x"), KeyKind::Reply),
+            (keys.online(3), KeyKind::Online(3)),
+            (keys.leaving(3), KeyKind::Leaving(3)),
+            (keys.registered_nodes(3), KeyKind::Members(3)),
+            (keys.epoch(0), KeyKind::Epoch(0)),
+            (keys.revision(0), KeyKind::Revision(0)),
+            (keys.server(0), KeyKind::Server(0)),
+            (keys.owed(3, "n.1"), KeyKind::Owed(3)),
+            (keys.request(3, "x"), KeyKind::Request),
+            (keys.connections(user), KeyKind::Connections(user)),
+            (keys.profile(user), KeyKind::Profile(user)),
+            (keys.revoked(user), KeyKind::Revoked(user)),
+            (keys.queue(), KeyKind::Queue),
+            (keys.ratings(), KeyKind::Ratings),
+            (keys.tickets(), KeyKind::Tickets),
+            (keys.playing(), KeyKind::Playing),
+            (keys.matches(), KeyKind::Matches),
+            (keys.pending(), KeyKind::Pending),
+            (keys.timeouts(), KeyKind::Timeouts),
+            (keys.count(), KeyKind::Count),
+            (keys.looked(), KeyKind::Looked),
+            (keys.made(), KeyKind::Made),
         ] {
             assert_eq!(known.of(&key), Some(expected), "{key}");
         }
     }
 
     #[test]
-    fn what_nobody_looks_for_is_told_from_what_nobody_writes() {
-        let keys = Keys::new("a:b", 4);
-        let known = KnownKeys::new(&keys);
+    fn misplaced_keys_are_distinguished_from_foreign_ones() {
+        let keys = Keyspace::new("a:b", 4);
+        let known = KeyCatalog::new(&keys);
         let user = UserId::try_from(7).expect("a valid id");
         let own = keys.connections(user);
         let (begin, _) = split(&own);
         for name in ["conns:8", "conns:x", "conns:", "conns:07"] {
             let key = format!("{begin}{name}");
-            assert_eq!(known.of(&key), Some(Known::Misplaced), "{key}");
+            assert_eq!(known.of(&key), Some(KeyKind::Misplaced), "{key}");
         }
         for key in ["a:b:{77}:conns:7", "a:b:{77}:node:n.1"] {
-            assert_eq!(known.of(key), Some(Known::Misplaced), "{key}");
+            assert_eq!(known.of(key), Some(KeyKind::Misplaced), "{key}");
         }
         let others = [
             "a:b",
