@@ -152,8 +152,7 @@ impl Hub {
         let lease = Arc::new(Lease::new(options.lease));
         let visibility = Visibility::new(&options.public_fields);
         let changes = profiles.as_ref().map(Profiles::changes);
-        let accounts = Accounts::new(engine.clone(), visibility.clone(), profiles);
-        let accounts = Arc::new(accounts);
+        let accounts = Arc::new(Accounts::new(engine.clone(), visibility.clone(), profiles));
         let topics = Topics::new(
             engine.clone(),
             accounts.clone(),

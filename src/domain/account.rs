@@ -48,8 +48,8 @@ impl Accounts {
         user: UserId,
         viewer: Option<UserId>,
     ) -> Result<AccountView, AccountError> {
-        let account = self.postgres()?.read(&[user]).await?.pop();
-        let account = account.ok_or(ProfilesError::NoSuchUser(user))?;
+        let mut accounts = self.postgres()?.read(&[user]).await?;
+        let account = accounts.pop().ok_or(ProfilesError::NoSuchUser(user))?;
         if account.deleted || self.is_deleted_in_engine(user).await {
             return Err(ProfilesError::AccountDeleted(user).into());
         }

@@ -114,10 +114,10 @@ impl Health {
         if is_ready() {
             return true;
         }
-        let asked = Instant::now();
+        let called_at = Instant::now();
         let mut rechecked = self.rechecked.lock().await;
         // One recheck answers all waiting callers.
-        if rechecked.is_none_or(|at| at < asked) {
+        if rechecked.is_none_or(|at| at < called_at) {
             self.readiness().await;
             *rechecked = Some(Instant::now());
         }
@@ -176,11 +176,11 @@ impl Health {
             tokio::time::sleep(self.lease.heartbeat()).await;
             let sent_at = Instant::now();
             let checks = self.readiness().await;
-            let of_canary = [self.engine.name(), CANARY];
-            let mut of_canary = checks
+            let engine = self.engine.name();
+            let came_back = checks
                 .iter()
-                .filter(|check| of_canary.contains(&check.name));
-            let came_back = of_canary.all(|check| check.failure.is_none());
+                .filter(|check| check.name == engine || check.name == CANARY)
+                .all(|check| check.failure.is_none());
             // A lost canary is at least as late as its timeout.
             let least = if came_back {
                 Duration::ZERO

@@ -302,10 +302,10 @@ impl Matchmaking {
                 .collect()
         };
         for batch in tickets.chunks(REENQUEUE_BATCH_MAX) {
-            let asked = batch
+            let enqueued = batch
                 .iter()
                 .map(|(user, rating, since_ms)| self.reenqueue_one(*user, *rating, *since_ms));
-            try_join_all(asked).await?;
+            try_join_all(enqueued).await?;
         }
         Ok(())
     }

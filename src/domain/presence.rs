@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::cluster_events::{ClusterEvents, EventKind};
@@ -104,8 +104,9 @@ impl Presence {
         options: PresenceOptions,
     ) -> Self {
         let replica = Replica::new(engine.partitions());
-        let partitions = 0..engine.partitions();
-        let partitions = partitions.map(|_| PartitionWork::default()).collect();
+        let partitions = (0..engine.partitions())
+            .map(|_| PartitionWork::default())
+            .collect();
         Self {
             engine,
             is_draining: AtomicBool::new(false),
@@ -120,10 +121,6 @@ impl Presence {
             releases_len: AtomicUsize::new(0),
             released: Notify::new(),
         }
-    }
-
-    fn replica(&self) -> MutexGuard<'_, Replica> {
-        self.replica.lock()
     }
 
     /// Registers a connection of the token's user, unless the user already has `limit` of them. Returns once this node
@@ -185,7 +182,7 @@ impl Presence {
 
     async fn wait_until_shown(&self, user: UserId, revision: u64) {
         let partition = self.engine.partition_of(user);
-        let shown = self.replica().wait_for(partition, revision);
+        let shown = self.replica.lock().wait_for(partition, revision);
         if let Some(shown) = shown
             && tokio::time::timeout(SHOWN_WITHIN, shown).await.is_err()
         {
@@ -236,15 +233,15 @@ impl Presence {
             .copied()
             .collect();
         let grace = self.offline_grace();
-        let outcomes = batch
+        let releases = batch
             .iter()
             .map(|(user, connection)| self.engine.release(*user, *connection, grace));
-        let outcomes = join_all(outcomes).await;
+        let outcomes = join_all(releases).await;
         let failed: Vec<_> = outcomes
             .iter()
             .zip(&batch)
             .filter(|(outcome, _)| outcome.is_err())
-            .map(|(_, owed)| *owed)
+            .map(|(_, release)| *release)
             .collect();
         {
             // Only this loop takes from the queue. Failed releases go to its end.
@@ -277,7 +274,7 @@ impl Presence {
     /// Answers the oldest open question of `connection`.
     pub(crate) async fn answer_online_users(&self, connection: ConnectionId) {
         let slot = self.deliveries.place().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         slot.put(Delivery::OnlineUsers {
             to: connection,
             users: replica.encoded(),
@@ -304,35 +301,35 @@ impl Presence {
     }
 
     pub(crate) fn online_count(&self) -> usize {
-        self.replica().count()
+        self.replica.lock().count()
     }
 
     /// At most `limit` online users with ids above `after`, ascending, and the total number online.
     pub(crate) fn page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
-        let replica = self.replica();
+        let replica = self.replica.lock();
         (replica.page(after, limit), replica.count())
     }
 
     /// Whether `user` may be online; always `true` while the partition's snapshot is being read.
     pub(crate) fn may_be_online(&self, user: UserId) -> bool {
         let partition = self.engine.partition_of(user);
-        let replica = self.replica();
+        let replica = self.replica.lock();
         !replica.is_complete(partition) || replica.contains(user)
     }
 
     pub(crate) fn is_complete(&self, partition: u32) -> bool {
-        self.replica().is_complete(partition)
+        self.replica.lock().is_complete(partition)
     }
 
     pub(crate) fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
-        self.replica().is_behind(partition, pulse)
+        self.replica.lock().is_behind(partition, pulse)
     }
 
     /// Applies a transition that the engine announced.
     pub(crate) async fn receive(&self, partition: u32, transition: Transition) {
         self.metrics.presence_messages.inc();
         let slot = self.deliveries.place().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         match replica.apply(partition, transition) {
             Applied::Changed(change) => {
                 self.count(&change);
@@ -350,7 +347,7 @@ impl Presence {
     /// Requests new snapshots of these partitions: messages may have been missed.
     pub(crate) fn interrupted(&self, partitions: &[u32]) {
         for partition in partitions {
-            self.replica().expect_snapshot(*partition);
+            self.replica.lock().expect_snapshot(*partition);
             self.need_snapshot(*partition);
         }
     }
@@ -386,7 +383,7 @@ impl Presence {
     /// Returns once the first snapshot of every partition is applied, or after `within`.
     pub(crate) async fn wait_until_complete(&self, within: Duration) {
         let restored: Vec<_> = (0..self.engine.partitions())
-            .filter_map(|partition| self.replica().wait_for(partition, 0))
+            .filter_map(|partition| self.replica.lock().wait_for(partition, 0))
             .collect();
         if tokio::time::timeout(within, join_all(restored))
             .await
@@ -409,7 +406,7 @@ impl Presence {
         };
         loop {
             self.restore_expected(partition).await;
-            if self.replica().unconfirmed_count(partition) == 0 {
+            if self.replica.lock().unconfirmed_count(partition) == 0 {
                 state.snapshot_needed.notified().await;
                 continue;
             }
@@ -424,10 +421,10 @@ impl Presence {
     /// with many connections, may need longer.
     async fn resync(&self, partition: u32) {
         tokio::time::sleep(self.options.resync_grace).await;
-        let mut before = self.replica().unconfirmed_count(partition);
+        let mut before = self.replica.lock().unconfirmed_count(partition);
         loop {
             tokio::time::sleep(QUIET_FOR).await;
-            let now = self.replica().unconfirmed_count(partition);
+            let now = self.replica.lock().unconfirmed_count(partition);
             if now == before {
                 return;
             }
@@ -437,7 +434,7 @@ impl Presence {
 
     async fn restore_expected(&self, partition: u32) {
         loop {
-            let Some(round) = self.replica().expected_snapshot(partition) else {
+            let Some(round) = self.replica.lock().expected_snapshot(partition) else {
                 return;
             };
             if let Err(error) = self.restore(partition, round).await {
@@ -453,7 +450,7 @@ impl Presence {
         let position = self.engine.position(partition).await?;
         let snapshot = self.engine.online(partition).await?;
         let slot = self.deliveries.place().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         if let Some(change) = replica.restore(partition, round, position, snapshot) {
             self.metrics.snapshots.inc();
             slot.put(self.status_changes(change));
@@ -463,7 +460,7 @@ impl Presence {
 
     async fn expire_unconfirmed(&self, partition: u32) {
         let slot = self.deliveries.place().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         let change = replica.expire_unconfirmed(partition);
         self.count(&change);
         tracing::info!(

@@ -112,12 +112,13 @@ impl Replica {
 
     /// Whether the pulse shows that transitions were missed; `false` while a snapshot is being read.
     pub(crate) fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
-        let state = self.partitions.get(partition as usize);
-        let state = state.filter(|state| state.pending.is_none());
-        let position = state.and_then(|state| state.position.as_ref());
-        position.is_some_and(|position| {
-            position.epoch != pulse.epoch || position.revision < pulse.revision
-        })
+        self.partitions
+            .get(partition as usize)
+            .filter(|state| state.pending.is_none())
+            .and_then(|state| state.position.as_ref())
+            .is_some_and(|position| {
+                position.epoch != pulse.epoch || position.revision < pulse.revision
+            })
     }
 
     /// Resolves once `revision` of the partition has been applied; `None` if it already has. Revision 0 is part of

@@ -54,13 +54,13 @@ struct TopicTable {
 
 impl TopicTable {
     fn partition(&mut self, user: UserId) -> &mut PartitionSubscriptions {
-        let place = place(user, self.partitions.len());
-        &mut self.partitions[place]
+        let index = partition_index(user, self.partitions.len());
+        &mut self.partitions[index]
     }
 }
 
 /// The index of the partition of `user`.
-fn place(user: UserId, partitions: usize) -> usize {
+fn partition_index(user: UserId, partitions: usize) -> usize {
     (user.get() % partitions as u64) as usize
 }
 
@@ -145,7 +145,8 @@ impl Topics {
     pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<(UserId, ConnectionId)> {
         let table = self.table.lock();
         let count = table.partitions.len();
-        let is_in = |user| partition.is_none_or(|number| place(user, count) == number as usize);
+        let is_in =
+            |user| partition.is_none_or(|number| partition_index(user, count) == number as usize);
         let own = table
             .topics
             .iter()

@@ -104,17 +104,17 @@ pub enum OpenError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
     /// The commands, key patterns or channel patterns.
-    pub what: Vec<String>,
+    pub missing: Vec<String>,
     /// The `ACL SETUSER` command that grants them.
     pub grant: String,
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.what.join(", ");
+        let missing = self.missing.join(", ");
         write!(
             f,
-            "NOPERM, its user may not use {what}; grant it: {}",
+            "NOPERM, its user may not use {missing}; grant it: {}",
             self.grant
         )
     }

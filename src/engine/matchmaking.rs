@@ -170,9 +170,9 @@ impl Engine {
         dispatch!(self.confirm(id, user))
     }
 
-    /// Cancels a match; the players in `there` go to the front of the queue. Returns how many did.
-    pub async fn requeue(&self, id: &MatchId, there: &[UserId]) -> Result<u64, EngineError> {
-        dispatch!(self.requeue(id, there))
+    /// Cancels a match; the players in `online` go to the front of the queue. Returns how many did.
+    pub async fn requeue(&self, id: &MatchId, online: &[UserId]) -> Result<u64, EngineError> {
+        dispatch!(self.requeue(id, online))
     }
 
     /// Publishes on the user's topic that the ticket, issued before `before_ms`, expired. Returns the number of nodes

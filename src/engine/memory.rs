@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -85,8 +85,10 @@ impl Profile {
 
 impl MemoryState {
     fn account_status(&self, user: UserId, now_ms: u64) -> AccountStatus {
-        let revocation = self.revocations.get(&user);
-        let revocation = revocation.filter(|revocation| revocation.ends_at_ms > now_ms);
+        let revocation = self
+            .revocations
+            .get(&user)
+            .filter(|revocation| revocation.ends_at_ms > now_ms);
         AccountStatus {
             deleted: matches!(self.profiles.get(&user), Some(Profile::Deleted)),
             revoked_before_ms: revocation.map_or(0, |revocation| revocation.before_ms),
@@ -118,10 +120,6 @@ impl Memory {
 
     pub(super) fn incarnation(&self) -> Incarnation {
         self.incarnation.clone()
-    }
-
-    fn state(&self) -> MutexGuard<'_, MemoryState> {
-        self.state.lock()
     }
 
     /// Call with the state locked, so that messages leave in the order of the changes.
@@ -163,7 +161,7 @@ impl Memory {
         connection: ConnectionId,
         admission: Admission,
     ) -> Result<Registration, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let status = state.account_status(user, now_ms());
         if status.deleted {
@@ -203,7 +201,7 @@ impl Memory {
         connection: ConnectionId,
         grace: Duration,
     ) -> Result<u64, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(known) = state.users.get_mut(&user) else {
             return Ok(0);
@@ -224,7 +222,7 @@ impl Memory {
         ahead: Duration,
         _restart_grace: Duration,
     ) -> Result<Expired, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let now_ms = now_ms();
         let horizon_ms = now_ms + ahead.as_millis() as u64;
@@ -253,19 +251,19 @@ impl Memory {
     pub(super) fn position(&self, _partition: u32) -> Result<Position, EngineError> {
         Ok(Position {
             epoch: EPOCH.to_owned(),
-            revision: self.state().revision,
+            revision: self.state.lock().revision,
         })
     }
 
     pub(super) fn online(&self, _partition: u32) -> Result<Vec<UserId>, EngineError> {
-        Ok(self.state().users.keys().copied().collect())
+        Ok(self.state.lock().users.keys().copied().collect())
     }
 
     pub(super) fn connections_of(
         &self,
         user: UserId,
     ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         let Some(known) = state.users.get(&user) else {
             return Ok((false, Vec::new()));
         };
@@ -283,12 +281,12 @@ impl Memory {
     }
 
     pub(super) fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        self.state().topics.extend(users);
+        self.state.lock().topics.extend(users);
         Ok(())
     }
 
     pub(super) fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for user in users {
             state.topics.remove(user);
         }
@@ -296,7 +294,7 @@ impl Memory {
     }
 
     pub(super) fn publish(&self, updates: Vec<Update>) -> Vec<Result<PublishOutcome, EngineError>> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         updates
             .into_iter()
             .map(|update| Ok(self.publish_one(&mut guard, update)))
@@ -343,7 +341,7 @@ impl Memory {
     }
 
     pub(super) fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
-        Ok(match self.state().profiles.get(&user) {
+        Ok(match self.state.lock().profiles.get(&user) {
             Some(Profile::Known {
                 kinds,
                 disconnected_at_ms,
@@ -376,7 +374,7 @@ impl Memory {
     }
 
     pub(super) fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
-        Ok(self.disconnect_in(&mut self.state(), user))
+        Ok(self.disconnect_in(&mut self.state.lock(), user))
     }
 
     fn disconnect_in(&self, state: &mut MemoryState, user: UserId) -> Option<u64> {
@@ -391,7 +389,7 @@ impl Memory {
     }
 
     pub(super) fn revoke(&self, user: UserId) -> Result<Option<Revoked>, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let now_ms = now_ms();
         let Some(nodes) = self.disconnect_in(state, user) else {
@@ -412,11 +410,11 @@ impl Memory {
     }
 
     pub(super) fn account_status(&self, user: UserId) -> Result<AccountStatus, EngineError> {
-        Ok(self.state().account_status(user, now_ms()))
+        Ok(self.state.lock().account_status(user, now_ms()))
     }
 
     fn send_to_account(&self, user: UserId, message: TopicMessage) -> Option<u64> {
-        let state = self.state();
+        let state = self.state.lock();
         match state.profiles.get(&user) {
             Some(Profile::Deleted) => None,
             Some(Profile::Known { .. }) | None => Some(self.send_to_topic(&state, user, message)),
@@ -424,20 +422,20 @@ impl Memory {
     }
 
     pub(super) fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
-        match self.state().profiles.get_mut(&user) {
+        match self.state.lock().profiles.get_mut(&user) {
             Some(Profile::Known { kinds, .. }) => Ok(!std::mem::take(kinds).is_empty()),
             Some(Profile::Deleted) | None => Ok(false),
         }
     }
 
     pub(super) fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.profiles.insert(user, Profile::Deleted);
         Ok(self.send_to_topic(&state, user, TopicMessage::AccountDeleted))
     }
 
     pub(super) fn request_watchers(&self, user: UserId, count_id: u64) -> Result<u64, EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         if !state.topics.contains(&user) {
             return Ok(0);
         }
@@ -473,7 +471,7 @@ impl Memory {
     }
 
     pub(super) fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now_ms = now_ms();
         state.node = Some(LiveNode {
             info: info.clone(),
@@ -527,7 +525,7 @@ impl Memory {
         &self,
         _partition: u32,
     ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         let registered = state.users.iter().flat_map(|(user, known)| {
             known
                 .connections
@@ -547,12 +545,12 @@ impl Memory {
     }
 
     pub(super) fn resign(&self) -> Result<(), EngineError> {
-        self.state().node = None;
+        self.state.lock().node = None;
         Ok(())
     }
 
     pub(super) fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         let lease = |node: &LiveNode| (node.info.incarnation.clone(), node.lease_ends_at_ms);
         Ok(state.node.iter().map(lease).collect())
     }
@@ -562,7 +560,7 @@ impl Memory {
     }
 
     pub(super) fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
-        Ok(self.state().node.iter().cloned().collect())
+        Ok(self.state.lock().node.iter().cloned().collect())
     }
 }
 

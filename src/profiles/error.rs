@@ -36,7 +36,7 @@ pub enum ProfilesError {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// An error for the caller.
-    Profiles(ProfilesError),
+    Reported(ProfilesError),
     /// An error of Postgres or of the connection.
     Postgres(tokio_postgres::Error),
 }
@@ -83,7 +83,7 @@ impl Failure {
 
 impl From<ProfilesError> for Failure {
     fn from(error: ProfilesError) -> Self {
-        Self::Profiles(error)
+        Self::Reported(error)
     }
 }
 
@@ -95,7 +95,7 @@ impl From<tokio_postgres::Error> for Failure {
 
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
-        Self::Profiles(ProfilesError::Refused(format!(
+        Self::Reported(ProfilesError::Refused(format!(
             "a list that cannot be read: {error}"
         )))
     }
@@ -104,7 +104,7 @@ impl From<serde_json::Error> for Failure {
 impl From<Failure> for ProfilesError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Profiles(error) => error,
+            Failure::Reported(error) => error,
             Failure::Postgres(error) => error.into(),
         }
     }

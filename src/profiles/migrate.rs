@@ -95,8 +95,8 @@ async fn apply(mut connection: DedicatedConnection) -> Result<Vec<String>, Profi
     // The server releases the lock when the connection ends.
     connection.client.batch_execute(LOCK).await?;
     let runner = embedded::migrations::runner();
-    let report = runner.run_async(&mut connection.client).await;
-    let report = report.map_err(|error| {
+    let outcome = runner.run_async(&mut connection.client).await;
+    let report = outcome.map_err(|error| {
         let reason = error_chain(&error);
         if connection.client.is_closed() {
             ProfilesError::Unavailable(reason)

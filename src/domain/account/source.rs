@@ -158,14 +158,14 @@ impl Accounts {
         if has_profile && has_friends && !summary.deleted {
             return Ok(false);
         }
-        let everything = Part::ALL.map(|part| AccountChange {
-            user,
-            part,
-            revision: 0,
-        });
-        let everything: Vec<_> = everything
+        let everything: Vec<_> = Part::ALL
             .into_iter()
-            .filter(|change| summary.deleted || change.part != Part::Deleted)
+            .filter(|part| summary.deleted || *part != Part::Deleted)
+            .map(|part| AccountChange {
+                user,
+                part,
+                revision: 0,
+            })
             .collect();
         self.publish(&everything).await?;
         Ok(true)
@@ -178,8 +178,9 @@ impl Accounts {
         };
         let users: BTreeSet<UserId> = changes.iter().map(|change| change.user).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        let accounts = profiles.read(&users).await?;
-        let accounts: BTreeMap<UserId, Account> = accounts
+        let accounts: BTreeMap<UserId, Account> = profiles
+            .read(&users)
+            .await?
             .into_iter()
             .map(|account| (account.user, account))
             .collect();

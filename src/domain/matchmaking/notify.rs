@@ -63,8 +63,10 @@ impl Matchmaking {
         loop {
             let paired = self.pair().await?;
             // Ask the engine only about users who look offline to this node: that is almost free.
-            let unseen = paired.waiting.into_iter();
-            let unseen = unseen.filter(|(user, _)| !self.presence.may_be_online(*user));
+            let unseen = paired
+                .waiting
+                .into_iter()
+                .filter(|(user, _)| !self.presence.may_be_online(*user));
             if let Err(error) = self.drop_if_offline(unseen).await {
                 // Other players are notified nevertheless.
                 tracing::debug!(%error, "could not see who is offline; trying again");
@@ -136,16 +138,21 @@ impl Matchmaking {
             notified |= longest > 0;
             // A failed notification delays no other.
             let asked_at = Instant::now();
-            let matches = due.matches.iter();
-            let matches = matches.map(|pending| self.notify_players(pending, asked_at));
-            let matches = join_all(matches).await;
-            let before_ms = due.now_ms - (self.rules.max_wait.as_millis() as u64).min(due.now_ms);
-            let timeouts = due.expired.iter();
-            let timeouts = timeouts.map(|user| self.publish_timeout(*user, before_ms));
-            let timeouts = join_all(timeouts).await;
-            matches
+            let matches = due
+                .matches
+                .iter()
+                .map(|pending| self.notify_players(pending, asked_at));
+            let notified_players = join_all(matches).await;
+            let max_wait_ms = self.rules.max_wait.as_millis() as u64;
+            let before_ms = due.now_ms.saturating_sub(max_wait_ms);
+            let timeouts = due
+                .expired
+                .iter()
+                .map(|user| self.publish_timeout(*user, before_ms));
+            let published_timeouts = join_all(timeouts).await;
+            notified_players
                 .into_iter()
-                .chain(timeouts)
+                .chain(published_timeouts)
                 .collect::<Result<(), _>>()?;
             if longest < NOTIFY_BATCH_MAX as usize {
                 return Ok(notified);
@@ -177,13 +184,13 @@ impl Matchmaking {
             tokio::try_join!(self.engine.connections_of(a), self.engine.connections_of(b))?;
         let both = [(a, of_a), (b, of_b)];
         let online = both.iter().filter(|(_, (online, _))| *online);
-        let there: Vec<UserId> = online.map(|(user, _)| *user).collect();
+        let online_users: Vec<UserId> = online.map(|(user, _)| *user).collect();
         let is_late = || asked_at.elapsed() >= LATE_AFTER;
         if is_late() {
             return Ok(());
         }
-        if there.len() < both.len() {
-            return self.cancel_match(&pending.id, &there).await;
+        if online_users.len() < both.len() {
+            return self.cancel_match(&pending.id, &online_users).await;
         }
         // A player without a connection may return before the grace period ends.
         if both
@@ -222,8 +229,8 @@ impl Matchmaking {
         self.engine.publish_match(user, id, opponent).await
     }
 
-    async fn cancel_match(&self, id: &MatchId, there: &[UserId]) -> Result<(), EngineError> {
-        let sent_back = self.engine.requeue(id, there).await?;
+    async fn cancel_match(&self, id: &MatchId, online: &[UserId]) -> Result<(), EngineError> {
+        let sent_back = self.engine.requeue(id, online).await?;
         self.metrics.matchmaking_requeued.inc_by(sent_back);
         if sent_back > 0 {
             self.wanted.notify_one();

@@ -108,8 +108,8 @@ impl TopicState {
             TopicMessage::AccountDeleted => {
                 self.last.clear();
                 self.friends = None;
-                let told = std::mem::replace(&mut self.deleted, true);
-                (!told).then(|| Delivery::AccountDeleted {
+                let was_deleted = std::mem::replace(&mut self.deleted, true);
+                (!was_deleted).then(|| Delivery::AccountDeleted {
                     user,
                     own: self.own(),
                     watchers: self.watching.watchers(),
@@ -145,8 +145,12 @@ impl TopicState {
             Kind::Friends if Some(views.revision) < decided_by => false,
             _ => views.public.is_none(),
         };
-        let last = self.last.iter().filter(hidden);
-        let last: LastUpdates = last.map(|(kind, views)| (*kind, views.clone())).collect();
+        let last: LastUpdates = self
+            .last
+            .iter()
+            .filter(hidden)
+            .map(|(kind, views)| (*kind, views.clone()))
+            .collect();
         let disclosure = !to.is_empty() && !last.is_empty();
         disclosure.then_some(Delivery::Disclosure { user, last, to })
     }
@@ -174,8 +178,8 @@ impl TopicState {
         if stored.deleted {
             return vec![TopicMessage::AccountDeleted];
         }
-        let oldest_ms = self.own.iter().map(|own| own.since_ms).min();
-        let oldest_ms = oldest_ms.unwrap_or(u64::MAX);
+        let registered_at = self.own.iter().map(|own| own.since_ms);
+        let oldest_ms = registered_at.min().unwrap_or(u64::MAX);
         let mut missed = Vec::new();
         if stored.disconnected_at_ms >= oldest_ms {
             let before_ms = Some(stored.disconnected_at_ms);

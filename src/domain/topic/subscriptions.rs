@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{READ_BATCH_MAX, RETRY_DELAY, TopicTable, Topics, place};
+use super::{READ_BATCH_MAX, RETRY_DELAY, TopicTable, Topics, partition_index};
 use crate::engine::{EngineError, Stored, TopicMessage, Update};
 use crate::ids::UserId;
 use crate::telemetry::warn_seldom;
@@ -36,7 +36,7 @@ impl Topics {
     /// Queues the topic for the loop of its partition.
     pub(super) fn request_reconcile(&self, table: &mut TopicTable, user: UserId) {
         table.partition(user).changed.insert(user);
-        self.changed[place(user, self.changed.len())].notify_one();
+        self.changed[partition_index(user, self.changed.len())].notify_one();
     }
 
     /// Subscribes to everything in these partitions again, because messages may have been missed.
@@ -52,12 +52,12 @@ impl Topics {
             }
         }
         for (user, topic) in &mut table.topics {
-            let place = place(*user, count);
-            if is_concerned[place] {
+            let index = partition_index(*user, count);
+            if is_concerned[index] {
                 topic.confirmed = false;
                 topic.loaded = false;
                 topic.behind = true;
-                table.partitions[place].changed.insert(*user);
+                table.partitions[index].changed.insert(*user);
             }
         }
         for (changed, _) in self.changed.iter().zip(is_concerned).filter(|(_, is)| *is) {
@@ -67,23 +67,23 @@ impl Topics {
 
     /// Reconciles the engine's subscriptions with the table.
     pub(crate) async fn run_subscriptions(self: Arc<Self>) {
-        join_all((0..self.changed.len()).map(|place| self.run_subscriptions_of(place))).await;
+        join_all((0..self.changed.len()).map(|index| self.run_subscriptions_of(index))).await;
     }
 
-    async fn run_subscriptions_of(&self, place: usize) {
+    async fn run_subscriptions_of(&self, index: usize) {
         loop {
-            self.changed[place].notified().await;
-            while let Some(batch) = self.take_changed(place) {
+            self.changed[index].notified().await;
+            while let Some(batch) = self.take_changed(index) {
                 self.reconcile(batch).await;
             }
         }
     }
 
     /// The next topics of a partition to reconcile, if any.
-    fn take_changed(&self, place: usize) -> Option<Reconciliation> {
+    fn take_changed(&self, index: usize) -> Option<Reconciliation> {
         let mut guard = self.table.lock();
         let table = &mut *guard;
-        let partition = &mut table.partitions[place];
+        let partition = &mut table.partitions[index];
         if partition.changed.is_empty() {
             return None;
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
 use serde_json::value::RawValue;
 
 use super::Memory;
@@ -99,13 +98,17 @@ impl MatchmakingState {
         Some(ticket)
     }
 
-    /// Users to scan, and whether there are more.
+    /// Users to scan, and whether online are more.
     fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
         let is_round = now_ms >= self.scan.next_ms;
         let others_due = is_round && self.scan.streak >= FRESH_CALLS_MAX;
         if !others_due {
-            let fresh = self.queue.range(self.scan.fresh + 1..).take(batch_max);
-            let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
+            let fresh: Vec<(i64, UserId)> = self
+                .queue
+                .range(self.scan.fresh + 1..)
+                .take(batch_max)
+                .map(|(place, user)| (*place, *user))
+                .collect();
             if let Some((last, _)) = fresh.last() {
                 self.scan.fresh = *last;
                 self.scan.streak += 1;
@@ -116,8 +119,12 @@ impl MatchmakingState {
             return (Vec::new(), false);
         }
         let from = self.scan.again.map_or(i64::MIN, |again| again + 1);
-        let again = self.queue.range(from..).take(batch_max);
-        let again: Vec<(i64, UserId)> = again.map(|(place, user)| (*place, *user)).collect();
+        let again: Vec<(i64, UserId)> = self
+            .queue
+            .range(from..)
+            .take(batch_max)
+            .map(|(place, user)| (*place, *user))
+            .collect();
         let goes_on = again.len() == batch_max;
         self.scan.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
         self.scan.streak = 0;
@@ -148,8 +155,8 @@ impl MatchmakingState {
         let above = self.rated(rating + 1, rating.saturating_add(reach)).next();
         let below = self
             .rated(rating.saturating_sub(reach), rating - 1)
-            .next_back();
-        let below = below.and_then(|((below, _), _)| self.rated(*below, *below).next());
+            .next_back()
+            .and_then(|((below, _), _)| self.rated(*below, *below).next());
         let near = [equal, above, below].into_iter().flatten();
         near.min_by_key(|((other, place), _)| ((other - rating).abs(), *place))
             .map(|(_, user)| *user)
@@ -192,17 +199,13 @@ impl MatchmakingState {
 }
 
 impl Memory {
-    fn matchmaking(&self) -> MutexGuard<'_, MatchmakingState> {
-        self.matchmaking.lock()
-    }
-
     pub(in crate::engine) fn enqueue(
         &self,
         user: UserId,
         rating: i64,
         joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let id = matchmaking.playing.get(&user).cloned();
         let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
         if let Some(found) = found
@@ -242,7 +245,7 @@ impl Memory {
         user: UserId,
         selector: TicketSelector,
     ) -> Result<bool, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         if let Some(waiting) = matchmaking.tickets.get(&user) {
             let is_meant = [
                 TicketSelector::Any,
@@ -277,7 +280,7 @@ impl Memory {
         batch_max: u32,
         rest: Duration,
     ) -> Result<Paired, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
         let (batch, more) = matchmaking.batch(now_ms, batch_max as usize, rest);
         let mut paired = Paired {
@@ -325,26 +328,32 @@ impl Memory {
         batch_max: u32,
         keep: Duration,
     ) -> Result<Due, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
         let again_ms = now_ms + keep.as_millis() as u64;
-        let found = matchmaking.matches.iter_mut();
-        let due = found.filter(|(_, found)| found.due_ms <= now_ms);
-        let matches = due.take(batch_max as usize).map(|(id, found)| {
-            found.due_ms = again_ms;
-            PendingMatch {
-                id: id.clone(),
-                users: found.users(),
-            }
-        });
-        let matches = matches.collect();
-        let timeouts = matchmaking.timeouts.iter_mut();
-        let due = timeouts.filter(|(_, due_ms)| **due_ms <= now_ms);
-        let expired = due.take(batch_max as usize).map(|(user, due_ms)| {
-            *due_ms = again_ms;
-            *user
-        });
-        let expired = expired.collect();
+        let matches = matchmaking
+            .matches
+            .iter_mut()
+            .filter(|(_, found)| found.due_ms <= now_ms)
+            .take(batch_max as usize)
+            .map(|(id, found)| {
+                found.due_ms = again_ms;
+                PendingMatch {
+                    id: id.clone(),
+                    users: found.users(),
+                }
+            })
+            .collect();
+        let expired = matchmaking
+            .timeouts
+            .iter_mut()
+            .filter(|(_, due_ms)| **due_ms <= now_ms)
+            .take(batch_max as usize)
+            .map(|(user, due_ms)| {
+                *due_ms = again_ms;
+                *user
+            })
+            .collect();
         Ok(Due {
             matches,
             expired,
@@ -358,7 +367,7 @@ impl Memory {
         id: &MatchId,
         _nodes: &[(UserId, String)],
     ) -> Result<NotifyOutcome, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let Some(found) = matchmaking.matches.get_mut(id) else {
             return Ok(NotifyOutcome::Over);
         };
@@ -387,7 +396,7 @@ impl Memory {
         id: &MatchId,
         user: UserId,
     ) -> Result<bool, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let Some(found) = matchmaking.matches.get_mut(id) else {
             return Ok(true);
         };
@@ -402,9 +411,9 @@ impl Memory {
     pub(in crate::engine) fn requeue(
         &self,
         id: &MatchId,
-        there: &[UserId],
+        online: &[UserId],
     ) -> Result<u64, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let mut sent_back = 0;
         let found = matchmaking.matches.get(id);
         let takes_place = found.is_some_and(Found::is_over);
@@ -414,7 +423,7 @@ impl Memory {
                 continue;
             }
             let waits = matchmaking.tickets.contains_key(&ticket.user);
-            if waits || !there.contains(&ticket.user) {
+            if waits || !online.contains(&ticket.user) {
                 continue;
             }
             let version = matchmaking.number();
@@ -442,12 +451,12 @@ impl Memory {
     }
 
     pub(in crate::engine) fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        self.matchmaking().timeouts.remove(&user);
+        self.matchmaking.lock().timeouts.remove(&user);
         Ok(())
     }
 
     pub(in crate::engine) fn tickets(&self, users: &[UserId]) -> Result<Vec<Ticket>, EngineError> {
-        let matchmaking = self.matchmaking();
+        let matchmaking = self.matchmaking.lock();
         let waiting = users
             .iter()
             .filter_map(|user| matchmaking.tickets.get(user));
@@ -456,7 +465,7 @@ impl Memory {
 
     pub(in crate::engine) fn first_tickets(&self, count: u32) -> Result<Vec<Ticket>, EngineError> {
         let first: Vec<UserId> = {
-            let matchmaking = self.matchmaking();
+            let matchmaking = self.matchmaking.lock();
             let users = matchmaking.queue.values().take(count as usize);
             users.copied().collect()
         };
@@ -464,13 +473,18 @@ impl Memory {
     }
 
     pub(in crate::engine) fn queue_stats(&self) -> Result<QueueStats, EngineError> {
-        let matchmaking = self.matchmaking();
+        let matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
-        let first = matchmaking.queue.values().next();
-        let first = first.and_then(|user| matchmaking.tickets.get(user));
-        let joined_at_ms = first.map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
-        let made_per_second = matchmaking.made_per_second.iter();
-        let recent = made_per_second.filter(|(second, _)| *second + SECONDS > now_ms / 1000);
+        let joined_at_ms = matchmaking
+            .queue
+            .values()
+            .next()
+            .and_then(|user| matchmaking.tickets.get(user))
+            .map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
+        let recent = matchmaking
+            .made_per_second
+            .iter()
+            .filter(|(second, _)| *second + SECONDS > now_ms / 1000);
         Ok(QueueStats {
             queue_len: matchmaking.queue.len() as u64,
             oldest_wait_ms: now_ms.saturating_sub(joined_at_ms),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fred::interfaces::EventInterface;
 use fred::prelude::Client;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
@@ -67,7 +67,7 @@ impl Subscriber {
     /// Records that messages may have been missed. Interruptions merge until the stream has room.
     pub(super) fn interrupt(&self, affected: Affected) {
         {
-            let mut servers = self.interrupted.lock();
+            let mut servers = self.interrupted.servers.lock();
             servers.partitions.extend(affected.partitions);
             servers.leases |= affected.leases;
         }
@@ -129,10 +129,6 @@ impl Subscriber {
 }
 
 impl Interrupted {
-    fn lock(&self) -> MutexGuard<'_, Affected> {
-        self.servers.lock()
-    }
-
     /// Announces interruptions until the stream is closed.
     async fn announce(self: Arc<Self>, sender: mpsc::WeakSender<EngineMessage>) {
         loop {
@@ -143,7 +139,7 @@ impl Interrupted {
             let Ok(room) = sender.reserve().await else {
                 return;
             };
-            let Affected { partitions, leases } = std::mem::take(&mut *self.lock());
+            let Affected { partitions, leases } = std::mem::take(&mut *self.servers.lock());
             room.send(EngineMessage::Interrupted {
                 partitions: partitions.into_iter().collect(),
                 leases,

@@ -122,14 +122,14 @@ pub(super) fn merge(views: &[ClusterView]) -> (Vec<Address>, Vec<Option<usize>>)
     let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
     for master in views.iter().flat_map(|view| &view.masters) {
         let known = masters.iter().position(|known| *known == master.address);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             masters.push(master.address.clone());
             masters.len() - 1
         });
         for slot in master.slots.iter().cloned().flatten() {
             let owner = &mut owners[usize::from(slot)];
             if owner.is_none_or(|(epoch, _)| epoch < master.config_epoch) {
-                *owner = Some((master.config_epoch, place));
+                *owner = Some((master.config_epoch, index));
             }
         }
     }

@@ -16,7 +16,7 @@ pub(crate) struct Keyspace {
 pub(crate) enum ParsedKey {
     Connections(UserId),
     /// The registrations of an incarnation in a partition.
-    Owed(u32, String),
+    Registrations(u32, String),
     /// The report of an incarnation.
     Node(String),
 }
@@ -106,12 +106,12 @@ impl Keyspace {
         redis_keyslot(self.epoch(partition).as_bytes())
     }
 
-    pub(crate) fn owed(&self, partition: u32, incarnation: &str) -> String {
+    pub(crate) fn registrations_of(&self, partition: u32, incarnation: &str) -> String {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
 
-    /// Prefix of [`Self::owed`]; the incarnation follows.
-    pub(crate) fn owed_begin(&self, partition: u32) -> String {
+    /// Prefix of [`Self::registrations_of`]; the incarnation follows.
+    pub(crate) fn registrations_prefix(&self, partition: u32) -> String {
         self.of_partition(partition, "node:")
     }
 
@@ -130,7 +130,7 @@ impl Keyspace {
     }
 
     /// Prefix of [`Self::connections`]; the user's id follows.
-    pub(crate) fn connections_begin(&self, partition: u32) -> String {
+    pub(crate) fn connections_prefix(&self, partition: u32) -> String {
         self.of_partition(partition, "conns:")
     }
 
@@ -218,7 +218,9 @@ impl Keyspace {
         let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
         let partition: u32 = partition.parse().ok().filter(|p| *p < self.partitions)?;
         match name.split_once(':')? {
-            ("node", incarnation) => Some(ParsedKey::Owed(partition, incarnation.to_owned())),
+            ("node", incarnation) => {
+                Some(ParsedKey::Registrations(partition, incarnation.to_owned()))
+            }
             ("conns", user) => {
                 let user: UserId = user.parse().ok()?;
                 (self.connections(user) == key).then_some(ParsedKey::Connections(user))

@@ -109,14 +109,18 @@ impl Redis {
 
     pub(in crate::engine) async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
         let registered = (0..self.partitions()).map(|partition| {
-            let nodes = self.keys.registered_nodes(partition);
-            let nodes = self.servers.call("SMEMBERS", nodes, Vec::new());
+            let key = self.keys.registered_nodes(partition);
+            let nodes = self.servers.call("SMEMBERS", key, Vec::new());
             async move { (partition, nodes.await) }
         });
         let registered: Vec<(u32, Result<Vec<String>, _>)> = join_all(registered).await;
         // Read afterwards, so that a node that has just begun is seen with its lease.
-        let leases = self.leases().await?.into_iter();
-        let leases: HashSet<String> = leases.map(|(incarnation, _)| incarnation).collect();
+        let leases: HashSet<String> = self
+            .leases()
+            .await?
+            .into_iter()
+            .map(|(incarnation, _)| incarnation)
+            .collect();
         if !leases.contains(self.incarnation().as_str()) {
             // The list may be lost, and all other leases with it.
             return Ok(Vec::new());
@@ -139,14 +143,14 @@ impl Redis {
         grace: Duration,
     ) -> Result<Reaped, EngineError> {
         let keys = vec![
-            self.keys.owed(partition, incarnation),
+            self.keys.registrations_of(partition, incarnation),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
         ];
         let args = vec![
             incarnation.to_owned(),
-            self.keys.connections_begin(partition),
+            self.keys.connections_prefix(partition),
             batch_max.to_string(),
             grace.as_millis().to_string(),
         ];
@@ -155,8 +159,8 @@ impl Redis {
             .scripts
             .reap
             .call_once(&self.servers, keys, args, false)
-            .await;
-        let answer = answer.map_err(|error| self.servers.failure(error))?;
+            .await
+            .map_err(|error| self.servers.failure(error))?;
         let (released, left) = answer.convert().map_err(bad_answer)?;
         Ok(Reaped { released, left })
     }
@@ -167,7 +171,7 @@ impl Redis {
     ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
         let incarnation = self.incarnation();
         let entries: Vec<String> = self
-            .scan(self.keys.owed(partition, incarnation.as_str()))
+            .scan(self.keys.registrations_of(partition, incarnation.as_str()))
             .await?;
         Ok(entries
             .iter()

@@ -192,7 +192,7 @@ impl Redis {
     pub(in crate::engine) async fn requeue(
         &self,
         id: &MatchId,
-        there: &[UserId],
+        online: &[UserId],
     ) -> Result<u64, EngineError> {
         let at = &self.keys;
         let keys = vec![
@@ -205,8 +205,8 @@ impl Redis {
             at.count(),
             at.looked(),
         ];
-        let there: Vec<String> = there.iter().map(UserId::to_string).collect();
-        let args = vec![id.to_string(), there.join(" ")];
+        let online: Vec<String> = online.iter().map(UserId::to_string).collect();
+        let args = vec![id.to_string(), online.join(" ")];
         self.scripts.requeue.call(&self.servers, keys, args).await
     }
 
@@ -243,8 +243,9 @@ impl Redis {
             .servers
             .call("HMGET", self.keys.tickets(), fields)
             .await?;
-        let found = users.iter().zip(found);
-        Ok(found
+        Ok(users
+            .iter()
+            .zip(found)
             .filter_map(|(user, text)| ticket(*user, &text?))
             .collect())
     }

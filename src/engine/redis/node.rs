@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::MutexGuard;
 
 use super::{Redis, bus, connection_report};
 use crate::engine::{EngineError, LiveNode, NodeInfo};
@@ -82,19 +81,15 @@ impl Redis {
     /// Subscribes the current incarnation's channel if necessary; returns it.
     async fn subscribe_own(&self) -> Result<String, EngineError> {
         let channel = self.keys.node(self.incarnation().as_str());
-        if self.own_channel().as_ref() != Some(&channel) {
+        if self.own_channel.lock().as_ref() != Some(&channel) {
             self.servers.subscribe(vec![channel.clone()]).await?;
-            *self.own_channel() = Some(channel.clone());
+            *self.own_channel.lock() = Some(channel.clone());
         }
         Ok(channel)
     }
 
-    fn own_channel(&self) -> MutexGuard<'_, Option<String>> {
-        self.own_channel.lock()
-    }
-
     pub(in crate::engine) fn forget_own_channel(&self) {
-        *self.own_channel() = None;
+        *self.own_channel.lock() = None;
     }
 
     pub(in crate::engine) async fn reconnect(&self) {

@@ -37,8 +37,8 @@ impl Redis {
     where
         Vec<T>: FromValue,
     {
-        let words = vec![cursor.to_owned(), "COUNT".to_owned(), count.to_string()];
-        let (next, items) = self.servers.call(command, key.to_owned(), words).await?;
+        let args = vec![cursor.to_owned(), "COUNT".to_owned(), count.to_string()];
+        let (next, items) = self.servers.call(command, key.to_owned(), args).await?;
         Ok(ScanPage::new(next, items))
     }
 

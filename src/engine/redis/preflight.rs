@@ -49,8 +49,8 @@ impl Redis {
                 chosen.push(partition);
             }
         }
-        let preflights = chosen.into_iter();
-        preflights
+        chosen
+            .into_iter()
             .map(|partition| Preflight {
                 redis: self,
                 partition,
@@ -67,9 +67,11 @@ impl Redis {
         let is_away = |error: &OpenError| {
             self.servers.is_cluster() && matches!(error, OpenError::Unreachable { .. })
         };
-        let unfit = checked.into_iter().filter_map(Result::err);
-        let mut unfit = unfit.filter(|error| !(is_any_fit && is_away(error)));
-        unfit.next().map_or(Ok(()), Err)
+        checked
+            .into_iter()
+            .filter_map(Result::err)
+            .find(|error| !(is_any_fit && is_away(error)))
+            .map_or(Ok(()), Err)
     }
 
     /// Which commands are refused, and the eviction policy, over all servers that answer.
@@ -148,8 +150,10 @@ impl Preflight<'_> {
         let mut refusals = Vec::new();
         let (keys, no_args) = (self.scratch_keys(), Vec::new());
         let probe = &self.redis.scripts.probe;
-        let answer = probe.call_once(self.servers(), keys, no_args, true).await;
-        let answer = answer.map_err(|error| self.servers().failure(error));
+        let answer = probe
+            .call_once(self.servers(), keys, no_args, true)
+            .await
+            .map_err(|error| self.servers().failure(error));
         keep_refusal("EVAL", answer, &mut refusals)?;
         keep_refusal("INFO", self.info("server").await, &mut refusals)?;
         refusals.extend(self.refused_commands().await?);
@@ -162,10 +166,10 @@ impl Preflight<'_> {
         let mut refusals = Vec::new();
         let (keys, no_args) = (self.scratch_keys(), Vec::new());
         let probe = &self.redis.scripts.probe;
-        let inside: Result<Vec<String>, _> = probe.call(self.servers(), keys, no_args).await;
-        let inside = keep_refusal("EVALSHA", inside, &mut refusals)?;
-        let mut words = inside.unwrap_or_default().into_iter();
-        while let (Some(command), Some(reply)) = (words.next(), words.next()) {
+        let answer: Result<Vec<String>, _> = probe.call(self.servers(), keys, no_args).await;
+        let refused_inside = keep_refusal("EVALSHA", answer, &mut refusals)?;
+        let mut pairs = refused_inside.unwrap_or_default().into_iter();
+        while let (Some(command), Some(reply)) = (pairs.next(), pairs.next()) {
             let refusal = ErrorReply::read(&reply).unwrap_or(ErrorReply::Other(reply));
             refusals.push((command, refusal));
         }
@@ -195,8 +199,8 @@ impl Preflight<'_> {
     }
 
     async fn info(&self, section: &str) -> Result<String, EngineError> {
-        let words = [section.to_owned()];
-        self.servers().call_at(self.slot(), "INFO", &words).await
+        let args = [section.to_owned()];
+        self.servers().call_at(self.slot(), "INFO", &args).await
     }
 
     /// Read from `INFO`, so that no permission for `CONFIG` is needed.
@@ -245,7 +249,7 @@ fn keep_refusal<T>(
 
 /// The missing permissions, if those are why commands are refused.
 fn denied(refusals: &RefusedCommands, user: &str, pattern: &str) -> Option<Denied> {
-    let (mut what, mut rights) = (Vec::new(), Vec::new());
+    let (mut missing, mut rights) = (Vec::new(), Vec::new());
     for (command, refusal) in refusals {
         let ErrorReply::NoPermission(message) = refusal else {
             continue;
@@ -257,8 +261,8 @@ fn denied(refusals: &RefusedCommands, user: &str, pattern: &str) -> Option<Denie
         } else {
             (command.clone(), format!("+{}", command.to_lowercase()))
         };
-        if !what.contains(&denied) {
-            what.push(denied);
+        if !missing.contains(&denied) {
+            missing.push(denied);
             rights.push(right);
         }
     }
@@ -271,8 +275,8 @@ fn denied(refusals: &RefusedCommands, user: &str, pattern: &str) -> Option<Denie
     } else {
         rights.join(" ")
     };
-    (!what.is_empty()).then(|| Denied {
-        what,
+    (!missing.is_empty()).then(|| Denied {
+        missing,
         grant: format!("ACL SETUSER {user} {rights}"),
     })
 }

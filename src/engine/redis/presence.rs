@@ -19,7 +19,8 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, self.incarnation().as_str()),
+            self.keys
+                .registrations_of(partition, self.incarnation().as_str()),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
@@ -77,7 +78,7 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, incarnation),
+            self.keys.registrations_of(partition, incarnation),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),

@@ -24,28 +24,28 @@ impl Redis {
         // the script's source, since each may be on its own server: if the script were unknown, resent updates would
         // overtake.
         let several = updates.len() > 1;
-        let words: Vec<ScriptCall> = updates
+        let calls: Vec<ScriptCall> = updates
             .iter()
             .map(|update| self.update_call(update))
             .collect();
-        let mut begun = HashSet::new();
-        let published = updates.iter().zip(&words).map(|(update, words)| {
-            let is_first = begun.insert(self.partition_of(update.user));
-            self.publish_once(words, several && is_first)
+        let mut partitions_sent = HashSet::new();
+        let published = updates.iter().zip(&calls).map(|(update, call)| {
+            let is_first = partitions_sent.insert(self.partition_of(update.user));
+            self.publish_once(call, several && is_first)
         });
         let mut outcomes = join_all(published).await;
         // Redirected updates are repeated one by one, in order, under the same request id: one that was executed after
         // all is not repeated.
         let mut failed_partitions = HashSet::new();
-        for (place, outcome) in outcomes.iter_mut().enumerate() {
-            let partition = self.partition_of(updates[place].user);
+        for (index, outcome) in outcomes.iter_mut().enumerate() {
+            let partition = self.partition_of(updates[index].user);
             if !matches!(outcome, Err(UpdateError::Redirected))
                 || failed_partitions.contains(&partition)
             {
                 continue;
             }
             *outcome = self
-                .publish_one(&words[place])
+                .publish_one(&calls[index])
                 .await
                 .map_err(UpdateError::Failed);
             if outcome.is_err() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fred::interfaces::EventInterface;
 use fred::prelude::Client;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::engine::{EngineError, ErrorReply};
@@ -21,12 +21,8 @@ fn lasting_rejection(details: &str) -> Option<ErrorReply> {
 }
 
 impl LastRejection {
-    fn lock(&self) -> MutexGuard<'_, Option<ErrorReply>> {
-        self.0.lock()
-    }
-
     pub(super) fn refusal(&self) -> Option<ErrorReply> {
-        self.lock().clone()
+        self.0.lock().clone()
     }
 
     /// Tracks the connections of `client` while it exists.
@@ -49,10 +45,10 @@ impl LastRejection {
                 if let Some(reason) = &refusal {
                     warn_seldom!(%reason, "redis refuses the connection; trying again");
                 }
-                *last.lock() = refusal;
+                *last.0.lock() = refusal;
             }
             // Without the client the reason no longer applies.
-            *last.lock() = None;
+            *last.0.lock() = None;
         });
     }
 

@@ -163,11 +163,11 @@ impl Script {
     ) -> Result<R, EngineError> {
         let begun = Instant::now();
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let mut words = self.words(keys, args);
-        let mut answer = servers.send(slot, "EVALSHA", &words).await;
+        let mut command = self.evalsha_args(keys, args);
+        let mut answer = servers.send(slot, "EVALSHA", &command).await;
         if is_forgotten(&answer) {
-            words[0] = self.source.to_owned();
-            answer = servers.send(slot, "EVAL", &words).await;
+            command[0] = self.source.to_owned();
+            answer = servers.send(slot, "EVAL", &command).await;
         }
         self.observe(begun, answer.is_ok());
         answer
@@ -187,27 +187,27 @@ impl Script {
     ) -> Result<Value, fred::error::Error> {
         let begun = Instant::now();
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let mut words = self.words(keys, args);
+        let mut command = self.evalsha_args(keys, args);
         let mut answer = Ok(Value::Null);
         if !with_source {
-            answer = servers.send_once(slot, "EVALSHA", &words).await;
+            answer = servers.send_once(slot, "EVALSHA", &command).await;
         }
         if with_source || is_forgotten(&answer) {
-            words[0] = self.source.to_owned();
-            answer = servers.send_once(slot, "EVAL", &words).await;
+            command[0] = self.source.to_owned();
+            answer = servers.send_once(slot, "EVAL", &command).await;
         }
         self.observe(begun, answer.is_ok());
         answer
     }
 
     /// The arguments of `EVALSHA`.
-    fn words(&self, keys: Vec<String>, args: Vec<String>) -> Vec<String> {
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.push(self.hash.clone());
-        words.push(keys.len().to_string());
-        words.extend(keys);
-        words.extend(args);
-        words
+    fn evalsha_args(&self, keys: Vec<String>, args: Vec<String>) -> Vec<String> {
+        let mut command = Vec::with_capacity(2 + keys.len() + args.len());
+        command.push(self.hash.clone());
+        command.push(keys.len().to_string());
+        command.extend(keys);
+        command.extend(args);
+        command
     }
 
     fn observe(&self, begun: Instant, is_ok: bool) {

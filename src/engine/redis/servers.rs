@@ -18,7 +18,7 @@ use fred::types::config::{Server as FredServer, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::redis_keyslot;
 use futures_util::future::join_all;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -56,6 +56,7 @@ pub(super) struct ServerPool {
     rejection: LastRejection,
     is_cluster: bool,
     map: ArcSwap<Map>,
+    /// Held while the map is replaced.
     writing: Mutex<()>,
     /// When the last read of the map began; locked during a read.
     updating: tokio::sync::Mutex<Option<Instant>>,
@@ -218,9 +219,9 @@ impl Servers {
         arguments: Vec<String>,
     ) -> Result<R, EngineError> {
         let slot = slot_of(&key);
-        let mut words = arguments;
-        words.insert(0, key);
-        self.call_at(slot, command, &words).await
+        let mut args = arguments;
+        args.insert(0, key);
+        self.call_at(slot, command, &args).await
     }
 
     /// Runs `command` on the server of `slot`.
@@ -228,10 +229,10 @@ impl Servers {
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<R, EngineError> {
         let answer = self
-            .send(slot, command, words)
+            .send(slot, command, args)
             .await
             .map_err(|error| self.failure(error))?;
         answer.convert().map_err(bad_answer)
@@ -242,9 +243,9 @@ impl Servers {
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
-        let mut outcome = self.send_once(slot, command, words).await;
+        let mut outcome = self.send_once(slot, command, args).await;
         let Some(mut redirect) = self.redirect_of(slot, &outcome) else {
             return outcome;
         };
@@ -254,7 +255,7 @@ impl Servers {
         while Instant::now() < deadline {
             tokio::time::sleep(pause).await;
             pause = REDIRECT_PAUSE;
-            outcome = self.follow(redirect, slot, command, words).await;
+            outcome = self.follow(redirect, slot, command, args).await;
             match self.redirect_of(slot, &outcome) {
                 Some(next) => redirect = next,
                 None => break,
@@ -268,21 +269,21 @@ impl Servers {
         redirect: Redirect,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
         match redirect {
             Redirect::Moved(_, address) => self.pool.record_move(slot, address),
             Redirect::TryAgain => tokio::time::sleep(REDIRECT_PAUSE).await,
             Redirect::Ask(address) => {
                 let master = self.pool.master_at(&address)?;
-                let answer = master.send(&[(command, words)], SlotState::Importing).await;
+                let answer = master.send(&[(command, args)], SlotState::Importing).await;
                 // Otherwise the migration has progressed; ask the owner again.
                 if !answer.as_ref().is_err_and(Self::is_redirected) {
                     return answer;
                 }
             }
         }
-        self.send_once(slot, command, words).await
+        self.send_once(slot, command, args).await
     }
 
     /// Runs `command` without following redirects, for callers that must keep an order.
@@ -290,11 +291,11 @@ impl Servers {
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
         let master = self.pool.owner(slot)?;
         let sent_at_ms = self.pool.now_ms();
-        let sent = master.send(&[(command, words)], SlotState::Owned).await;
+        let sent = master.send(&[(command, args)], SlotState::Owned).await;
         self.pool.record_outcome(&master, sent_at_ms, &sent);
         sent
     }
@@ -318,7 +319,7 @@ impl Servers {
         let slot = slot_of(key);
         let commands: Vec<(&'static str, &[String])> = commands
             .iter()
-            .map(|(command, words)| (*command, words.as_slice()))
+            .map(|(command, args)| (*command, args.as_slice()))
             .collect();
         let deadline = Instant::now() + self.pool.options.command_timeout;
         loop {
@@ -477,11 +478,11 @@ impl Master {
         commands: &[(&'static str, &[String])],
         slot_state: SlotState,
     ) -> Result<Value, Error> {
-        if let ([(command, words)], SlotState::Owned) = (commands, slot_state) {
+        if let ([(command, args)], SlotState::Owned) = (commands, slot_state) {
             return self
                 .commands
                 .client()
-                .custom(named(command), words.to_vec())
+                .custom(named(command), args.to_vec())
                 .await;
         }
         let mut answers = self.send_all(commands, slot_state).await?;
@@ -494,13 +495,13 @@ impl Master {
         slot_state: SlotState,
     ) -> Result<Vec<Value>, Error> {
         let pipeline = self.commands.client().pipeline();
-        for (command, words) in commands {
+        for (command, args) in commands {
             if slot_state == SlotState::Importing {
                 let _: Value = pipeline
                     .custom(named("ASKING"), Vec::<String>::new())
                     .await?;
             }
-            let _: Value = pipeline.custom(named(command), words.to_vec()).await?;
+            let _: Value = pipeline.custom(named(command), args.to_vec()).await?;
         }
         let answers: Vec<Value> = pipeline.all().await?;
         let step = if slot_state == SlotState::Importing {
@@ -520,9 +521,9 @@ impl Master {
     pub(super) async fn ask<R: FromValue>(
         &self,
         command: &'static str,
-        words: Vec<String>,
+        args: Vec<String>,
     ) -> Result<R, Error> {
-        self.commands.client().custom(named(command), words).await
+        self.commands.client().custom(named(command), args).await
     }
 
     async fn view(&self) -> Option<ClusterView> {
@@ -574,11 +575,11 @@ pub(super) fn slot_of(key: &str) -> u16 {
 
 impl Map {
     fn owner(&self, slot: u16) -> Option<&Arc<Master>> {
-        let place = match &self.owners {
+        let index = match &self.owners {
             Owners::One => 0,
             Owners::BySlot(owners) => (*owners.get(usize::from(slot))?)?,
         };
-        self.masters.get(place)
+        self.masters.get(index)
     }
 
     fn owner_address(&self, slot: u16) -> Option<&Address> {
@@ -621,7 +622,7 @@ impl ServerPool {
 
     /// Queries the servers in the URL until one knows the masters.
     async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
-        self.members().extend(self.seeds());
+        self.members.lock().extend(self.seeds());
         match self.ask_members().await {
             Ok(view) => {
                 self.apply_views(&[view]);
@@ -644,23 +645,22 @@ impl ServerPool {
 
     /// The view of whichever known server answers first.
     async fn ask_members(&self) -> Result<ClusterView, OpenError> {
-        let members: Vec<Address> = self.members().iter().cloned().collect();
-        let asked = members
-            .iter()
-            .map(|address| Box::pin(self.ask_member(address)));
-        let asked: Vec<_> = asked.collect();
-        if asked.is_empty() {
+        let members: Vec<Address> = self.members.lock().iter().cloned().collect();
+        if members.is_empty() {
             return Err(self.no_master());
         }
-        let (view, _others) = futures_util::future::select_ok(asked).await?;
+        let requests = members
+            .iter()
+            .map(|address| Box::pin(self.ask_member(address)));
+        let (view, _others) = futures_util::future::select_ok(requests).await?;
         Ok(view)
     }
 
     async fn ask_member(&self, address: &Address) -> Result<ClusterView, OpenError> {
         let config = self.config_for(address);
         let client = RunningClient::open(config, &self.options, Purpose::Commands).await?;
-        let words = vec!["NODES".to_owned()];
-        let text: Result<String, Error> = client.client().custom(named("CLUSTER"), words).await;
+        let args = vec!["NODES".to_owned()];
+        let text: Result<String, Error> = client.client().custom(named("CLUSTER"), args).await;
         let text = text.map_err(|error| open_error(address.to_string(), self.failure(error)))?;
         let view = ClusterView::parse(&text, &address.host);
         if view.masters.is_empty() {
@@ -679,10 +679,6 @@ impl ServerPool {
 
     fn failure(&self, error: Error) -> EngineError {
         self.rejection.explain(unavailable(error))
-    }
-
-    fn members(&self) -> MutexGuard<'_, BTreeSet<Address>> {
-        self.members.lock()
     }
 
     fn config_for(&self, address: &Address) -> Config {
@@ -812,9 +808,9 @@ impl ServerPool {
         Ok(master)
     }
 
-    /// The address as in `CLUSTER NODES`: a redirect omits the name, or has it in place of the host.
+    /// The address as in `CLUSTER NODES`: a redirect omits the name, or has it in index of the host.
     fn complete(&self, address: &Address) -> Address {
-        let members = self.members();
+        let members = self.members.lock();
         let known = members.iter().filter(|member| {
             let named = member.name.as_ref() == Some(&address.host);
             member.port == address.port && (named || member.host == address.host)
@@ -834,15 +830,15 @@ impl ServerPool {
         }
         let _writing = self.writing.lock();
         let map = self.map.load();
-        let place = map
+        let index = map
             .masters
             .iter()
             .position(|master| is_at(master, &address));
-        let (Some(place), Owners::BySlot(owners)) = (place, &map.owners) else {
+        let (Some(index), Owners::BySlot(owners)) = (index, &map.owners) else {
             return;
         };
         let mut owners = owners.clone();
-        owners[usize::from(slot)] = Some(place);
+        owners[usize::from(slot)] = Some(index);
         let masters = map.masters.clone();
         self.replace(
             &map,
@@ -893,7 +889,7 @@ impl ServerPool {
     fn apply_views(self: &Arc<Self>, views: &[ClusterView]) {
         {
             let seen = views.iter().flat_map(|view| view.members.iter().cloned());
-            let mut members = self.members();
+            let mut members = self.members.lock();
             *members = self.seeds().chain(seen).collect();
         }
         let (addresses, owners) = merge(views);

@@ -56,7 +56,7 @@ fn the_newer_view_of_a_slot_wins() {
     let fresh = view(&[(&old, 1, 0..=4), (&new, 2, 5..=9)]);
     for views in [[stale.clone(), fresh.clone()], [fresh, stale]] {
         let (masters, owners) = merge(&views);
-        let owner = |slot: usize| owners[slot].map(|place| masters[place].clone());
+        let owner = |slot: usize| owners[slot].map(|index| masters[index].clone());
         assert_eq!(owner(4), Some(old.clone()));
         assert_eq!(owner(5), Some(new.clone()));
         assert_eq!(owner(10), None);
@@ -90,7 +90,7 @@ proptest! {
     fn any_text_is_read(text in "[a-z0-9:@,\\[\\]\n -]{0,200}|.*") {
         let view = ClusterView::parse(&text, "h");
         let (masters, owners) = merge(&[view]);
-        prop_assert!(owners.iter().flatten().all(|place| *place < masters.len()));
+        prop_assert!(owners.iter().flatten().all(|index| *index < masters.len()));
         let _ = Redirect::parse(&text, "h");
     }
 }

@@ -21,7 +21,9 @@ enum Reading {
 impl KeyKind {
     fn reading(&self) -> Reading {
         match self {
-            Self::Online(_) | Self::Members(_) | Self::Owed(_) => Reading::Pages("SSCAN", 1),
+            Self::Online(_) | Self::Members(_) | Self::Registrations(_) => {
+                Reading::Pages("SSCAN", 1)
+            }
             Self::Leases
             | Self::Leaving(_)
             | Self::Queue
@@ -81,13 +83,9 @@ impl Doctor {
                 return Ok(Vec::new());
             }
             Reading::No => {
-                let there = self
-                    .redis
-                    .servers
-                    .call("EXISTS", key.to_owned(), Vec::new());
-                let there: bool = there.await?;
+                let exists = self.exists(key.to_owned()).await?;
                 let finding = Finding::of_key(FindingKind::Misplaced, key, known);
-                return Ok(there.then_some(finding).into_iter().collect());
+                return Ok(exists.then_some(finding).into_iter().collect());
             }
         };
         let (mut findings, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
@@ -109,8 +107,8 @@ impl Doctor {
         known: &KeyKind,
         now_ms: u64,
     ) -> Result<Vec<Finding>, EngineError> {
-        let text = self.redis.servers.call("GET", key.to_owned(), Vec::new());
-        let text: Option<Bytes> = text.await?;
+        let get = self.redis.servers.call("GET", key.to_owned(), Vec::new());
+        let text: Option<Bytes> = get.await?;
         let unreadable =
             text.filter(|text| !self.is_readable(known, std::slice::from_ref(text), now_ms));
         Ok(unreadable

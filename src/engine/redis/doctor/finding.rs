@@ -295,21 +295,24 @@ impl fmt::Display for Finding {
             }
             FindingKind::WrongType => write!(f, "{key} is of another type than nodes write"),
             FindingKind::Misplaced => write!(f, "{key} is where no node looks for it"),
-            FindingKind::OwedByUnknown => write!(f, "{node} is gone, and a set says what it owes"),
+            FindingKind::OwedByUnknown => write!(f, "{node} is gone, but still has registrations"),
             FindingKind::UnknownMember => {
-                write!(f, "{node} is gone, and still among the partition's nodes")
+                write!(
+                    f,
+                    "{node} is gone, but still listed among the partition's nodes"
+                )
             }
             FindingKind::OwedUnregistered => {
                 write!(
                     f,
-                    "{node} owes {}, which is not registered",
+                    "{node} has a registration of {}, which its user does not have",
                     self.connection()
                 )
             }
-            FindingKind::UnknownNode => write!(f, "{node} tells about itself and has no lease"),
+            FindingKind::UnknownNode => write!(f, "{node} has a report but no lease"),
             FindingKind::LeaseOver => write!(
                 f,
-                "the lease of {node} is over, it does not answer, and nobody took the lease away"
+                "the lease of {node} has expired, the node does not reply, and no node has removed the lease"
             ),
             FindingKind::OnlineWithoutConnections => write!(
                 f,
@@ -332,18 +335,18 @@ impl fmt::Display for Finding {
             }
             FindingKind::NotHeard => write!(
                 f,
-                "{user} has connections, and no node listens to the user's topic; the node subscribes again within some \
+                "{user} has connections, but no node is subscribed to the user's topic; the node subscribes again within \
                  seconds, or its log says why it cannot"
             ),
             FindingKind::NotOwed => write!(
                 f,
-                "{} is registered, but not among what {node} owes",
+                "{} is registered, but not among the registrations of {node}",
                 self.connection()
             ),
             FindingKind::NotListed => {
                 write!(
                     f,
-                    "{node} owes something and is not among the partition's nodes"
+                    "{node} has registrations, but is not listed among the partition's nodes"
                 )
             }
             FindingKind::NotRegistered => write!(
@@ -353,7 +356,7 @@ impl fmt::Display for Finding {
             ),
             FindingKind::Silent => write!(
                 f,
-                "{node} has a lease and does not answer; what it holds could not be compared"
+                "{node} has a lease but does not reply; its connections could not be compared"
             ),
             FindingKind::Evicting => write!(
                 f,

@@ -18,7 +18,7 @@ pub(super) enum KeyKind {
     Epoch(u32),
     Revision(u32),
     Server(u32),
-    Owed(u32),
+    Registrations(u32),
     Request,
     Connections(UserId),
     Profile(UserId),
@@ -47,7 +47,7 @@ impl KeyKind {
             | Self::Epoch(partition)
             | Self::Revision(partition)
             | Self::Server(partition)
-            | Self::Owed(partition) => (Some(*partition), None),
+            | Self::Registrations(partition) => (Some(*partition), None),
             Self::Connections(user) | Self::Profile(user) | Self::Revoked(user) => {
                 (None, Some(*user))
             }
@@ -64,7 +64,7 @@ pub(super) struct KeyCatalog {
     /// What the keys of each partition begin with.
     partitions: HashMap<String, u32>,
     /// What the rest of a name begins with, in every partition.
-    owed: String,
+    registrations: String,
     request: String,
     connections: String,
     profile: String,
@@ -113,9 +113,9 @@ impl KeyCatalog {
             partitions: (0..keys.partitions())
                 .map(|partition| (begin(partition), partition))
                 .collect(),
-            owed: rest(keys.owed_begin(0)),
+            registrations: rest(keys.registrations_prefix(0)),
             request: rest(keys.request(0, "")),
-            connections: rest(keys.connections_begin(0)),
+            connections: rest(keys.connections_prefix(0)),
             profile: of_user(&|user| keys.profile(user)),
             revoked: of_user(&|user| keys.revoked(user)),
             keys: keys.clone(),
@@ -143,10 +143,10 @@ impl KeyCatalog {
             let own = user(id).filter(|user| self.keys.connections(*user) == key);
             return Some(own.map_or(KeyKind::Misplaced, KeyKind::Connections));
         }
-        if name.starts_with(&self.owed) {
-            return Some(
-                partition.map_or(KeyKind::Misplaced, |partition| KeyKind::Owed(*partition)),
-            );
+        if name.starts_with(&self.registrations) {
+            return Some(partition.map_or(KeyKind::Misplaced, |partition| {
+                KeyKind::Registrations(*partition)
+            }));
         }
         if name.starts_with(&self.request) {
             return partition.map(|_| KeyKind::Request);
@@ -193,7 +193,7 @@ mod tests {
             (keys.epoch(0), KeyKind::Epoch(0)),
             (keys.revision(0), KeyKind::Revision(0)),
             (keys.server(0), KeyKind::Server(0)),
-            (keys.owed(3, "n.1"), KeyKind::Owed(3)),
+            (keys.registrations_of(3, "n.1"), KeyKind::Registrations(3)),
             (keys.request(3, "x"), KeyKind::Request),
             (keys.connections(user), KeyKind::Connections(user)),
             (keys.profile(user), KeyKind::Profile(user)),

@@ -78,14 +78,14 @@ impl Doctor {
         server: &Master,
         cursor: &str,
     ) -> Result<ScanPage<Bytes>, EngineError> {
-        let words = vec![
+        let args = vec![
             cursor.to_owned(),
             "MATCH".to_owned(),
             self.redis.keys.pattern(),
             "COUNT".to_owned(),
             SCAN_COUNT.to_string(),
         ];
-        let (next, items) = server.ask("SCAN", words).await.map_err(unavailable)?;
+        let (next, items) = server.ask("SCAN", args).await.map_err(unavailable)?;
         Ok(ScanPage::new(next, items))
     }
 
@@ -99,8 +99,11 @@ impl Doctor {
         while let Some(at) = cursor {
             let page: ScanPage<Bytes> = self.page("HSCAN", &key, &at).await?;
             let fields = page.items.iter().step_by(2);
-            let fields = fields.filter_map(|field| std::str::from_utf8(field).ok());
-            registered.extend(fields.filter_map(read_registered));
+            registered.extend(
+                fields
+                    .filter_map(|field| std::str::from_utf8(field).ok())
+                    .filter_map(read_registered),
+            );
             cursor = page.next;
         }
         Ok(registered)

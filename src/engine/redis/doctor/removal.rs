@@ -71,7 +71,7 @@ impl Doctor {
         let text = std::str::from_utf8(&entry).unwrap_or_default();
         let _: u64 = match known {
             KeyKind::Online(_) => return self.remove_online(key, entry).await,
-            KeyKind::Owed(_) | KeyKind::Members(_) => commands.srem(key, entry).await,
+            KeyKind::Registrations(_) | KeyKind::Members(_) => commands.srem(key, entry).await,
             // Valid users and matches with a wrong time are due now; the rest is removed.
             KeyKind::Pending | KeyKind::Timeouts if self.is_valid_but_for_time(known, text) => {
                 let values = (0.0, entry);
@@ -142,11 +142,11 @@ impl Doctor {
 
     async fn set_to_now(&self, key: &str, keep: Option<Duration>) -> Result<(), EngineError> {
         let now_ms = self.redis.now_ms().await?;
-        let mut words = vec![now_ms.to_string()];
+        let mut args = vec![now_ms.to_string()];
         if let Some(keep) = keep {
-            words.extend(["PX".to_owned(), keep.as_millis().to_string()]);
+            args.extend(["PX".to_owned(), keep.as_millis().to_string()]);
         }
-        self.redis.servers.call("SET", key.to_owned(), words).await
+        self.redis.servers.call("SET", key.to_owned(), args).await
     }
 
     fn revocation_ttl(&self) -> Option<Duration> {

@@ -135,7 +135,7 @@ impl Doctor {
                 (Some(user), _, _) => _ = users.insert(user),
                 // Repairing any of the node's users lists the node.
                 (None, Some(partition), Some(incarnation)) => {
-                    users.extend(self.users_owed(partition, incarnation).await?);
+                    users.extend(self.registered_users(partition, incarnation).await?);
                 }
                 (None, _, _) => {}
             }
@@ -148,12 +148,12 @@ impl Doctor {
     }
 
     /// Some users with a connection registered by a node.
-    async fn users_owed(
+    async fn registered_users(
         &self,
         partition: u32,
         incarnation: &str,
     ) -> Result<Vec<UserId>, EngineError> {
-        let key = self.redis.keys.owed(partition, incarnation);
+        let key = self.redis.keys.registrations_of(partition, incarnation);
         let Some(page) = self.members("SSCAN", &key, BEGINNING).await? else {
             return Ok(Vec::new());
         };
@@ -163,7 +163,7 @@ impl Doctor {
 
     async fn repair_user(&self, user: UserId) -> Result<(), EngineError> {
         let (keys, partition) = (&self.redis.keys, self.redis.partition_of(user));
-        let words = vec![
+        let script_keys = vec![
             keys.connections(user),
             keys.registered_nodes(partition),
             keys.online(partition),
@@ -173,13 +173,13 @@ impl Doctor {
         ];
         let args = vec![
             user.to_string(),
-            keys.owed_begin(partition),
+            keys.registrations_prefix(partition),
             CONNECTIONS_MAX.to_string(),
             self.rules.offline_grace.as_millis().to_string(),
             keys.presence_channel(partition),
         ];
         let script = &self.redis.scripts.repair;
-        let _wrong: u64 = script.call(&self.redis.servers, words, args).await?;
+        let _wrong: u64 = script.call(&self.redis.servers, script_keys, args).await?;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ enum Subject {
     /// The same, unless the user has registered connections: those are checked anyway.
     UserWithoutConnections(UserId),
     /// An incarnation's set of registrations in a partition, and whether the partition lists the incarnation.
-    Owed(u32, String),
+    Registrations(u32, String),
     /// One entry of that set.
     Entry(u32, String, UserConnection),
     /// The incarnation itself.
@@ -122,7 +122,7 @@ impl Doctor {
     ) -> Result<(), EngineError> {
         for key in &keys {
             // For a dead incarnation the whole set is a finding.
-            if let ParsedKey::Owed(partition, incarnation) = key
+            if let ParsedKey::Registrations(partition, incarnation) = key
                 && snapshot.node_status(incarnation) != NodeStatus::Gone
             {
                 self.check_entries(*partition, incarnation, snapshot, candidates)
@@ -131,7 +131,9 @@ impl Doctor {
         }
         let subject = |key| match key {
             ParsedKey::Connections(user) => Subject::User(user),
-            ParsedKey::Owed(partition, incarnation) => Subject::Owed(partition, incarnation),
+            ParsedKey::Registrations(partition, incarnation) => {
+                Subject::Registrations(partition, incarnation)
+            }
             ParsedKey::Node(incarnation) => Subject::Node(incarnation),
         };
         let subjects = keys.into_iter().map(subject).collect();
@@ -146,7 +148,7 @@ impl Doctor {
         snapshot: &Snapshot,
         candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
-        let key = self.redis.keys.owed(partition, incarnation);
+        let key = self.redis.keys.registrations_of(partition, incarnation);
         let mut cursor = Some(BEGINNING.to_owned());
         while let Some(at) = cursor {
             let Some(page) = self.members("SSCAN", &key, &at).await? else {
@@ -187,7 +189,7 @@ impl Doctor {
                 let members = page.items.iter().step_by(step);
                 let subjects: Vec<Subject> = match list {
                     2 => members
-                        .map(|name| Subject::Owed(partition, name.clone()))
+                        .map(|name| Subject::Registrations(partition, name.clone()))
                         .collect(),
                     _ => members
                         .filter_map(|member| member.parse().ok())
@@ -242,10 +244,10 @@ impl Doctor {
         snapshot: &Snapshot,
         candidates: &mut Candidates,
     ) -> Result<(), EngineError> {
-        let mut looks = stream::iter(subjects)
+        let mut checks = stream::iter(subjects)
             .map(|subject| self.check_one(subject, snapshot))
             .buffer_unordered(CHECKS_MAX);
-        while let Some(findings) = looks.try_next().await? {
+        while let Some(findings) = checks.try_next().await? {
             candidates.add(findings);
         }
         Ok(())
@@ -266,8 +268,9 @@ impl Doctor {
                     self.check_user(user, snapshot).await
                 }
             }
-            Subject::Owed(partition, incarnation) => {
-                self.check_owed(partition, &incarnation, snapshot).await
+            Subject::Registrations(partition, incarnation) => {
+                self.check_registrations(partition, &incarnation, snapshot)
+                    .await
             }
             Subject::Entry(partition, incarnation, held) => {
                 self.check_entry(partition, &incarnation, held).await
@@ -304,7 +307,9 @@ impl Doctor {
                     Some(FindingKind::NodeUnaware)
                 }
                 NodeStatus::Alive | NodeStatus::Silent => {
-                    let owes = self.owes(partition, incarnation, held).await?;
+                    let owes = self
+                        .is_in_registrations(partition, incarnation, held)
+                        .await?;
                     (!owes).then_some(FindingKind::NotOwed)
                 }
             };
@@ -336,14 +341,14 @@ impl Doctor {
         Ok(findings)
     }
 
-    async fn check_owed(
+    async fn check_registrations(
         &self,
         partition: u32,
         incarnation: &str,
         snapshot: &Snapshot,
     ) -> Result<Vec<Finding>, EngineError> {
-        let owes = self.exists(self.redis.keys.owed(partition, incarnation));
-        let (owes, listed) = try_join(owes, self.lists(partition, incarnation)).await?;
+        let owes = self.exists(self.redis.keys.registrations_of(partition, incarnation));
+        let (owes, listed) = try_join(owes, self.is_listed(partition, incarnation)).await?;
         let gone = snapshot.node_status(incarnation) == NodeStatus::Gone;
         let problems = [
             (gone && owes, FindingKind::OwedByUnknown),
@@ -369,7 +374,7 @@ impl Doctor {
             let registered = self.redis.servers.call::<bool>("HEXISTS", key, vec![field]);
             lenient(registered.await)
         };
-        let owed = self.owes(partition, incarnation, held);
+        let owed = self.is_in_registrations(partition, incarnation, held);
         let (registered, owed) = try_join(registered, owed).await?;
         let problem = (owed && !registered).then_some(FindingKind::OwedUnregistered);
         Ok(problem
@@ -388,8 +393,8 @@ impl Doctor {
             NodeStatus::Silent => Some(FindingKind::Silent),
             NodeStatus::Gone if snapshot.has_lease(incarnation) => Some(FindingKind::LeaseOver),
             NodeStatus::Gone => {
-                let told = self.exists(self.redis.keys.node(incarnation)).await?;
-                told.then_some(FindingKind::UnknownNode)
+                let has_report = self.exists(self.redis.keys.node(incarnation)).await?;
+                has_report.then_some(FindingKind::UnknownNode)
             }
         };
         Ok(problem
@@ -398,23 +403,23 @@ impl Doctor {
             .collect())
     }
 
-    async fn exists(&self, key: String) -> Result<bool, EngineError> {
+    pub(super) async fn exists(&self, key: String) -> Result<bool, EngineError> {
         self.redis.servers.call("EXISTS", key, Vec::new()).await
     }
 
-    async fn lists(&self, partition: u32, incarnation: &str) -> Result<bool, EngineError> {
+    async fn is_listed(&self, partition: u32, incarnation: &str) -> Result<bool, EngineError> {
         let key = self.redis.keys.registered_nodes(partition);
         let incarnation = vec![incarnation.to_owned()];
         lenient(self.redis.servers.call("SISMEMBER", key, incarnation).await)
     }
 
-    async fn owes(
+    async fn is_in_registrations(
         &self,
         partition: u32,
         incarnation: &str,
         (user, connection): UserConnection,
     ) -> Result<bool, EngineError> {
-        let key = self.redis.keys.owed(partition, incarnation);
+        let key = self.redis.keys.registrations_of(partition, incarnation);
         let entry = format!("{user}/{connection}");
         lenient(self.redis.servers.call("SISMEMBER", key, vec![entry]).await)
     }
@@ -424,7 +429,7 @@ fn subject_of(finding: &Finding) -> Option<Subject> {
     let incarnation = || finding.incarnation.clone();
     match finding.kind {
         FindingKind::OwedByUnknown | FindingKind::UnknownMember | FindingKind::NotListed => {
-            Some(Subject::Owed(finding.partition?, incarnation()?))
+            Some(Subject::Registrations(finding.partition?, incarnation()?))
         }
         FindingKind::OwedUnregistered => {
             let held = (finding.user?, finding.connection?);

@@ -26,7 +26,7 @@ impl Validator<'_> {
             KeyKind::Online(partition) | KeyKind::Leaving(partition) => {
                 self.is_user_of(*partition, entry)
             }
-            KeyKind::Owed(partition) => {
+            KeyKind::Registrations(partition) => {
                 let held = read_held(entry);
                 held.is_some_and(|(user, _)| (self.partition_of)(user) == *partition)
             }

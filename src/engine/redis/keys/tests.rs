@@ -22,8 +22,11 @@ fn keys_are_read_back() {
     let parsed = |key: String| keys.parse(&key);
     let connections = keys.connections(user(7));
     assert_eq!(parsed(connections), Some(ParsedKey::Connections(user(7))));
-    let owed = keys.owed(3, "n.1");
-    assert_eq!(parsed(owed), Some(ParsedKey::Owed(3, "n.1".to_owned())));
+    let owed = keys.registrations_of(3, "n.1");
+    assert_eq!(
+        parsed(owed),
+        Some(ParsedKey::Registrations(3, "n.1".to_owned()))
+    );
     assert_eq!(
         parsed(keys.node("n.1")),
         Some(ParsedKey::Node("n.1".to_owned()))
