@@ -138,7 +138,7 @@ impl Hub {
     /// with the hub's tasks and the stream of deliveries to this node's connections.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn start(
         engine: Engine,
         messages: Messages,
@@ -310,7 +310,7 @@ impl Hub {
     /// the user is counted, and updates about the user reach the connection.
     ///
     /// # Errors
-    /// When the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
+    /// If the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
     /// be reached.
     pub async fn connect(
         &self,
@@ -324,7 +324,7 @@ impl Hub {
     /// Checks that the account of a valid token still exists and that the token is not revoked. Costs one engine call.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn token_status(&self, identity: &Identity) -> Result<TokenStatus, EngineError> {
         token_status::token_status(&self.0.engine, identity).await
     }
@@ -333,7 +333,7 @@ impl Hub {
     /// Watchers who are neither friends nor the user get only the public fields.
     ///
     /// # Errors
-    /// When the profile cannot be written as JSON, the account was deleted, or the engine cannot be reached.
+    /// If the profile cannot be written as JSON, the account was deleted, or the engine cannot be reached.
     pub async fn notify_profile_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -408,7 +408,7 @@ impl Hub {
     /// Sends an event to the user's own connections on every node. Returns the number of nodes that received it.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn send_event(
         &self,
         user: UserId,
@@ -422,7 +422,7 @@ impl Hub {
     /// Closes every connection of the user on every node. Returns the number of nodes that received the request.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn disconnect_user(&self, user: UserId) -> Result<u64, NotifyError> {
         let nodes = self.0.engine.disconnect(user).await?;
         nodes.ok_or(NotifyError::AccountDeleted)
@@ -433,7 +433,7 @@ impl Hub {
     /// The revocation is kept for `auth.revocation_ttl`.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn revoke_tokens(&self, user: UserId) -> Result<Revoked, NotifyError> {
         let revoked = self.0.engine.revoke(user).await?;
         revoked.ok_or(NotifyError::AccountDeleted)
@@ -442,7 +442,7 @@ impl Hub {
     /// Deletes the stored updates about the user without notifying anyone. Returns whether there were any.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.engine.forget_updates(user).await
     }
@@ -451,7 +451,7 @@ impl Hub {
     /// and late updates from now on. Returns the number of nodes that received it.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
         let nodes = self.0.engine.delete_account(user).await?;
         self.0.accounts.forget_account(user).await;
@@ -471,7 +471,7 @@ impl Hub {
     /// Whether `user` is online, and the user's connections on all nodes.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn presence_of(
         &self,
         user: UserId,
@@ -482,7 +482,7 @@ impl Hub {
     /// Every live node, this one included, as of its last heartbeat.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         self.0.engine.nodes().await
     }
@@ -490,7 +490,7 @@ impl Hub {
     /// The engine's clock, on which leases end, in ms since 1970.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn engine_now_ms(&self) -> Result<u64, EngineError> {
         self.0.engine.now_ms().await
     }
@@ -503,7 +503,7 @@ impl Hub {
     /// The stored updates about `user`, and whether the account was deleted.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
         self.0.engine.stored(user).await
     }
@@ -521,7 +521,7 @@ impl Hub {
     /// Counts the connections that watch `user` on all nodes.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
         self.0.watcher_counts.count_watchers(user).await
     }
@@ -530,7 +530,7 @@ impl Hub {
     /// Returns whether the user was already queued.
     ///
     /// # Errors
-    /// When the user is not online, or the engine cannot be reached.
+    /// If the user is not online, or the engine cannot be reached.
     pub async fn join_matchmaking(
         &self,
         user: UserId,
@@ -542,7 +542,7 @@ impl Hub {
     /// Removes a user from the matchmaking queue. Returns whether the user was queued.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn leave_matchmaking(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.matchmaking.leave(user).await
     }
@@ -550,7 +550,7 @@ impl Hub {
     /// The state of the matchmaking queue.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
         self.0.engine.queue_stats().await
     }
@@ -563,7 +563,7 @@ impl Hub {
     /// The account of `user`, in the view that `viewer` (`None` for a guest) may see.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn show_account(
         &self,
         user: UserId,
@@ -575,7 +575,7 @@ impl Hub {
     /// Fails unless the account exists and was deleted neither in Postgres nor by a back end through the engine.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.expect_account(user).await
     }
@@ -583,7 +583,7 @@ impl Hub {
     /// Like [`Self::expect_account`], but checks Postgres only, for callers that have already asked the engine.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.expect_stored_account(user).await
     }
@@ -591,7 +591,7 @@ impl Hub {
     /// Creates or updates an account. Without `avatar` an existing one is kept.
     ///
     /// # Errors
-    /// When the account was deleted, a value cannot be stored, or Postgres cannot be reached.
+    /// If the account was deleted, a value cannot be stored, or Postgres cannot be reached.
     pub async fn put_account(
         &self,
         user: UserId,
@@ -602,13 +602,13 @@ impl Hub {
     }
 
     /// # Errors
-    /// When there is no such account, the name cannot be stored, or Postgres cannot be reached.
+    /// If the account does not exist, the name cannot be stored, or Postgres cannot be reached.
     pub async fn rename(&self, user: UserId, username: &str) -> Result<(), AccountError> {
         self.0.accounts.rename(user, username).await
     }
 
     /// # Errors
-    /// When there is no such account, the URL cannot be stored, or Postgres cannot be reached.
+    /// If the account does not exist, the URL cannot be stored, or Postgres cannot be reached.
     pub async fn set_avatar_url(&self, user: UserId, url: &str) -> Result<(), AccountError> {
         self.0.accounts.set_avatar_url(user, url).await
     }
@@ -616,7 +616,7 @@ impl Hub {
     /// Stores a picture, which the hub then serves.
     ///
     /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
+    /// If the account does not exist, or Postgres cannot be reached.
     pub async fn set_avatar_image(&self, user: UserId, image: &Image) -> Result<(), AccountError> {
         self.0.accounts.set_avatar_image(user, image).await
     }
@@ -624,7 +624,7 @@ impl Hub {
     /// The user's current picture, if it has this hash.
     ///
     /// # Errors
-    /// When Postgres cannot be reached.
+    /// If Postgres cannot be reached.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, AccountError> {
         self.0.accounts.avatar(user, hash).await
     }
@@ -632,7 +632,7 @@ impl Hub {
     /// Deletes the account: its profile and friendships, its connections, its tokens.
     ///
     /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
+    /// If the account does not exist, or Postgres cannot be reached.
     pub async fn delete_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.delete_account(user).await
     }
@@ -640,7 +640,7 @@ impl Hub {
     /// Requests or accepts a friendship, which holds once both users have asked.
     ///
     /// # Errors
-    /// When one of the accounts does not exist, both are one, or Postgres cannot be reached.
+    /// If one of the accounts does not exist, both are one, or Postgres cannot be reached.
     pub async fn ask_friendship(
         &self,
         user: UserId,
@@ -652,7 +652,7 @@ impl Hub {
     /// Ends a friendship or withdraws a request, in both directions.
     ///
     /// # Errors
-    /// When one of the accounts does not exist, or Postgres cannot be reached.
+    /// If one of the accounts does not exist, or Postgres cannot be reached.
     pub async fn end_friendship(&self, user: UserId, other: UserId) -> Result<(), AccountError> {
         self.0.accounts.end_friendship(user, other).await
     }
@@ -660,7 +660,7 @@ impl Hub {
     /// Records the result of a match. Returns the match's number.
     ///
     /// # Errors
-    /// When a player does not exist, the result makes no sense, or Postgres cannot be reached.
+    /// If a player does not exist, the result makes no sense, or Postgres cannot be reached.
     pub async fn record_match(&self, played: &NewMatch) -> Result<u64, AccountError> {
         self.0.accounts.record_match(played).await
     }

@@ -57,7 +57,7 @@ impl Engine {
     /// The engine's clock, in ms since 1970: Redis's, or this process's.
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn now_ms(&self) -> Result<u64, EngineError> {
         dispatch!(self.now_ms())
     }

@@ -157,7 +157,7 @@ impl Engine {
     /// Publishes a pulse of the partition; see [`EngineMessage::Pulse`](super::EngineMessage::Pulse).
     ///
     /// # Errors
-    /// When the engine cannot be reached.
+    /// If the engine cannot be reached.
     pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
         dispatch!(self.pulse(partition))
     }

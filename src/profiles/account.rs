@@ -164,7 +164,7 @@ impl Profiles {
     /// The summaries of these users, unordered; unknown users are omitted.
     ///
     /// # Errors
-    /// When Postgres does not answer in time.
+    /// If Postgres does not answer in time.
     pub async fn summaries(&self, users: &[UserId]) -> Result<Vec<AccountSummary>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
         let rows = self.pool.query(SUMMARIES, &[&ids]).await?;
@@ -175,7 +175,7 @@ impl Profiles {
     /// The accounts of these users, unordered; unknown users are omitted.
     ///
     /// # Errors
-    /// When Postgres does not answer in time.
+    /// If Postgres does not answer in time.
     pub async fn read(&self, users: &[UserId]) -> Result<Vec<Account>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
         let rows = self.pool.query(READ, &[&ids]).await?;

@@ -26,7 +26,7 @@ impl Profiles {
     /// Creates or updates an account. Without `avatar` an existing one is kept.
     ///
     /// # Errors
-    /// [`AccountDeleted`](ProfilesError::AccountDeleted), [`Invalid`](ProfilesError::Invalid), or when Postgres does
+    /// [`AccountDeleted`](ProfilesError::AccountDeleted), [`Invalid`](ProfilesError::Invalid), or if Postgres does
     /// not answer in time.
     pub async fn put_account(
         &self,
@@ -48,7 +48,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn rename(
         &self,
         user: UserId,
@@ -64,7 +64,7 @@ impl Profiles {
     /// first, then its friends'; nothing if it was deleted before.
     ///
     /// # Errors
-    /// [`NoSuchUser`](ProfilesError::NoSuchUser), or when Postgres does not answer in time.
+    /// [`NoSuchUser`](ProfilesError::NoSuchUser), or if Postgres does not answer in time.
     pub async fn delete_account(&self, user: UserId) -> Result<Vec<AccountChange>, ProfilesError> {
         self.pool.transaction(DeleteAccount { user }).await
     }

@@ -57,7 +57,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn set_avatar_url(
         &self,
         user: UserId,
@@ -71,7 +71,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn set_avatar_image(
         &self,
         user: UserId,
@@ -91,7 +91,7 @@ impl Profiles {
     /// The image that the user uploaded, if it has this hash.
     ///
     /// # Errors
-    /// When Postgres does not answer in time.
+    /// If Postgres does not answer in time.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, ProfilesError> {
         if storable("the hash", hash).is_err() {
             return Ok(None);

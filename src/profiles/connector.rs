@@ -1,4 +1,4 @@
-//! ConnectFuture to Postgres: what every connection has in common, and the connections outside the pool.
+//! Connects to Postgres: the settings of every connection, and dedicated connections outside the pool.
 
 use std::future::poll_fn;
 use std::sync::Arc;

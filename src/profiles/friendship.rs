@@ -34,7 +34,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) and [`AccountDeleted`](ProfilesError::AccountDeleted) about either,
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn ask_friendship(
         &self,
         user: UserId,
@@ -54,7 +54,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) about either, [`AccountDeleted`](ProfilesError::AccountDeleted) about
-    /// `user`, or when Postgres does not answer in time.
+    /// `user`, or if Postgres does not answer in time.
     pub async fn end_friendship(
         &self,
         user: UserId,

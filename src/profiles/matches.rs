@@ -36,7 +36,7 @@ impl Profiles {
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) and [`AccountDeleted`](ProfilesError::AccountDeleted) about either,
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time. Where it is lost during the last
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time. Where it is lost during the last
     /// step, the match may have been recorded.
     pub async fn record_match(
         &self,

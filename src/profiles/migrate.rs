@@ -41,7 +41,7 @@ impl Profiles {
     /// Only connecting has a timeout. Concurrent calls wait for each other.
     ///
     /// # Errors
-    /// When Postgres cannot be reached, or refuses a migration.
+    /// If Postgres cannot be reached, or refuses a migration.
     pub async fn migrate(&self) -> Result<Vec<String>, ProfilesError> {
         let connection = self.pool.connector().open_dedicated().await?;
         apply(connection).await

@@ -29,7 +29,7 @@ pub(super) struct MatchmakingState {
     ratings: BTreeMap<(i64, i64), UserId>,
     /// Pending matches of users.
     playing: HashMap<UserId, MatchId>,
-    matches: HashMap<MatchId, Found>,
+    matches: HashMap<MatchId, MatchState>,
     /// Users whose ticket expired, and when that is announced next (ms).
     timeouts: HashMap<UserId, u64>,
     /// The last number assigned, for places and versions.
@@ -56,7 +56,7 @@ struct QueuedTicket {
 }
 
 /// A pending match.
-struct Found {
+struct MatchState {
     tickets: [Ticket; 2],
     acked_users: HashSet<UserId>,
     /// Users who left after the match was announced.
@@ -66,12 +66,12 @@ struct Found {
     due_ms: u64,
 }
 
-impl Found {
+impl MatchState {
     fn users(&self) -> [UserId; 2] {
         self.tickets.map(|ticket| ticket.user)
     }
 
-    fn is_over(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.users()
             .iter()
             .all(|user| self.acked_users.contains(user))
@@ -79,7 +79,7 @@ impl Found {
 }
 
 impl MatchmakingState {
-    fn number(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
@@ -98,7 +98,7 @@ impl MatchmakingState {
         Some(ticket)
     }
 
-    /// Users to scan, and whether online are more.
+    /// Users to scan, and whether more are due.
     fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
         let is_round = now_ms >= self.scan.next_ms;
         let others_due = is_round && self.scan.streak >= FRESH_CALLS_MAX;
@@ -125,13 +125,13 @@ impl MatchmakingState {
             .take(batch_max)
             .map(|(place, user)| (*place, *user))
             .collect();
-        let goes_on = again.len() == batch_max;
-        self.scan.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
+        let has_more = again.len() == batch_max;
+        self.scan.again = again.last().filter(|_| has_more).map(|(place, _)| *place);
         self.scan.streak = 0;
-        if !goes_on {
+        if !has_more {
             self.scan.next_ms = now_ms + rest.as_millis() as u64;
         }
-        let more = others_due || goes_on;
+        let more = others_due || has_more;
         (again.into_iter().map(|(_, user)| user).collect(), more)
     }
 
@@ -163,7 +163,7 @@ impl MatchmakingState {
     }
 
     /// Creates a match of two users.
-    fn found(&mut self, user: UserId, opponent: UserId) {
+    fn make_match(&mut self, user: UserId, opponent: UserId) {
         let (Some(ticket), Some(other)) = (self.remove(user), self.remove(opponent)) else {
             return;
         };
@@ -171,7 +171,7 @@ impl MatchmakingState {
         for user in [user, opponent] {
             self.playing.insert(user, id.clone());
         }
-        let found = Found {
+        let found = MatchState {
             tickets: [ticket, other],
             acked_users: HashSet::new(),
             withdrawn: HashSet::new(),
@@ -183,7 +183,7 @@ impl MatchmakingState {
     }
 
     /// Removes a match. Returns the tickets of players who have no newer match.
-    fn end(&mut self, id: &MatchId) -> Vec<Ticket> {
+    fn remove_match(&mut self, id: &MatchId) -> Vec<Ticket> {
         let Some(found) = self.matches.remove(id) else {
             return Vec::new();
         };
@@ -218,7 +218,7 @@ impl Memory {
             return Ok(Enqueued { already, since_ms });
         }
         matchmaking.playing.remove(&user);
-        let version = matchmaking.number();
+        let version = matchmaking.next_number();
         if let Some(waiting) = matchmaking.tickets.get_mut(&user) {
             waiting.ticket.version = version;
             return Ok(Enqueued {
@@ -302,7 +302,7 @@ impl Memory {
             let reach = (u64::from(rules.rating_window) + widened) as i64;
             match matchmaking.closest(&waiting, reach) {
                 Some(opponent) => {
-                    matchmaking.found(user, opponent);
+                    matchmaking.make_match(user, opponent);
                     paired.matches += 1;
                 }
                 None => paired.waiting.push((user, waiting.ticket.version)),
@@ -401,10 +401,10 @@ impl Memory {
             return Ok(true);
         };
         found.acked_users.insert(user);
-        if !found.is_over() {
+        if !found.is_complete() {
             return Ok(false);
         }
-        matchmaking.end(id);
+        matchmaking.remove_match(id);
         Ok(true)
     }
 
@@ -416,9 +416,9 @@ impl Memory {
         let mut matchmaking = self.matchmaking.lock();
         let mut sent_back = 0;
         let found = matchmaking.matches.get(id);
-        let takes_place = found.is_some_and(Found::is_over);
+        let takes_place = found.is_some_and(MatchState::is_complete);
         let withdrawn = found.map_or_else(HashSet::new, |found| found.withdrawn.clone());
-        for ticket in matchmaking.end(id) {
+        for ticket in matchmaking.remove_match(id) {
             if takes_place || withdrawn.contains(&ticket.user) {
                 continue;
             }
@@ -426,7 +426,7 @@ impl Memory {
             if waits || !online.contains(&ticket.user) {
                 continue;
             }
-            let version = matchmaking.number();
+            let version = matchmaking.next_number();
             let first = matchmaking.queue.first_key_value();
             let place = first.map_or(version as i64, |(place, _)| *place) - 1;
             matchmaking.insert(place, Ticket { version, ..ticket });

@@ -84,8 +84,8 @@ impl Reassembly {
                 incarnation: sender,
                 connections,
             }) => {
-                let is_whole = sender == incarnation && connections == self.held.len();
-                Progress::Finished(is_whole.then(|| std::mem::take(&mut self.held)))
+                let is_complete = sender == incarnation && connections == self.held.len();
+                Progress::Finished(is_complete.then(|| std::mem::take(&mut self.held)))
             }
             Err(_) => Progress::Finished(None),
         }

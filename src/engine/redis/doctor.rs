@@ -79,7 +79,7 @@ impl Doctor {
     /// Connects and checks the data's layout, without recording one.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
     pub async fn open(options: &RedisOptions, rules: Rules) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         Ok(Self {
@@ -92,7 +92,7 @@ impl Doctor {
     /// Examines the data; checks candidates twice.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn examine(&self) -> Result<DoctorReport, EngineError> {
         if let Some(report) = self.examine_leases().await? {
             return Ok(report);

@@ -146,7 +146,7 @@ impl Inspector {
     /// Connects and checks the data's layout, without recording one.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
     pub async fn open(options: &RedisOptions) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         let prefix = options.prefix.clone();
@@ -156,7 +156,7 @@ impl Inspector {
     /// An overview of the hub.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
         Ok(Overview {
             server: self.redis.servers.name(),
@@ -185,7 +185,7 @@ impl Inspector {
     /// The nodes that are alive.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn nodes(&self) -> Result<NodeList, EngineError> {
         let nodes = self.redis.nodes().await?;
         let now_ms = self.redis.now_ms().await?;
@@ -195,7 +195,7 @@ impl Inspector {
     /// At most `limit` online users, starting at `cursor`.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn online(
         &self,
         cursor: Option<Cursor>,
@@ -244,7 +244,7 @@ impl Inspector {
     /// Everything stored about a user.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
         let (keys, servers) = (&self.redis.keys, &self.redis.servers);
         let partition = self.redis.partition_of(user);
@@ -323,7 +323,7 @@ impl Inspector {
     /// The queue, with its first `count` tickets.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn queue(&self, count: u32) -> Result<QueueReport, EngineError> {
         Ok(QueueReport {
             status: self.redis.queue_stats().await?,

@@ -8,7 +8,7 @@ use fred::types::{FromValue, Value};
 use super::Doctor;
 use super::contents::is_wrong_type;
 use super::finding::FindingKind;
-use super::validator::{FAR_MS, read_registered};
+use super::validator::{FAR_MS, read_connection_field};
 use crate::engine::EngineError;
 use crate::engine::redis::page::SCAN_COUNT;
 use crate::engine::redis::page::{BEGINNING, ScanPage};
@@ -102,7 +102,7 @@ impl Doctor {
             registered.extend(
                 fields
                     .filter_map(|field| std::str::from_utf8(field).ok())
-                    .filter_map(read_registered),
+                    .filter_map(read_connection_field),
             );
             cursor = page.next;
         }

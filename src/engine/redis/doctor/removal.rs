@@ -7,7 +7,7 @@ use fred::interfaces::{HashesInterface, KeysInterface, SetsInterface, SortedSets
 use fred::types::SetOptions;
 
 use super::key_kind::KeyKind;
-use super::validator::{Validator, read_registered};
+use super::validator::{Validator, read_connection_field};
 use super::{Doctor, Finding, FindingKind};
 use crate::engine::EngineError;
 use crate::engine::redis::scripts::unavailable;
@@ -86,7 +86,7 @@ impl Doctor {
             | KeyKind::Pending
             | KeyKind::Timeouts => commands.zrem(key, entry).await,
             // The repair script corrects the time.
-            KeyKind::Connections(_) if read_registered(text).is_some() => Ok(0),
+            KeyKind::Connections(_) if read_connection_field(text).is_some() => Ok(0),
             // The whole update, or its revision would apply to another one.
             KeyKind::Profile(_) if let Some((kind, _)) = text.split_once('.') => {
                 let parts = ["revision", "at", "public", "full"];

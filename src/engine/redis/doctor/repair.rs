@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::validator::read_held;
+use super::validator::read_registration;
 use super::{Category, Doctor, Finding, FindingKind};
 use crate::engine::EngineError;
 use crate::engine::redis::page::BEGINNING;
@@ -157,7 +157,10 @@ impl Doctor {
         let Some(page) = self.members("SSCAN", &key, BEGINNING).await? else {
             return Ok(Vec::new());
         };
-        let entries = page.items.iter().filter_map(|entry| read_held(entry));
+        let entries = page
+            .items
+            .iter()
+            .filter_map(|entry| read_registration(entry));
         Ok(entries.map(|(user, _)| user).take(REPAIRS_MAX).collect())
     }
 

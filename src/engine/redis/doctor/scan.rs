@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::contents::lenient;
 use super::snapshot::{NodeStatus, Snapshot};
-use super::validator::read_held;
+use super::validator::read_registration;
 use super::{Doctor, FINDINGS_MAX, Finding, FindingKind};
 use crate::engine::EngineError;
 use crate::engine::redis::keys::ParsedKey;
@@ -154,7 +154,10 @@ impl Doctor {
             let Some(page) = self.members("SSCAN", &key, &at).await? else {
                 return Ok(());
             };
-            let entries = page.items.iter().filter_map(|entry| read_held(entry));
+            let entries = page
+                .items
+                .iter()
+                .filter_map(|entry| read_registration(entry));
             let of_partition =
                 entries.filter(|(user, _)| self.redis.partition_of(*user) == partition);
             let subject = |held| Subject::Entry(partition, incarnation.to_owned(), held);

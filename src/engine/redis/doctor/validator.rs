@@ -27,11 +27,13 @@ impl Validator<'_> {
                 self.is_user_of(*partition, entry)
             }
             KeyKind::Registrations(partition) => {
-                let held = read_held(entry);
+                let held = read_registration(entry);
                 held.is_some_and(|(user, _)| (self.partition_of)(user) == *partition)
             }
             KeyKind::Leases => is_incarnation(entry) && self.is_soon(value, self.lease_ms),
-            KeyKind::Connections(_) => read_registered(entry).is_some() && self.is_time(value),
+            KeyKind::Connections(_) => {
+                read_connection_field(entry).is_some() && self.is_time(value)
+            }
             KeyKind::Epoch(_) => is_epoch(entry),
             KeyKind::Revision(_) | KeyKind::Count => is_number(entry),
             KeyKind::Server(_) => words(entry).is_some_and(|[run, from]| {
@@ -109,14 +111,14 @@ impl Validator<'_> {
 }
 
 /// Parses `<incarnation>/<connection>` strictly.
-pub(super) fn read_registered(entry: &str) -> Option<(String, ConnectionId)> {
+pub(super) fn read_connection_field(entry: &str) -> Option<(String, ConnectionId)> {
     let (incarnation, connection) = entry.rsplit_once('/')?;
     let connection = read_connection(connection)?;
     is_incarnation(incarnation).then(|| (incarnation.to_owned(), connection))
 }
 
 /// Parses `<user>/<connection>` strictly.
-pub(super) fn read_held(entry: &str) -> Option<UserConnection> {
+pub(super) fn read_registration(entry: &str) -> Option<UserConnection> {
     let (user, connection) = entry.split_once('/')?;
     Some((user.parse().ok()?, read_connection(connection)?))
 }
