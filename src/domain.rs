@@ -136,9 +136,6 @@ struct Services {
 impl Hub {
     /// Starts the hub on an engine, with accounts if `profiles` is set. Returns once this node knows who is online,
     /// with the hub's tasks and the stream of deliveries to this node's connections.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn start(
         engine: Engine,
         messages: Messages,
@@ -322,9 +319,6 @@ impl Hub {
     }
 
     /// Checks that the account of a valid token still exists and that the token is not revoked. Costs one engine call.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn token_status(&self, identity: &Identity) -> Result<TokenStatus, EngineError> {
         token_status::token_status(&self.0.engine, identity).await
     }
@@ -343,9 +337,6 @@ impl Hub {
     }
 
     /// Publishes changed game statistics; see [`Self::notify_profile_update`].
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
     pub async fn notify_game_stats_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -355,9 +346,6 @@ impl Hub {
     }
 
     /// Publishes a changed friend list, which only friends and the user see.
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
     pub async fn notify_friend_list_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -367,9 +355,6 @@ impl Hub {
     }
 
     /// Publishes a changed match history, which only friends and the user see.
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
     pub async fn notify_match_history_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -440,18 +425,12 @@ impl Hub {
     }
 
     /// Deletes the stored updates about the user without notifying anyone. Returns whether there were any.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.engine.forget_updates(user).await
     }
 
     /// Announces that the account was deleted: closes its connections, notifies its watchers, and rejects its tokens
     /// and late updates from now on. Returns the number of nodes that received it.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
         let nodes = self.0.engine.delete_account(user).await?;
         self.0.accounts.forget_account(user).await;
@@ -469,9 +448,6 @@ impl Hub {
     }
 
     /// Whether `user` is online, and the user's connections on all nodes.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn presence_of(
         &self,
         user: UserId,
@@ -480,17 +456,11 @@ impl Hub {
     }
 
     /// Every live node, this one included, as of its last heartbeat.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         self.0.engine.nodes().await
     }
 
     /// The engine's clock, on which leases end, in ms since 1970.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn engine_now_ms(&self) -> Result<u64, EngineError> {
         self.0.engine.now_ms().await
     }
@@ -501,9 +471,6 @@ impl Hub {
     }
 
     /// The stored updates about `user`, and whether the account was deleted.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
         self.0.engine.stored(user).await
     }
@@ -519,9 +486,6 @@ impl Hub {
     }
 
     /// Counts the connections that watch `user` on all nodes.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
         self.0.watcher_counts.count_watchers(user).await
     }
@@ -540,17 +504,11 @@ impl Hub {
     }
 
     /// Removes a user from the matchmaking queue. Returns whether the user was queued.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn leave_matchmaking(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.matchmaking.leave(user).await
     }
 
     /// The state of the matchmaking queue.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
         self.0.engine.queue_stats().await
     }
@@ -622,9 +580,6 @@ impl Hub {
     }
 
     /// The user's current picture, if it has this hash.
-    ///
-    /// # Errors
-    /// If Postgres cannot be reached.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, AccountError> {
         self.0.accounts.avatar(user, hash).await
     }

@@ -71,7 +71,7 @@
 //! | `engine/message.rs`, `error.rs`, `error_reply.rs`, `examination.rs` | the stream back up; why calls fail; Redis's error replies; which commands are refused |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | each feature again, beside its Lua folder; key names, scripts (typed calls), bus (messages) |
-//! | `engine/redis/servers.rs`, `client.rs` | a pair of connections per Redis server, and which server serves a slot |
+//! | `engine/redis/servers.rs`, `servers/`, `client.rs` | a pair of connections per Redis server, and which server serves a slot |
 //! | `engine/redis/cluster.rs` | the slot map of a Redis Cluster, merged from the views of several servers |
 //! | `engine/redis/preflight.rs`, `rejection.rs` | whether a server accepts the commands that the hub needs; why it rejects connections |
 //! | `engine/redis/inspect.rs`, `page.rs` | read-only views for operators; reading in steps |

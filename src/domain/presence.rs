@@ -16,7 +16,7 @@ use super::replica::{Applied, PresenceChange, Replica};
 use super::token::Identity;
 use super::topic::Topics;
 use crate::engine::{Admission, Engine, EngineError, Pulse, Registration, Transition};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 use crate::telemetry::{Metrics, warn_seldom};
 
 /// Users taken offline per script call: few enough that Redis stays responsive.
@@ -88,7 +88,7 @@ pub(crate) struct Presence {
 #[derive(Default)]
 struct PartitionWork {
     snapshot_needed: Notify,
-    releases: Mutex<VecDeque<(UserId, ConnectionId)>>,
+    releases: Mutex<VecDeque<UserConnection>>,
     release_wanted: Notify,
     user_left: Notify,
 }
@@ -162,7 +162,7 @@ impl Presence {
     /// Registers this node's connections again: the engine may have lost them, or the node its lease.
     pub(crate) async fn register_again(
         &self,
-        connections: &[(UserId, ConnectionId)],
+        connections: &[UserConnection],
     ) -> Result<(), EngineError> {
         for batch in connections.chunks(REGISTER_BATCH_MAX) {
             let registered = batch

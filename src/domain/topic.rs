@@ -21,7 +21,7 @@ use self::subscriptions::PartitionSubscriptions;
 use super::account::Accounts;
 use super::delivery::{Deliveries, Watchers};
 use crate::engine::{Engine, EngineError, TopicMessage};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 use crate::telemetry::{Metrics, warn_seldom};
 
 /// Topics whose stored updates are read concurrently.
@@ -142,7 +142,7 @@ impl Topics {
     }
 
     /// The users' own connections on this node, of one partition or all.
-    pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<(UserId, ConnectionId)> {
+    pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<UserConnection> {
         let table = self.table.lock();
         let count = table.partitions.len();
         let is_in =

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, EngineError, NodeInfo};
-use crate::ids::{ConnectionId, Incarnation, UserId};
+use crate::ids::{Incarnation, UserConnection};
 
 /// The result of one reap call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,6 @@ impl Engine {
     }
 
     /// The engine's clock, in ms since 1970: Redis's, or this process's.
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn now_ms(&self) -> Result<u64, EngineError> {
         dispatch!(self.now_ms())
     }
@@ -86,10 +83,7 @@ impl Engine {
     }
 
     /// The current incarnation's registered connections in the partition.
-    pub async fn registrations(
-        &self,
-        partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    pub async fn registrations(&self, partition: u32) -> Result<Vec<UserConnection>, EngineError> {
         dispatch!(self.registrations(partition))
     }
 }

@@ -20,7 +20,7 @@ use super::{
     Registration, Revoked, Stored, TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
-use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
+use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserConnection, UserId};
 
 /// Messages buffered for a slow reader before the oldest are lost, which counts as an interruption.
 const BUFFER: usize = 16 * 1024;
@@ -524,7 +524,7 @@ impl Memory {
     pub(super) fn registrations(
         &self,
         _partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    ) -> Result<Vec<UserConnection>, EngineError> {
         let state = self.state.lock();
         let registered = state.users.iter().flat_map(|(user, known)| {
             known
@@ -539,7 +539,7 @@ impl Memory {
     pub(super) fn reply_connections(
         &self,
         _reply: &str,
-        _held: &[(UserId, ConnectionId)],
+        _held: &[UserConnection],
     ) -> Result<(), EngineError> {
         Ok(())
     }

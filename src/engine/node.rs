@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, EngineError};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{UserConnection, UserId};
 
 /// A node's report about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Engine {
     pub async fn reply_connections(
         &self,
         reply: &str,
-        held: &[(UserId, ConnectionId)],
+        held: &[UserConnection],
     ) -> Result<(), EngineError> {
         dispatch!(self.reply_connections(reply, held))
     }

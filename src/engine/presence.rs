@@ -155,9 +155,6 @@ impl Engine {
     }
 
     /// Publishes a pulse of the partition; see [`EngineMessage::Pulse`](super::EngineMessage::Pulse).
-    ///
-    /// # Errors
-    /// If the engine cannot be reached.
     pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
         dispatch!(self.pulse(partition))
     }

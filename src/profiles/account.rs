@@ -162,9 +162,6 @@ SELECT id, friends_revision, deleted_at IS NOT NULL AS deleted FROM users WHERE 
 
 impl Profiles {
     /// The summaries of these users, unordered; unknown users are omitted.
-    ///
-    /// # Errors
-    /// If Postgres does not answer in time.
     pub async fn summaries(&self, users: &[UserId]) -> Result<Vec<AccountSummary>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
         let rows = self.pool.query(SUMMARIES, &[&ids]).await?;
@@ -173,9 +170,6 @@ impl Profiles {
     }
 
     /// The accounts of these users, unordered; unknown users are omitted.
-    ///
-    /// # Errors
-    /// If Postgres does not answer in time.
     pub async fn read(&self, users: &[UserId]) -> Result<Vec<Account>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
         let rows = self.pool.query(READ, &[&ids]).await?;

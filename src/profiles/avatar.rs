@@ -89,9 +89,6 @@ impl Profiles {
     }
 
     /// The image that the user uploaded, if it has this hash.
-    ///
-    /// # Errors
-    /// If Postgres does not answer in time.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, ProfilesError> {
         if storable("the hash", hash).is_err() {
             return Ok(None);

@@ -62,9 +62,6 @@ impl Drop for AbortOnDrop {
 
 impl RunningClient {
     /// Connects to the server in `config`.
-    ///
-    /// # Errors
-    /// If the server does not answer, or is not trusted.
     pub(super) async fn open(
         config: Config,
         options: &RedisOptions,
@@ -80,9 +77,6 @@ impl RunningClient {
     }
 
     /// Connects in the background, however long it takes. Until then commands wait up to their timeout.
-    ///
-    /// # Errors
-    /// If the settings are invalid.
     pub(super) fn start(
         mut config: Config,
         options: &RedisOptions,

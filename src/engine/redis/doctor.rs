@@ -90,9 +90,6 @@ impl Doctor {
     }
 
     /// Examines the data; checks candidates twice.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn examine(&self) -> Result<DoctorReport, EngineError> {
         if let Some(report) = self.examine_leases().await? {
             return Ok(report);
@@ -127,8 +124,8 @@ impl Doctor {
         let findings = self
             .check_contents(&leases, &KeyKind::Leases, now_ms)
             .await?;
-        let is_none = |finding: &Finding| finding.kind == FindingKind::WrongType;
-        Ok(findings.iter().any(is_none).then(|| DoctorReport {
+        let has_wrong_type = |finding: &Finding| finding.kind == FindingKind::WrongType;
+        Ok(findings.iter().any(has_wrong_type).then(|| DoctorReport {
             findings,
             ..DoctorReport::default()
         }))

@@ -154,9 +154,6 @@ impl Inspector {
     }
 
     /// An overview of the hub.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
         Ok(Overview {
             server: self.redis.servers.name(),
@@ -183,9 +180,6 @@ impl Inspector {
     }
 
     /// The nodes that are alive.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn nodes(&self) -> Result<NodeList, EngineError> {
         let nodes = self.redis.nodes().await?;
         let now_ms = self.redis.now_ms().await?;
@@ -193,9 +187,6 @@ impl Inspector {
     }
 
     /// At most `limit` online users, starting at `cursor`.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn online(
         &self,
         cursor: Option<Cursor>,
@@ -242,9 +233,6 @@ impl Inspector {
     }
 
     /// Everything stored about a user.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
         let (keys, servers) = (&self.redis.keys, &self.redis.servers);
         let partition = self.redis.partition_of(user);
@@ -321,9 +309,6 @@ impl Inspector {
     }
 
     /// The queue, with its first `count` tickets.
-    ///
-    /// # Errors
-    /// If Redis cannot be reached.
     pub async fn queue(&self, count: u32) -> Result<QueueReport, EngineError> {
         Ok(QueueReport {
             status: self.redis.queue_stats().await?,

@@ -10,7 +10,7 @@ use super::scripts::{Script, bad_answer};
 use super::servers::slot_of;
 use super::{Redis, connection_report};
 use crate::engine::{EngineError, NodeInfo, Reaped};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::UserConnection;
 use crate::telemetry::warn_seldom;
 
 /// Leases removed per script call.
@@ -168,7 +168,7 @@ impl Redis {
     pub(in crate::engine) async fn registrations(
         &self,
         partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    ) -> Result<Vec<UserConnection>, EngineError> {
         let incarnation = self.incarnation();
         let entries: Vec<String> = self
             .scan(self.keys.registrations_of(partition, incarnation.as_str()))

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{Redis, bus, connection_report};
 use crate::engine::{EngineError, LiveNode, NodeInfo};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{UserConnection, UserId};
 
 impl Redis {
     pub(in crate::engine) async fn describe(
@@ -121,7 +121,7 @@ impl Redis {
     pub(in crate::engine) async fn reply_connections(
         &self,
         reply: &str,
-        held: &[(UserId, ConnectionId)],
+        held: &[UserConnection],
     ) -> Result<(), EngineError> {
         // Read after `held`: if a new incarnation began meanwhile, the report does not pass for the old one's.
         let incarnation = self.incarnation().to_string();

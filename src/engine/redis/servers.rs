@@ -42,9 +42,6 @@ pub(super) struct Servers {
 impl Servers {
     /// Connects to the server in `options`, or to every master of its Cluster. Without a `subscriber` nothing can be
     /// subscribed. Unresponsive masters are connected to in the background.
-    ///
-    /// # Errors
-    /// If the URL is invalid, or no server answers.
     pub(super) async fn open(
         options: &RedisOptions,
         subscriber: Option<Subscriber>,

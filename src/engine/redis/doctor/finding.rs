@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::key_kind::KeyKind;
-use crate::ids::{ConnectionId, UserId, node_of};
+use crate::ids::{ConnectionId, UserConnection, UserId, node_of};
 
 /// Bytes of an entry shown.
 const SHOWN_LEN_MAX: usize = 100;
@@ -169,7 +169,7 @@ impl Finding {
     pub(super) fn of_connection(
         kind: FindingKind,
         partition: u32,
-        (user, connection): (UserId, ConnectionId),
+        (user, connection): UserConnection,
         incarnation: &str,
     ) -> Self {
         Self {

@@ -8,13 +8,13 @@ use fred::interfaces::ClientLike;
 use fred::prelude::Config;
 use fred::types::config::{Server as FredServer, ServerConfig};
 
-use super::super::bus::{Affected, Subscriber};
-use super::super::client::{Purpose, RunningClient};
-use super::super::cluster::{Address, ClusterView};
-use super::super::preflight::open_error;
 use super::master::{Master, Subscriptions, ms_since, named};
-use super::pool::{Map, Owners, ServerPool};
+use super::pool::{Owners, ServerPool, SlotMap};
 use crate::engine::OpenError;
+use crate::engine::redis::bus::{Affected, Subscriber};
+use crate::engine::redis::client::{Purpose, RunningClient};
+use crate::engine::redis::cluster::{Address, ClusterView};
+use crate::engine::redis::preflight::open_error;
 
 impl ServerPool {
     /// Connects to the single server, or to the primary that a Sentinel names.
@@ -32,7 +32,7 @@ impl ServerPool {
             }
             None => None,
         };
-        self.map.store(Arc::new(Map {
+        self.map.store(Arc::new(SlotMap {
             masters: vec![Arc::new(Master {
                 address: None,
                 commands,
@@ -48,15 +48,11 @@ impl ServerPool {
     /// Queries the servers in the URL until one knows the masters.
     pub(super) async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
         self.members.lock().extend(self.seeds());
-        match self.ask_members().await {
-            Ok(view) => {
-                self.apply_views(&[view]);
-                // A single server's view may be outdated.
-                self.update_map().await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let view = self.ask_members().await?;
+        self.apply_views(&[view]);
+        // A single server's view may be outdated.
+        self.update_map().await;
+        Ok(())
     }
 
     pub(super) fn seeds(&self) -> impl Iterator<Item = Address> {

@@ -9,8 +9,8 @@ use fred::interfaces::{ClientLike, PubsubInterface};
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use tokio::task::JoinHandle;
 
-use super::super::client::{RunningClient, server_of};
-use super::super::cluster::{Address, ClusterView};
+use crate::engine::redis::client::{RunningClient, server_of};
+use crate::engine::redis::cluster::{Address, ClusterView};
 
 /// Timeout for one master's view; the others' views are used without it.
 const VIEW_WITHIN: Duration = Duration::from_millis(500);

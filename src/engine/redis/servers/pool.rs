@@ -14,14 +14,14 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::super::RedisOptions;
-use super::super::bus::{Affected, Subscriber};
-use super::super::cluster::{Address, ClusterView, SLOTS, merge};
-use super::super::rejection::LastRejection;
-use super::super::scripts::unavailable;
 use super::master::{Master, Side, ms_since};
 use super::slot_of;
 use crate::engine::EngineError;
+use crate::engine::redis::RedisOptions;
+use crate::engine::redis::bus::{Affected, Subscriber};
+use crate::engine::redis::cluster::{Address, ClusterView, SLOTS, merge};
+use crate::engine::redis::rejection::LastRejection;
+use crate::engine::redis::scripts::unavailable;
 
 /// Interval between periodic reads of the map.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -35,11 +35,11 @@ pub(super) struct ServerPool {
     pub(super) config: Config,
     pub(super) rejection: LastRejection,
     pub(super) is_cluster: bool,
-    pub(super) map: ArcSwap<Map>,
+    pub(super) map: ArcSwap<SlotMap>,
     /// Held while the map is replaced.
-    pub(super) writing: Mutex<()>,
+    writing: Mutex<()>,
     /// When the last read of the map began; locked during a read.
-    pub(super) updating: tokio::sync::Mutex<Option<Instant>>,
+    updating: tokio::sync::Mutex<Option<Instant>>,
     /// All servers seen, to ask if no master answers.
     pub(super) members: Mutex<BTreeSet<Address>>,
     pub(super) refresh: Notify,
@@ -48,7 +48,7 @@ pub(super) struct ServerPool {
 }
 
 /// The masters and the slots they serve. Replaced as a whole.
-pub(super) struct Map {
+pub(super) struct SlotMap {
     pub(super) masters: Vec<Arc<Master>>,
     /// The index of each slot's master.
     pub(super) owners: Owners,
@@ -60,7 +60,7 @@ pub(super) enum Owners {
     BySlot(Vec<Option<usize>>),
 }
 
-impl Map {
+impl SlotMap {
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Master>> {
         let index = match &self.owners {
             Owners::One => 0,
@@ -85,7 +85,7 @@ impl ServerPool {
             is_cluster: matches!(config.server, ServerConfig::Clustered { .. }),
             config,
             rejection: LastRejection::default(),
-            map: ArcSwap::from_pointee(Map {
+            map: ArcSwap::from_pointee(SlotMap {
                 masters: Vec::new(),
                 owners: Owners::BySlot(vec![None; usize::from(SLOTS)]),
             }),
@@ -176,7 +176,7 @@ impl ServerPool {
         let mut masters = map.masters.clone();
         masters.push(master.clone());
         let owners = Owners::BySlot(owners.clone());
-        self.map.store(Arc::new(Map { masters, owners }));
+        self.map.store(Arc::new(SlotMap { masters, owners }));
         Ok(master)
     }
 
@@ -214,7 +214,7 @@ impl ServerPool {
         let masters = map.masters.clone();
         self.replace(
             &map,
-            Map {
+            SlotMap {
                 masters,
                 owners: Owners::BySlot(owners),
             },
@@ -278,11 +278,11 @@ impl ServerPool {
             }
         }
         let owners = Owners::BySlot(owners);
-        self.replace(&map, Map { masters, owners });
+        self.replace(&map, SlotMap { masters, owners });
     }
 
     /// Stores a map, and interrupts the partitions that moved to another master: their subscriptions are lost.
-    fn replace(&self, before: &Map, after: Map) {
+    fn replace(&self, before: &SlotMap, after: SlotMap) {
         if let Some(subscriber) = &self.subscriber {
             let keys = subscriber.keys();
             let has_moved = |slot| before.owner_address(slot) != after.owner_address(slot);
