@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_are_kept() {
+    fn only_the_last_events_are_kept() {
         let events = ClusterEvents::default();
         for partition in 0..1000 {
             events.record(EventKind::PresenceGap { partition });
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_come_leave_and_die_are_told_apart() {
+    fn joining_leaving_and_dying_are_distinguished() {
         let events = ClusterEvents::default();
         let observe = |leases: &[(&str, u64)]| {
             let leases = leases

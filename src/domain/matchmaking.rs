@@ -292,19 +292,16 @@ impl Matchmaking {
 
     /// Enqueues this node's tickets again: the engine may have lost them.
     pub(crate) async fn reenqueue(&self) -> Result<(), EngineError> {
-        let tickets: Vec<(UserId, i64, u64)> = {
-            let waiting = self.waiting.lock();
-            let with_ticket = waiting
-                .iter()
-                .filter_map(|(user, entry)| Some((*user, entry.ticket?)));
-            with_ticket
-                .map(|(user, (rating, since_ms))| (user, rating, since_ms))
-                .collect()
-        };
+        let tickets: Vec<(UserId, (i64, u64))> = self
+            .waiting
+            .lock()
+            .iter()
+            .filter_map(|(user, entry)| Some((*user, entry.ticket?)))
+            .collect();
         for batch in tickets.chunks(REENQUEUE_BATCH_MAX) {
             let enqueued = batch
                 .iter()
-                .map(|(user, rating, since_ms)| self.reenqueue_one(*user, *rating, *since_ms));
+                .map(|(user, (rating, since_ms))| self.reenqueue_one(*user, *rating, *since_ms));
             try_join_all(enqueued).await?;
         }
         Ok(())

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_silent_until_a_pulse_is_heard() {
+    fn a_partition_is_silent_until_a_pulse_arrives() {
         let pulses = PulseTable::new(2);
         let heartbeat = Duration::from_secs(1);
         assert!(pulses.silent(heartbeat).is_empty());

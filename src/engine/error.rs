@@ -27,7 +27,7 @@ pub enum EngineError {
 pub enum OpenError {
     /// The URL is invalid.
     #[error(
-        "redis.url is no Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
+        "redis.url is not a Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
     )]
     Url(String),
     /// The trusted certificates cannot be loaded.

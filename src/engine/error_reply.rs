@@ -104,7 +104,7 @@ mod tests {
 
     /// Replies of Redis 7.0.15, and of 7.2 where it says something else.
     #[test]
-    fn replies_are_told_apart_by_their_code() {
+    fn replies_are_classified_by_their_code() {
         for (reply, code) in [
             (
                 "OOM command not allowed when used memory > 'maxmemory'. script: 897a, on @user_script:1.",

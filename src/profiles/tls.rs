@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sslmode_means_what_it_means_to_psql() {
+    fn sslmode_has_the_meaning_of_psql() {
         for (url, rest, wanted) in [
             ("postgres://h/d", "postgres://h/d", SslMode::Prefer),
             (

@@ -59,7 +59,7 @@ fn transitions_follow_the_snapshot() {
 }
 
 #[test]
-fn what_arrived_during_the_snapshot_is_applied_once() {
+fn transitions_during_the_snapshot_are_applied_once() {
     let mut replica = Replica::new(1);
     assert_eq!(replica.apply(0, transition(7, &[5], &[])), Applied::Waiting);
     assert_eq!(replica.apply(0, transition(8, &[6], &[])), Applied::Waiting);
@@ -167,7 +167,7 @@ fn a_snapshot_begun_before_an_interruption_does_not_count() {
 }
 
 #[test]
-fn a_pulse_shows_what_was_missed() {
+fn a_pulse_reveals_missed_transitions() {
     let mut replica = Replica::new(2);
     let pulse = |epoch: &str, revision| Pulse {
         epoch: epoch.to_owned(),

@@ -46,7 +46,7 @@ impl Topics {
         let (interest, confirmed) = self.begin_interest(user);
         if let Some(confirmed) = confirmed {
             let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed).await;
-            let stopping = || EngineError::NotNow("it is stopping".to_owned());
+            let stopping = || EngineError::NotNow("the node is stopping".to_owned());
             let late = || EngineError::NotNow("subscribing to a topic takes too long".to_owned());
             confirmed.map_err(|_| late())?.map_err(|_| stopping())??;
         }

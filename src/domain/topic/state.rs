@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_lost_what_is_older_there_in_the_same_epoch() {
+    fn an_older_stored_update_of_the_same_epoch_is_lost() {
         let mut state = TopicState::default();
         update(&mut state, "a", 5);
         assert_eq!(state.lost(ada(), &stored("a", 4, 0)).len(), 1);

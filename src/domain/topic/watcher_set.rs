@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_friendship_changes_what_every_connection_of_the_friend_sees() {
+    fn a_friendship_changes_the_view_of_every_connection_of_the_friend() {
         let (ada, bob) = (user(1), user(2));
         let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(bob), View::Public);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_a_friend_of_somebody_of_whom_nothing_is_known() {
+    fn unknown_friendships_grant_no_full_view() {
         let (ada, bob) = (user(1), user(2));
         let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(bob), View::Full);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_left_is_in_no_list() {
+    fn removed_watchers_are_in_no_list() {
         let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(user(2)), View::Full);
         watching.enter(GUEST, None, View::Public);

@@ -129,7 +129,7 @@ impl Redis {
         };
         Ok(Due {
             matches: matches.chunks_exact(3).filter_map(pending).collect(),
-            expired: users(expired),
+            expired: users(&expired),
             now_ms,
         })
     }
@@ -146,16 +146,12 @@ impl Redis {
             .map(|(user, incarnation)| player_at(*user, incarnation))
             .collect();
         let args = vec![id.to_string(), nodes.join(" ")];
-        let mut words: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
-        if words.is_empty() {
-            return Err(EngineError::Answer("tell.lua".to_owned()));
-        }
-        let to_tell = words.split_off(1);
-        match words[0].as_str() {
-            "told" => Ok(NotifyOutcome::Users(users(to_tell))),
-            "left" => Ok(NotifyOutcome::Withdrawn),
-            "over" => Ok(NotifyOutcome::Over),
-            _ => Err(EngineError::Answer("tell.lua".to_owned())),
+        let answer: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
+        match answer.split_first() {
+            Some((status, players)) if status == "told" => Ok(NotifyOutcome::Users(users(players))),
+            Some((status, _)) if status == "left" => Ok(NotifyOutcome::Withdrawn),
+            Some((status, _)) if status == "over" => Ok(NotifyOutcome::Over),
+            Some(_) | None => Err(EngineError::Answer("tell.lua".to_owned())),
         }
     }
 
@@ -263,7 +259,7 @@ impl Redis {
             .servers
             .call("ZRANGE", self.keys.queue(), range)
             .await?;
-        self.tickets(&users(first)).await
+        self.tickets(&users(&first)).await
     }
 
     pub(in crate::engine) async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
@@ -288,7 +284,7 @@ fn player_at(user: UserId, incarnation: &str) -> String {
     format!("{user}@{incarnation}")
 }
 
-fn users(words: Vec<String>) -> Vec<UserId> {
+fn users(words: &[String]) -> Vec<UserId> {
     words.iter().filter_map(|word| word.parse().ok()).collect()
 }
 

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_scripts_leave_behind_is_no_problem() {
+    fn states_that_scripts_leave_are_no_problem() {
         assert!(problems(0, false, None).is_empty(), "offline");
         assert!(problems(2, true, None).is_empty(), "online");
         assert!(problems(0, true, Some(1_000_500)).is_empty(), "leaving");

@@ -40,7 +40,7 @@ fn grant(refused: &[(&str, &str)]) -> Option<String> {
 }
 
 #[test]
-fn what_is_denied_comes_with_the_command_that_grants_it() {
+fn missing_permissions_come_with_the_command_that_grants_them() {
     let in_script = "ERR The user executing the script can't run this command or subcommand";
     let channel =
         "ERR The user executing the script can't publish to the channel mentioned in the command";

@@ -12,7 +12,7 @@ fn accepts(known: &KeyKind, entry: &str, value: &str) -> bool {
 }
 
 #[test]
-fn what_nodes_write_is_accepted() {
+fn entries_of_nodes_are_accepted() {
     let user = UserId::try_from(42).expect("a valid id");
     let (now, soon) = ("1700000000000", "1700000060000");
     let game =
@@ -56,7 +56,7 @@ fn what_nodes_write_is_accepted() {
 }
 
 #[test]
-fn what_no_node_writes_is_not() {
+fn other_entries_are_rejected() {
     let user = UserId::try_from(42).expect("a valid id");
     let (now, far) = ("1700000000000", "9000000000000");
     for (known, entry, value) in [
