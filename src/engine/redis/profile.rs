@@ -21,8 +21,8 @@ impl Redis {
         updates: Vec<Update>,
     ) -> Vec<Result<PublishOutcome, EngineError>> {
         // Issued together they leave in one batch, and Redis runs them in order. The first in each partition carries
-        // the script's source, since each may be on its own server: if the script were unknown, resent updates would
-        // overtake.
+        // the script's source, since each may be on its own server: were the script unknown there, updates sent again
+        // would run after later ones.
         let several = updates.len() > 1;
         let calls: Vec<ScriptCall> = updates
             .iter()
