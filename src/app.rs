@@ -15,15 +15,15 @@ use tokio::task::JoinSet;
 
 pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
-use crate::domain::presence::{self, PresenceOptions};
+use crate::domain::presence::{PresenceOptions, StatusAudience};
 use crate::domain::token::{TokenSetupError, TokenVerifier};
-use crate::domain::{self, Allowances, Hub, Tasks};
+use crate::domain::{Allowances, Hub, HubOptions, Tasks};
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
-use crate::engine::redis::{self, Redis};
+use crate::engine::redis::{self, Redis, RedisOptions};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
 use crate::ids::{Incarnation, random_name};
-use crate::profiles::{self, Profiles, ProfilesError};
+use crate::profiles::{PostgresOptions, Profiles, ProfilesError};
 use crate::settings::{Audience, EngineKind, Settings};
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
@@ -253,7 +253,7 @@ pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> 
     let Some(url) = &settings.postgres.url else {
         return Ok(None);
     };
-    let options = profiles::Options {
+    let options = PostgresOptions {
         url: url.expose().to_owned(),
         pool: settings.postgres.pool,
         timeout: settings.postgres.timeout,
@@ -314,8 +314,8 @@ fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
     }
 }
 
-fn redis_options(settings: &Settings) -> redis::Options {
-    redis::Options {
+fn redis_options(settings: &Settings) -> RedisOptions {
+    RedisOptions {
         url: settings.redis.url.expose().to_owned(),
         ca_file: settings.redis.ca_file.clone(),
         prefix: settings.redis.prefix.clone(),
@@ -326,13 +326,13 @@ fn redis_options(settings: &Settings) -> redis::Options {
     }
 }
 
-fn domain_options(settings: &Settings) -> domain::Options {
-    domain::Options {
+fn domain_options(settings: &Settings) -> HubOptions {
+    HubOptions {
         presence: PresenceOptions {
             offline_grace: settings.presence.offline_grace,
             audience: match settings.presence.audience {
-                Audience::Everyone => presence::Audience::Everyone,
-                Audience::Watchers => presence::Audience::Watchers,
+                Audience::Everyone => StatusAudience::Everyone,
+                Audience::Watchers => StatusAudience::Watchers,
             },
             // Nodes notice within a heartbeat that they have to register again.
             resync_grace: settings.node.lease + settings.node.heartbeat,

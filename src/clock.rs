@@ -1,4 +1,5 @@
-//! The wall clock, for what people and tokens date. Durations are measured by `Instant`, order by Redis's clock.
+//! The wall clock, for timestamps that people and tokens use. Durations are measured by `Instant`, order by Redis's
+//! clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ pub fn now_us() -> u64 {
     since_epoch().as_micros() as u64
 }
 
-/// A clock before 1970 is a broken clock; it counts as 1970, when no token has expired.
+/// Time since 1970. An earlier clock is broken and counts as 1970, when no token has expired.
 pub fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,16 +1,16 @@
-//! The rules of the hub, without sockets and without Redis: presence, watching, updates.
+//! The rules of the hub, independent of sockets and of Redis: presence, watching, updates.
 //!
-//! [`Hub`] is the façade: the transport, and back ends in Rust, call it. Behind it each service owns its state and its
-//! loops; [`Hub::start`] puts them together. Everything that connections of this node have to know leaves as one stream
+//! [`Hub`] is the façade that the transport, and back ends written in Rust, call. Behind it each service owns its state
+//! and its loops; [`Hub::start`] wires them together. Everything sent to this node's connections leaves as one stream
 //! of [`delivery::Delivery`].
 
 pub mod account;
 mod audit;
+pub mod cluster_events;
 pub mod connection;
 pub mod delivery;
 pub mod health;
 mod heartbeat;
-pub mod incidents;
 pub mod lease;
 mod local_node;
 pub mod matchmaking;
@@ -21,11 +21,11 @@ mod pulse;
 mod reaper;
 mod recovery;
 mod registration;
-pub mod replica;
+mod replica;
 mod router;
-pub mod standing;
 mod tasks;
 pub mod token;
+pub mod token_status;
 mod topic;
 pub mod visibility;
 pub mod watcher_count;
@@ -37,14 +37,14 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::account::{AccountError, Accounts, Shown};
-use self::audit::Audit;
+use self::account::{AccountError, AccountView, Accounts};
+use self::audit::RegistrationAudit;
+use self::cluster_events::{ClusterEvent, ClusterEvents};
 pub use self::connection::Allowances;
 use self::connection::{Connection, Connections, Refused};
 use self::delivery::{Deliveries, DeliveryStream};
 use self::health::{Check, Health};
-use self::heartbeat::Heartbeat;
-use self::incidents::{Incident, Incidents};
+use self::heartbeat::NodeHeartbeat;
 use self::lease::{Lease, LeaseOptions};
 use self::local_node::LocalNode;
 use self::matchmaking::{JoinError, Matchmaking, OfflineUsers};
@@ -57,13 +57,13 @@ use self::reaper::Reaper;
 use self::recovery::Recovery;
 use self::registration::Registrations;
 use self::router::Router;
-use self::standing::Acceptance;
 pub use self::tasks::Tasks;
 use self::token::Identity;
+use self::token_status::TokenStatus;
 use self::topic::Topics;
 use self::visibility::Visibility;
 use self::watcher_count::{PendingCounts, WatcherCount};
-use crate::engine::matchmaking::{PairingRules, QueueStatus};
+use crate::engine::matchmaking::{PairingRules, QueueStats};
 use crate::engine::{
     Engine, EngineError, Kind, LiveNode, Messages, RegisteredConnection, Revoked, Stored,
 };
@@ -71,29 +71,29 @@ use crate::ids::{ConnectionId, UserId};
 use crate::profiles::{Friendship, Image, NewMatch, Profiles};
 use crate::telemetry::{Metrics, Transport, gauge};
 
-/// How long a starting node waits until it knows who is online.
+/// How long a starting node waits for the first snapshot of the online users.
 const REPLICA_WITHIN: Duration = Duration::from_secs(5);
 
 /// The rules of the domain, as configured.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// How users are counted, and which connections hear of their transitions.
+pub struct HubOptions {
+    /// How users are counted, and which connections receive status changes.
     pub presence: PresenceOptions,
-    /// How long a node counts as alive.
+    /// The node's lease.
     pub lease: LeaseOptions,
-    /// Interval between two audits: comparisons of the node's connections with the engine's data.
+    /// Interval between two audits, which compare the node's connections with the engine's registrations.
     pub audit: Duration,
-    /// The limits of one connection, or one user.
+    /// Limits per connection and per user.
     pub allowances: Allowances,
-    /// How opponents are found.
+    /// The rules of matchmaking.
     pub matchmaking: PairingRules,
-    /// Fields of a user that everybody may see.
+    /// Profile fields visible to everyone.
     pub public_fields: Vec<String>,
 }
 
 /// One node's hub. Cloning is cheap: clones share everything.
 ///
-/// A back end in Rust tells everybody about a changed profile in one line, on any node:
+/// A back end in Rust publishes a changed profile in one line, on any node:
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -115,9 +115,9 @@ pub struct Options {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Hub(Arc<Inner>);
+pub struct Hub(Arc<Services>);
 
-struct Inner {
+struct Services {
     engine: Engine,
     visibility: Visibility,
     accounts: Arc<Accounts>,
@@ -126,34 +126,30 @@ struct Inner {
     matchmaking: Arc<Matchmaking>,
     connections: Arc<Connections>,
     lease: Arc<Lease>,
-    heartbeat: Arc<Heartbeat>,
+    heartbeat: Arc<NodeHeartbeat>,
     health: Arc<Health>,
     watcher_counts: Arc<PendingCounts>,
-    incidents: Arc<Incidents>,
+    events: Arc<ClusterEvents>,
     metrics: Arc<Metrics>,
 }
 
 impl Hub {
-    /// Starts the hub on an engine, with accounts in Postgres where there are any. Returns it with its tasks and the
-    /// stream of deliveries to this node's connections, once this node knows who is online.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Starts the hub on an engine, with accounts if `profiles` is set. Returns once this node knows who is online,
+    /// with the hub's tasks and the stream of deliveries to this node's connections.
     pub async fn start(
         engine: Engine,
         messages: Messages,
         profiles: Option<Profiles>,
         metrics: Arc<Metrics>,
-        options: Options,
+        options: HubOptions,
     ) -> Result<(Self, Tasks, DeliveryStream), EngineError> {
         let (deliveries, stream) = Deliveries::new();
         let (offline_users, went_offline) = OfflineUsers::new();
-        let incidents = Arc::new(Incidents::default());
+        let events = Arc::new(ClusterEvents::default());
         let lease = Arc::new(Lease::new(options.lease));
         let visibility = Visibility::new(&options.public_fields);
         let changes = profiles.as_ref().map(Profiles::changes);
-        let accounts = Accounts::new(engine.clone(), visibility.clone(), profiles);
-        let accounts = Arc::new(accounts);
+        let accounts = Arc::new(Accounts::new(engine.clone(), visibility.clone(), profiles));
         let topics = Topics::new(
             engine.clone(),
             accounts.clone(),
@@ -166,7 +162,7 @@ impl Hub {
             offline_users,
             deliveries.clone(),
             metrics.clone(),
-            incidents.clone(),
+            events.clone(),
             options.presence,
         ));
         let (matchmaking, match_streams) = Matchmaking::new(
@@ -191,7 +187,7 @@ impl Hub {
             presence: presence.clone(),
             lease: lease.clone(),
             metrics: metrics.clone(),
-            incidents: incidents.clone(),
+            events: events.clone(),
         });
         let registrations = Arc::new(Registrations::new(
             engine.partitions(),
@@ -207,7 +203,7 @@ impl Hub {
             registrations: registrations.clone(),
             lease: lease.clone(),
             metrics: metrics.clone(),
-            incidents: incidents.clone(),
+            events: events.clone(),
         });
         let pulses = Arc::new(Pulses::new(
             engine.clone(),
@@ -222,7 +218,7 @@ impl Hub {
             pulses.clone(),
             metrics.clone(),
         ));
-        let heartbeat = Arc::new(Heartbeat {
+        let heartbeat = Arc::new(NodeHeartbeat {
             engine: engine.clone(),
             lease: lease.clone(),
             node: node.clone(),
@@ -231,7 +227,7 @@ impl Hub {
             recovery: recovery.clone(),
             registrations: registrations.clone(),
             metrics: metrics.clone(),
-            incidents: incidents.clone(),
+            events: events.clone(),
         });
         let health = Arc::new(Health::new(
             engine.clone(),
@@ -243,7 +239,7 @@ impl Hub {
         ));
         let node_requests = Arc::new(NodeRequests::new(engine.clone(), topics.clone()));
         let watcher_counts = Arc::new(PendingCounts::new(engine.clone()));
-        let audit = Audit {
+        let audit = RegistrationAudit {
             engine: engine.clone(),
             topics: topics.clone(),
             presence: presence.clone(),
@@ -289,7 +285,7 @@ impl Hub {
             tasks.spawn("change feed", accounts.clone().run_change_feed(changes));
         }
         presence.wait_until_complete(REPLICA_WITHIN).await;
-        let hub = Self(Arc::new(Inner {
+        let hub = Self(Arc::new(Services {
             engine,
             visibility,
             accounts,
@@ -301,17 +297,17 @@ impl Hub {
             heartbeat,
             health,
             watcher_counts,
-            incidents,
+            events,
             metrics,
         }));
         Ok((hub, tasks, stream))
     }
 
-    /// Admits a connection of the user of a valid token, or of a guest, over a session that began with `transport`. On
-    /// return the user is counted, and updates about the user reach the connection.
+    /// Admits a connection of the token's user, or of a guest, over a session that began with `transport`. On return
+    /// the user is counted, and updates about the user reach the connection.
     ///
     /// # Errors
-    /// When the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
+    /// If the account was deleted, the token was revoked, the user has too many connections, or the engine cannot
     /// be reached.
     pub async fn connect(
         &self,
@@ -322,19 +318,16 @@ impl Hub {
         self.0.connections.connect(id, identity, transport).await
     }
 
-    /// Whether a valid token is accepted. The call asks the engine, once.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub async fn accepts(&self, identity: &Identity) -> Result<Acceptance, EngineError> {
-        standing::accepts(&self.0.engine, identity).await
+    /// Checks that the account of a valid token still exists and that the token is not revoked. Costs one engine call.
+    pub async fn token_status(&self, identity: &Identity) -> Result<TokenStatus, EngineError> {
+        token_status::token_status(&self.0.engine, identity).await
     }
 
-    /// Tells every watcher of `user` on every node, and the user's own connections, about a changed profile.
-    /// Watchers who are neither friends nor the user get its public fields only.
+    /// Publishes a changed profile to every watcher of `user` on every node, and to the user's own connections.
+    /// Watchers who are neither friends nor the user get only the public fields.
     ///
     /// # Errors
-    /// When the profile cannot be written as JSON, the account was deleted, or the engine cannot be reached.
+    /// If the profile cannot be written as JSON, the account was deleted, or the engine cannot be reached.
     pub async fn notify_profile_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -343,10 +336,7 @@ impl Hub {
         self.notify_one(user, Kind::Profile, profile).await
     }
 
-    /// The same for game statistics.
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
+    /// Publishes changed game statistics; see [`Self::notify_profile_update`].
     pub async fn notify_game_stats_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -355,10 +345,7 @@ impl Hub {
         self.notify_one(user, Kind::Stats, stats).await
     }
 
-    /// The same for the friend list, which only friends and the user see.
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
+    /// Publishes a changed friend list, which only friends and the user see.
     pub async fn notify_friend_list_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -367,10 +354,7 @@ impl Hub {
         self.notify_one(user, Kind::Friends, friends).await
     }
 
-    /// The same for the match history, which only friends and the user see.
-    ///
-    /// # Errors
-    /// As for [`Self::notify_profile_update`].
+    /// Publishes a changed match history, which only friends and the user see.
     pub async fn notify_match_history_update<T: Serialize + ?Sized>(
         &self,
         user: UserId,
@@ -398,7 +382,7 @@ impl Hub {
             .unwrap_or_else(|| Err(EngineError::Answer("no outcome".to_owned()).into()))
     }
 
-    /// Publishes updates in order, in one round trip to the engine; one result for each.
+    /// Publishes updates in order, in one round trip to the engine. Returns one result per update.
     pub async fn notify(
         &self,
         notifications: Vec<Notification>,
@@ -406,10 +390,10 @@ impl Hub {
         profile::notify(&self.0.engine, &self.0.visibility, notifications).await
     }
 
-    /// Sends an event to the user's own connections on every node. Returns how many nodes were listening.
+    /// Sends an event to the user's own connections on every node. Returns the number of nodes that received it.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn send_event(
         &self,
         user: UserId,
@@ -420,39 +404,33 @@ impl Hub {
         nodes.ok_or(NotifyError::AccountDeleted)
     }
 
-    /// Closes every connection of the user, on every node. Returns how many nodes were listening.
+    /// Closes every connection of the user on every node. Returns the number of nodes that received the request.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn disconnect_user(&self, user: UserId) -> Result<u64, NotifyError> {
         let nodes = self.0.engine.disconnect(user).await?;
         nodes.ok_or(NotifyError::AccountDeleted)
     }
 
-    /// Revokes the user's tokens: closes every connection of the user, on every node, and refuses tokens that were
-    /// issued before now, or do not say when (`iat`), from now on. Most tokens say it in whole seconds: one issued in
-    /// this second counts as older. It is kept in mind for `auth.revocation_ttl`.
+    /// Revokes the user's tokens: closes every connection of the user on every node, and rejects tokens issued earlier
+    /// or without `iat`. Since most tokens carry whole seconds, one issued within the current second is rejected too.
+    /// The revocation is kept for `auth.revocation_ttl`.
     ///
     /// # Errors
-    /// When the account was deleted or the engine cannot be reached.
+    /// If the account was deleted or the engine cannot be reached.
     pub async fn revoke_tokens(&self, user: UserId) -> Result<Revoked, NotifyError> {
         let revoked = self.0.engine.revoke(user).await?;
         revoked.ok_or(NotifyError::AccountDeleted)
     }
 
-    /// Forgets the last updates about the user, as if there had been none; nobody is told. Returns whether there were any.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Deletes the stored updates about the user without notifying anyone. Returns whether there were any.
     pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.engine.forget_updates(user).await
     }
 
-    /// Says that the account is gone: its connections are closed, its watchers are told, its tokens and late
-    /// updates about it are refused from now on. Returns how many nodes were listening.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Announces that the account was deleted: closes its connections, notifies its watchers, and rejects its tokens
+    /// and late updates from now on. Returns the number of nodes that received it.
     pub async fn notify_account_deleted(&self, user: UserId) -> Result<u64, EngineError> {
         let nodes = self.0.engine.delete_account(user).await?;
         self.0.accounts.forget_account(user).await;
@@ -464,15 +442,12 @@ impl Hub {
         self.0.presence.online_count()
     }
 
-    /// At most `limit` online users above `after`, ascending, and how many are online in all.
+    /// At most `limit` online users with ids above `after`, ascending, and the total number online.
     pub fn online_page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
         self.0.presence.page(after, limit)
     }
 
     /// Whether `user` is online, and the user's connections on all nodes.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
     pub async fn presence_of(
         &self,
         user: UserId,
@@ -480,58 +455,46 @@ impl Hub {
         self.0.engine.connections_of(user).await
     }
 
-    /// Every node that is alive. This node's own figures are from its last heartbeat, like the others'.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Every live node, this one included, as of its last heartbeat.
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         self.0.engine.nodes().await
     }
 
-    /// What the clock shows on which leases end, in ms since 1970.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// The engine's clock, on which leases end, in ms since 1970.
     pub async fn engine_now_ms(&self) -> Result<u64, EngineError> {
         self.0.engine.now_ms().await
     }
 
-    /// What happened of late, as this node saw it, the newest first.
-    pub fn last_incidents(&self) -> Vec<Incident> {
-        self.0.incidents.last()
+    /// Recent cluster events as this node observed them, newest first.
+    pub fn recent_events(&self) -> Vec<ClusterEvent> {
+        self.0.events.recent()
     }
 
-    /// What is kept about the updates of `user`, and whether the account was deleted.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// The stored updates about `user`, and whether the account was deleted.
     pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
         self.0.engine.stored(user).await
     }
 
-    /// The node's name.
+    /// The configured node id.
     pub fn node_id(&self) -> String {
         self.0.engine.incarnation().node_id().to_owned()
     }
 
-    /// How long a node counts as alive after its last sign of life.
+    /// How long a node counts as alive after its last heartbeat.
     pub fn lease_length(&self) -> Duration {
         self.0.lease.length()
     }
 
-    /// Counts the connections that watch `user`, on all nodes.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Counts the connections that watch `user` on all nodes.
     pub async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
         self.0.watcher_counts.count_watchers(user).await
     }
 
-    /// Puts a user in the queue, for a back end. Without a rating the user gets the one that is known. Returns whether
-    /// the user waited already.
+    /// Adds a user to the matchmaking queue on behalf of a back end. Without a `rating` the stored statistics decide.
+    /// Returns whether the user was already queued.
     ///
     /// # Errors
-    /// When the user is not online, or the engine cannot be reached.
+    /// If the user is not online, or the engine cannot be reached.
     pub async fn join_matchmaking(
         &self,
         user: UserId,
@@ -540,59 +503,53 @@ impl Hub {
         self.0.matchmaking.join(user, rating).await
     }
 
-    /// Takes a user out of the queue. Returns whether the user was in it.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Removes a user from the matchmaking queue. Returns whether the user was queued.
     pub async fn leave_matchmaking(&self, user: UserId) -> Result<bool, EngineError> {
         self.0.matchmaking.leave(user).await
     }
 
     /// The state of the matchmaking queue.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        self.0.engine.queue_status().await
+    pub async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
+        self.0.engine.queue_stats().await
     }
 
-    /// Whether the hub keeps accounts.
+    /// Whether the hub has a Postgres database of accounts.
     pub fn has_accounts(&self) -> bool {
         self.0.accounts.exist()
     }
 
-    /// The account of `user` in the view that `viewer`, or a guest, may have.
+    /// The account of `user`, in the view that `viewer` (`None` for a guest) may see.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn show_account(
         &self,
         user: UserId,
         viewer: Option<UserId>,
-    ) -> Result<Shown, AccountError> {
+    ) -> Result<AccountView, AccountError> {
         self.0.accounts.show_account(user, viewer).await
     }
 
-    /// Whether the account exists and was deleted nowhere: neither in Postgres nor by a back end that told the engine.
+    /// Fails unless the account exists and was deleted neither in Postgres nor by a back end through the engine.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn expect_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.expect_account(user).await
     }
 
-    /// Whether the account exists in Postgres and was not deleted there; for whoever has asked the engine already.
+    /// Like [`Self::expect_account`], but checks Postgres only, for callers that have already asked the engine.
     ///
     /// # Errors
-    /// When there is no such account, it was deleted, or Postgres cannot be reached.
+    /// If the account does not exist, it was deleted, or Postgres cannot be reached.
     pub async fn expect_stored_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.expect_stored_account(user).await
     }
 
-    /// Creates an account, or changes it; without an avatar it keeps the one that it has.
+    /// Creates or updates an account. Without `avatar` an existing one is kept.
     ///
     /// # Errors
-    /// When the account was deleted, a value cannot be stored, or Postgres cannot be reached.
+    /// If the account was deleted, a value cannot be stored, or Postgres cannot be reached.
     pub async fn put_account(
         &self,
         user: UserId,
@@ -602,51 +559,43 @@ impl Hub {
         self.0.accounts.put_account(user, username, avatar).await
     }
 
-    /// Gives the user another name.
-    ///
     /// # Errors
-    /// When there is no such account, the name cannot be stored, or Postgres cannot be reached.
+    /// If the account does not exist, the name cannot be stored, or Postgres cannot be reached.
     pub async fn rename(&self, user: UserId, username: &str) -> Result<(), AccountError> {
         self.0.accounts.rename(user, username).await
     }
 
-    /// Gives the user the picture at a URL.
-    ///
     /// # Errors
-    /// When there is no such account, the URL cannot be stored, or Postgres cannot be reached.
+    /// If the account does not exist, the URL cannot be stored, or Postgres cannot be reached.
     pub async fn set_avatar_url(&self, user: UserId, url: &str) -> Result<(), AccountError> {
         self.0.accounts.set_avatar_url(user, url).await
     }
 
-    /// Keeps a picture for the user and serves it.
+    /// Stores a picture, which the hub then serves.
     ///
     /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
+    /// If the account does not exist, or Postgres cannot be reached.
     pub async fn set_avatar_image(&self, user: UserId, image: &Image) -> Result<(), AccountError> {
         self.0.accounts.set_avatar_image(user, image).await
     }
 
-    /// The picture that is kept for the user under this hash, if it is still the present one.
-    ///
-    /// # Errors
-    /// When Postgres cannot be reached.
+    /// The user's current picture, if it has this hash.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, AccountError> {
         self.0.accounts.avatar(user, hash).await
     }
 
-    /// Deletes the account: forgets what it shows and whom it is friends with, closes its connections, refuses its
-    /// tokens.
+    /// Deletes the account: its profile and friendships, its connections, its tokens.
     ///
     /// # Errors
-    /// When there is no such account, or Postgres cannot be reached.
+    /// If the account does not exist, or Postgres cannot be reached.
     pub async fn delete_account(&self, user: UserId) -> Result<(), AccountError> {
         self.0.accounts.delete_account(user).await
     }
 
-    /// Asks for a friendship, or agrees to one. It holds once both have asked.
+    /// Requests or accepts a friendship, which holds once both users have asked.
     ///
     /// # Errors
-    /// When one of the accounts does not exist, both are one, or Postgres cannot be reached.
+    /// If one of the accounts does not exist, both are one, or Postgres cannot be reached.
     pub async fn ask_friendship(
         &self,
         user: UserId,
@@ -655,38 +604,38 @@ impl Hub {
         self.0.accounts.ask_friendship(user, other).await
     }
 
-    /// Ends a friendship, or takes back what was asked, in both directions.
+    /// Ends a friendship or withdraws a request, in both directions.
     ///
     /// # Errors
-    /// When one of the accounts does not exist, or Postgres cannot be reached.
+    /// If one of the accounts does not exist, or Postgres cannot be reached.
     pub async fn end_friendship(&self, user: UserId, other: UserId) -> Result<(), AccountError> {
         self.0.accounts.end_friendship(user, other).await
     }
 
-    /// Records the result of a match. Returns its number.
+    /// Records the result of a match. Returns the match's number.
     ///
     /// # Errors
-    /// When a player does not exist, the result makes no sense, or Postgres cannot be reached.
+    /// If a player does not exist, the result makes no sense, or Postgres cannot be reached.
     pub async fn record_match(&self, played: &NewMatch) -> Result<u64, AccountError> {
         self.0.accounts.record_match(played).await
     }
 
-    /// Whether this node can do its work; every check is named. Without Postgres it can do most of it.
+    /// Runs all health checks. Without Postgres the node still does most of its work.
     pub async fn readiness(&self) -> Vec<Check> {
         self.0.health.readiness().await
     }
 
-    /// Whether this node can do its work, by the last check; the node checks again only if that one failed.
+    /// Whether the last vital checks passed. The node repeats them only if they failed.
     pub async fn is_ready(&self) -> bool {
         self.0.health.is_ready().await
     }
 
-    /// Replaces the allowances. They hold for whatever begins from now on.
+    /// Replaces the allowances for future requests; existing connections and watches stay.
     pub fn allow(&self, allowances: Allowances) {
         self.0.connections.allowances.store(Arc::new(allowances));
     }
 
-    /// From now on the node is not ready and admits no connection.
+    /// Marks the node as stopping: it is not ready and admits no more connections.
     pub fn drain(&self) {
         self.0.presence.drain();
     }
@@ -696,13 +645,13 @@ impl Hub {
         self.0.presence.is_draining()
     }
 
-    /// Leaves the cluster once every connection is closed: waits at most `within` until all are released, and gives
-    /// the lease back. The last node to leave also takes offline the users whose grace still runs.
+    /// Leaves the cluster after every connection has been closed: waits at most `within` for the releases, then
+    /// relinquishes the lease. The last node to leave also takes users offline whose grace period is still running.
     pub async fn shutdown(&self, within: Duration) {
         self.0.heartbeat.resign(within).await;
     }
 
-    /// Brings the gauges up to date before they are read.
+    /// Updates the gauges; call before they are read.
     pub fn refresh_metrics(&self) {
         let metrics = &self.0.metrics;
         metrics.online_users.set(gauge(self.online_count()));

@@ -1,9 +1,9 @@
-//! What the hub asks of an engine, as one enum over the two that exist.
+//! The interface of an engine, as one enum over the two that exist.
 //!
-//! An engine keeps presence and last updates and carries messages between nodes. Calls go down; what
-//! happened comes back up as [`Message`]s on one stream, in the order in which it happened.
+//! An engine stores presence and last updates, and carries messages between nodes. Calls go down; events come back up
+//! as [`EngineMessage`]s on one stream, in order.
 
-/// Calls one method of whichever engine it is.
+/// Calls one method of the engine in use.
 macro_rules! dispatch {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
@@ -13,9 +13,10 @@ macro_rules! dispatch {
     };
 }
 
-// Below the macro that they use.
+// After the macro that these modules use.
 mod account;
 mod error;
+mod error_reply;
 mod examination;
 mod lease;
 pub mod matchmaking;
@@ -25,7 +26,6 @@ mod node;
 mod presence;
 mod profile;
 pub mod redis;
-mod refusal;
 mod topic;
 
 use std::sync::Arc;
@@ -34,30 +34,30 @@ use crate::ids::{Incarnation, UserId};
 
 pub use self::account::{AccountStatus, Revoked};
 pub use self::error::{Denied, EngineError, OpenError};
+pub use self::error_reply::ErrorReply;
 pub use self::examination::Examination;
-pub(crate) use self::examination::KEEPS_EVERYTHING;
+pub(crate) use self::examination::NOEVICTION;
 pub use self::lease::Reaped;
 pub(crate) use self::message::MESSAGES_MAX;
-pub use self::message::{Message, Messages};
+pub use self::message::{EngineMessage, Messages};
 pub use self::node::{LiveNode, NodeInfo, NodeRequest};
 pub use self::presence::{
     Admission, Expired, Position, Pulse, RegisteredConnection, Registration, Transition,
 };
-pub use self::profile::{Kind, Published, Stored, Update, Views};
-pub use self::refusal::Refusal;
+pub use self::profile::{Kind, PublishOutcome, Stored, Update, Views};
 pub use self::topic::TopicMessage;
 
 /// One of the engines. Cloning is cheap: clones share everything.
 #[derive(Clone)]
 pub enum Engine {
-    /// One node, nothing to install.
+    /// A single node, without Redis.
     Memory(Arc<memory::Memory>),
     /// Any number of nodes on one Redis.
     Redis(Arc<redis::Redis>),
 }
 
 impl Engine {
-    /// What people call it.
+    /// `memory` or `redis`, as in the settings.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Memory(_) => "memory",
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// How many partitions the users are spread over.
+    /// Number of partitions over which users are spread.
     pub fn partitions(&self) -> u32 {
         match self {
             Self::Memory(_) => 1,
@@ -73,12 +73,12 @@ impl Engine {
         }
     }
 
-    /// The partition of a user.
+    /// The partition of a user: the id modulo the number of partitions.
     pub fn partition_of(&self, user: UserId) -> u32 {
         (user.get() % u64::from(self.partitions())) as u32
     }
 
-    /// Whether an error concerns a part of the engine only, while others answer.
+    /// Whether an error concerns only part of the engine, while other servers answer.
     pub async fn is_partial(&self, error: &EngineError) -> bool {
         match self {
             Self::Memory(_) => false,
@@ -86,23 +86,23 @@ impl Engine {
         }
     }
 
-    /// Whether the engine has several servers of which some answer, while others do not.
-    pub async fn is_partly_there(&self) -> bool {
+    /// Whether some of the engine's servers answer and others do not.
+    pub async fn is_partly_available(&self) -> bool {
         match self {
             Self::Memory(_) => false,
-            Self::Redis(redis) => redis.is_partly_there().await,
+            Self::Redis(redis) => redis.is_partly_available().await,
         }
     }
 
-    /// Why the engine rejects connections of this node, where that is the reason for its silence.
-    pub fn refusal(&self) -> Option<Refusal> {
+    /// Why the engine rejects this node's connections, if it does.
+    pub fn refusal(&self) -> Option<ErrorReply> {
         match self {
             Self::Memory(_) => None,
             Self::Redis(redis) => redis.refusal(),
         }
     }
 
-    /// The node's present life.
+    /// The node's current incarnation.
     pub fn incarnation(&self) -> Incarnation {
         match self {
             Self::Memory(memory) => memory.incarnation(),

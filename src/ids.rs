@@ -1,6 +1,6 @@
-//! The identifiers of the hub, each its own type so that none is taken for another.
+//! The identifiers of the hub, each its own type so that they cannot be confused.
 //!
-//! Parsing checks the range once, at the edge; inside the hub an id is always valid.
+//! Parsing checks the range once, at the edge; inside the hub every id is valid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(u64);
 
-/// An integer that is no [`UserId`].
+/// An integer outside the range of [`UserId`].
 #[derive(Debug, thiserror::Error)]
 #[error("a user id is an integer from 1 to {SAFE_INTEGER_MAX}")]
 pub struct InvalidUserId;
@@ -80,7 +80,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// One Socket.IO socket of this node, numbered from 1 in the order of arrival and never reused.
+/// A Socket.IO connection of this node, numbered from 1 in order of arrival and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
@@ -90,7 +90,10 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A match that was found: unlike any other, also after the engine has lost its data.
+/// A connection together with the user it belongs to.
+pub type UserConnection = (UserId, ConnectionId);
+
+/// A match that was found. Unique, even after the engine has lost its data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MatchId(Arc<str>);
 
@@ -101,12 +104,12 @@ impl Serialize for MatchId {
 }
 
 impl MatchId {
-    /// The match called so.
+    /// Wraps an id that the engine assigned.
     pub fn new(id: &str) -> Self {
         Self(id.into())
     }
 
-    /// What it is called.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -118,17 +121,17 @@ impl fmt::Display for MatchId {
     }
 }
 
-/// One life of a node between two leases: `<node id>.<random>`.
+/// One life of a node, from one lease to the next: `<node id>.<random>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Incarnation(Arc<str>);
 
 impl Incarnation {
-    /// Begins a new life of the node `node_id`.
+    /// Draws a new incarnation of the node `node_id`.
     pub fn new(node_id: &str) -> Self {
         Self(format!("{node_id}.{}", random_name()).into())
     }
 
-    /// The node that lives or lived it.
+    /// The id of the node.
     pub fn node_id(&self) -> &str {
         node_of(&self.0)
     }
@@ -152,7 +155,7 @@ pub fn node_of(incarnation: &str) -> &str {
         .map_or(incarnation, |(node_id, _)| node_id)
 }
 
-/// A name of 13 letters and digits that nobody else has drawn (64 random bits).
+/// A random name of 13 letters and digits (64 bits).
 pub fn random_name() -> String {
     let mut bits: u64 = rand::random();
     let mut name = String::with_capacity(13);

@@ -57,8 +57,8 @@
 //! | `engine.rs`, `engine/*.rs` | one enum over the two engines; the types of each feature |
 //! | `engine/memory.rs`, `memory/` | the embedded engine |
 //! | `engine/redis.rs`, `redis/` | each feature beside its Lua folder; `keys.rs` spells all keys, `scripts.rs` makes typed calls, `bus.rs` receives messages |
-//! | `engine/redis/servers.rs`, `cluster.rs`, `client.rs` | connections to each Redis server; the slots of a Cluster |
-//! | `engine/redis/preflight.rs`, `entry.rs`, `engine/refusal.rs` | whether Redis lets the hub do what it needs, and why not |
+//! | `engine/redis/servers.rs`, `servers/`, `cluster.rs`, `client.rs` | connections to each Redis server; the slot map of a Cluster |
+//! | `engine/redis/preflight.rs`, `rejection.rs`, `engine/error_reply.rs` | whether Redis lets the hub do what it needs, and why not |
 //! | `engine/redis/inspect.rs`, `doctor.rs`, `doctor/` | shows the data to operators; compares and repairs it |
 //! | `profiles.rs`, `profiles/` | Postgres: accounts, friendships, results; migrations; the listener for changes |
 //!

@@ -1,49 +1,51 @@
-//! Accounts, friendships and results in Postgres: SQL, migrations, and the listener for what changed.
+//! Accounts, friendships and match results in Postgres: SQL, migrations, and the change listener.
 //!
-//! Postgres is the truth about profiles, and others write to it too. Triggers give every change its revision and
-//! note it in the table `changes`, whoever made it; [`Profiles::changes`] hands these notes out until they have been
-//! published. Nothing here knows who is told, or how.
+//! Postgres is authoritative for profiles, and other programs write to it too. Triggers number every change and record
+//! it in the table `changes`; [`Profiles::changes`] hands these records out until they have been published. This module
+//! does not know to whom.
 
 mod account;
 mod accounts;
 mod avatar;
 mod change;
 mod changes;
+mod connector;
 mod error;
 mod friendship;
 mod matches;
 mod migrate;
 mod pool;
-mod session;
 mod tls;
 mod transaction;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use self::pool::Pool;
 
-pub use account::{Account, Mark, Outcome, Person, PlayedMatch, Revisions, Stats};
+pub use account::{Account, AccountSummary, GameResult, PartRevisions, Person, PlayedMatch, Stats};
 pub use avatar::Image;
-pub use change::{Aspect, Change};
-pub use changes::{Batch, ChangeStream};
+pub use change::{AccountChange, Part};
+pub use changes::{ChangeBatch, ChangeStream};
 pub use error::ProfilesError;
 pub use friendship::Friendship;
 pub use matches::NewMatch;
 pub use migrate::Migration;
 
-/// How to reach Postgres and how to use it.
+/// How to connect to Postgres.
 #[derive(Clone)]
-pub struct Options {
+pub struct PostgresOptions {
     /// `postgres://user:password@host/database`.
     pub url: String,
-    /// Connections at most, besides the one that listens for changes.
+    /// Maximum number of connections, besides the change listener's.
     pub pool: usize,
-    /// How long getting a connection may take, and then the work on it.
+    /// Timeout of getting a connection, and of the work on it.
     pub timeout: Duration,
 }
 
-/// The database, for as many callers as there are. Cloning is cheap: clones share the connections.
+/// The database. Cloning is cheap: clones share the connections.
 #[derive(Clone)]
 pub struct Profiles {
     pool: Pool,
@@ -51,11 +53,11 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Prepares for connecting and connects nowhere yet, so that a node starts while Postgres is away.
+    /// Does not connect yet, so that a node starts while Postgres is unavailable.
     ///
     /// # Errors
-    /// When the URL is none, or what it asks for cannot be had.
-    pub fn new(options: &Options) -> Result<Self, ProfilesError> {
+    /// If the URL, or the TLS settings in it, are invalid.
+    pub fn new(options: &PostgresOptions) -> Result<Self, ProfilesError> {
         let pool = Pool::new(options)?;
         let migration = Arc::default();
         Ok(Self { pool, migration })
@@ -64,7 +66,7 @@ impl Profiles {
     /// Whether Postgres answers, with the schema that this version needs.
     ///
     /// # Errors
-    /// When it does not answer in time, or the schema is missing.
+    /// If it does not answer in time, or the schema is missing.
     pub async fn ping(&self) -> Result<(), ProfilesError> {
         self.pool.ping().await
     }
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn calls_may_move_between_threads() {
-        let options = Options {
+        let options = PostgresOptions {
             url: "postgres://127.0.0.1:1/none".to_owned(),
             pool: 1,
             timeout: Duration::from_secs(1),
@@ -99,7 +101,7 @@ mod tests {
             "postgres://u:pa55@h/d?colour=blue",
             "postgres:///d",
         ] {
-            let options = Options {
+            let options = PostgresOptions {
                 url: url.to_owned(),
                 pool: 1,
                 timeout: Duration::from_secs(1),

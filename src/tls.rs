@@ -1,4 +1,4 @@
-//! Whom connections to Redis and Postgres trust: the certificates of a file, or those of the system.
+//! The certificates that connections to Redis and Postgres trust: those of a file, or the system's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,48 +8,49 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 
-/// Why there is nobody to trust; reads on after the name of a setting.
+/// Why no certificate can be trusted. The text continues the name of a setting.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file is no list of certificates.
+    /// The file is not a list of PEM certificates.
     #[error("cannot be read ({0}); it has to be a PEM file with certificates")]
     File(pem::Error),
-    /// A certificate in the file is none of an authority.
+    /// The file contains a certificate that is not an authority's.
     #[error("has a certificate that cannot be trusted ({0})")]
     Certificate(rustls::Error),
-    /// There is no certificate in the file.
+    /// The file contains no certificate.
     #[error("has no certificate in it; it has to be a PEM file with certificates")]
     Empty,
-    /// The system trusts nobody.
+    /// The system has no trusted certificates.
     #[error(
         "is not set, and this system has no certificates (Debian's are in the package ca-certificates)"
     )]
     NoSystem,
 }
 
-/// How to encrypt, decrypt and sign; named here, since a library that came with another one would make it unclear.
+/// The cryptography provider, named explicitly: a library that brings another one would make the default ambiguous.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The authorities in `file`, and nobody else; without a file those that the system trusts.
+/// The authorities in `file` alone; without a file those of the system.
 pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return match roots.is_empty() {
-            true => Err(TrustError::NoSystem),
-            false => Ok(roots),
+        return if roots.is_empty() {
+            Err(TrustError::NoSystem)
+        } else {
+            Ok(roots)
         };
     };
     for certificate in CertificateDer::pem_file_iter(file).map_err(TrustError::File)? {
         let certificate = certificate.map_err(TrustError::File)?;
         roots.add(certificate).map_err(TrustError::Certificate)?;
     }
-    match roots.is_empty() {
-        true => Err(TrustError::Empty),
-        false => Ok(roots),
+    if roots.is_empty() {
+        return Err(TrustError::Empty);
     }
+    Ok(roots)
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use crate::engine::EngineError;
 use crate::engine::redis::doctor::{Doctor, Rules};
 use crate::settings::{EngineKind, Settings};
 
-pub use crate::engine::redis::doctor::{Category, Finding, Report};
+pub use crate::engine::redis::doctor::{Category, DoctorReport, Finding};
 
 /// What an examination found, before and after a repair.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
     /// What was found before it was repaired; none where nothing was to be repaired.
-    pub before: Option<Report>,
+    pub before: Option<DoctorReport>,
     /// How it is now.
-    pub now: Report,
+    pub now: DoctorReport,
 }
 
 impl Diagnosis {
@@ -38,7 +38,7 @@ pub async fn examine(settings: &Settings, repair: bool) -> Result<Option<Diagnos
     let rules = Rules {
         offline_grace: settings.presence.offline_grace,
         lease: settings.node.lease,
-        patience: settings.redis.command_timeout * 2,
+        reply_timeout: settings.redis.command_timeout * 2,
     };
     let doctor = Doctor::open(&redis_options(settings), rules).await?;
     Ok(Some(diagnose(&doctor, repair).await?))

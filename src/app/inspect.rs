@@ -3,9 +3,10 @@
 use super::{StartError, redis_options};
 use crate::settings::{EngineKind, Settings};
 
-pub use crate::engine::matchmaking::{QueueStatus, Ticket};
+pub use crate::engine::matchmaking::{QueueStats, Ticket};
 pub use crate::engine::redis::inspect::{
-    Cursor, Inspector, LastUpdate, Nodes, OnlinePage, OnlineUser, Overview, Queue, UserReport,
+    Cursor, Inspector, NodeList, OnlinePage, OnlineUser, Overview, QueueReport, UpdateSummary,
+    UserReport,
 };
 pub use crate::engine::{Kind, LiveNode, NodeInfo, RegisteredConnection};
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use vigie::app::doctor::{self, Category, Diagnosis, Finding, Report};
+use vigie::app::doctor::{self, Category, Diagnosis, DoctorReport, Finding};
 use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print};
@@ -95,10 +95,10 @@ fn in_words(diagnosis: &Diagnosis) -> String {
     text
 }
 
-fn lines(report: &Report) -> String {
+fn lines(report: &DoctorReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
-        let _ = writeln!(text, "{}: {finding}", names(finding.problem.category()).1);
+        let _ = writeln!(text, "{}: {finding}", names(finding.kind.category()).1);
     }
     for note in &report.notes {
         // A string to write into never fails.
@@ -111,7 +111,7 @@ fn lines(report: &Report) -> String {
 }
 
 /// The categories of data, found or not, and those of settings that have findings.
-fn categories(report: &Report) -> impl Iterator<Item = &'static Names> {
+fn categories(report: &DoctorReport) -> impl Iterator<Item = &'static Names> {
     let is_told = |(category, ..): &&Names| {
         *category != Category::Setting || of(report, *category).next().is_some()
     };
@@ -119,7 +119,7 @@ fn categories(report: &Report) -> impl Iterator<Item = &'static Names> {
 }
 
 /// How many there are of each category.
-fn counts(report: &Report) -> String {
+fn counts(report: &DoctorReport) -> String {
     let counts = categories(report).map(|(category, one, many, _)| {
         let findings = of(report, *category);
         several(findings.count() as u64, one, many)
@@ -136,9 +136,9 @@ fn names(category: Category) -> &'static Names {
     names.unwrap_or(&CATEGORIES[0])
 }
 
-fn of(report: &Report, category: Category) -> impl Iterator<Item = &Finding> {
+fn of(report: &DoctorReport, category: Category) -> impl Iterator<Item = &Finding> {
     let findings = report.findings.iter();
-    findings.filter(move |finding| finding.problem.category() == category)
+    findings.filter(move |finding| finding.kind.category() == category)
 }
 
 /// The same for programs.
@@ -158,7 +158,7 @@ fn as_json(diagnosis: &Diagnosis) -> Value {
 }
 
 fn finding_as_json(finding: &Finding) -> Value {
-    let mut object = json!({ "problem": finding.problem.as_str(), "message": finding.to_string() });
+    let mut object = json!({ "problem": finding.kind.as_str(), "message": finding.to_string() });
     let text = |bytes| Value::from(String::from_utf8_lossy(bytes));
     let fields = [
         ("key", finding.key.clone().map(Value::from)),

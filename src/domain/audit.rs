@@ -1,30 +1,28 @@
-//! Compares the connections that the engine attributes to this node with those that are open: periodically, and
-//! whenever a partition was registered again, because the engine may have come back with old data.
+//! Compares this node's registrations in the engine with its open connections: periodically, and after a partition was
+//! registered again, because the engine may have come back with old data.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::presence::Presence;
 use super::registration::Registrations;
 use super::topic::Topics;
-use futures_util::future::join_all;
-
 use crate::engine::{Engine, EngineError};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::UserConnection;
 use crate::telemetry::warn_seldom;
 
-type Owned = (UserId, ConnectionId);
-
-pub(crate) struct Audit {
+pub(crate) struct RegistrationAudit {
     pub(crate) engine: Engine,
     pub(crate) topics: Arc<Topics>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) registrations: Arc<Registrations>,
 }
 
-impl Audit {
-    /// Audits all partitions every `interval`, and after each new registration.
+impl RegistrationAudit {
+    /// Audits all partitions every `interval`, and after each completed registration.
     pub(crate) async fn run(self, interval: Duration) {
         loop {
             tokio::select! {
@@ -40,20 +38,20 @@ impl Audit {
     }
 
     async fn audit(&self, partition: u32) -> Result<(), EngineError> {
-        let registered: HashSet<Owned> = self
+        let registered: HashSet<UserConnection> = self
             .engine
             .registrations(partition)
             .await?
             .into_iter()
             .collect();
-        let missing: Vec<Owned> = self
+        let missing: Vec<UserConnection> = self
             .topics
             .own_connections(Some(partition))
             .into_iter()
             .filter(|own| !registered.contains(own))
             .collect();
-        // A connection enters its topic before it is registered: one that is in no topic has ended.
-        let ended: Vec<Owned> = registered
+        // A connection joins its topic before it is registered, so one that is in no topic has ended.
+        let ended: Vec<UserConnection> = registered
             .into_iter()
             .filter(|(user, id)| !self.topics.is_own(*user, *id))
             .collect();

@@ -1,4 +1,4 @@
-//! Whether this node can do its work, shown by sending a canary through the channels that carry it.
+//! Whether this node can do its work, tested by sending a canary through the channels that carry it.
 
 mod canary;
 mod examination;
@@ -16,22 +16,21 @@ use super::presence::Presence;
 use crate::engine::{Engine, EngineError};
 use crate::telemetry::{Metrics, warn_seldom};
 
-/// Canaries lost in a row before the node reconnects.
+/// Consecutive lost canaries after which the node reconnects.
 const CANARIES_LOST_MAX: u32 = 2;
 
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was checked.
+    /// The name of the check.
     pub name: &'static str,
-    /// What is wrong, if anything.
+    /// The reason for a failure; `None` if the check passed.
     pub failure: Option<String>,
-    /// Without it the node cannot do its work; otherwise it only does less.
+    /// Whether the node cannot work while this check fails; otherwise it works with restrictions.
     pub is_vital: bool,
 }
 
 impl Check {
-    /// Without it the node cannot do its work.
     pub(super) fn vital(name: &'static str, failure: Option<String>) -> Self {
         Self {
             name,
@@ -40,7 +39,6 @@ impl Check {
         }
     }
 
-    /// Without it the node does less.
     pub(super) fn lesser(name: &'static str, failure: Option<String>) -> Self {
         Self {
             name,
@@ -59,9 +57,9 @@ pub(crate) struct Health {
     metrics: Arc<Metrics>,
     canaries: Canaries,
     examined: Examined,
-    /// Whether a vital check failed when the node last checked itself.
+    /// Whether a vital check failed in the last round.
     unready: AtomicBool,
-    /// When the last check ended that was made because that one failed.
+    /// When the last recheck after a failure ended.
     rechecked: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -88,7 +86,7 @@ impl Health {
         }
     }
 
-    /// Examines the engine before the node starts. A part of Redis that is unreachable is examined later.
+    /// Examines the engine before the node starts. An unreachable part of Redis is examined later.
     pub(crate) async fn begin(&self) -> Result<(), EngineError> {
         match self.examined.examine(&self.engine).await {
             Err(error) if self.engine.is_partial(&error).await => {
@@ -99,29 +97,27 @@ impl Health {
         }
     }
 
-    /// Records that a canary came back.
     pub(crate) fn canary_returned(&self, nonce: u64) {
         self.canaries.landed(nonce);
     }
 
-    /// Runs all checks, and records whether the node is ready.
     pub(crate) async fn readiness(&self) -> Vec<Check> {
         let checks = self.checks().await;
         self.record(&checks);
         checks
     }
 
-    /// Whether the node can do its work. The answer costs nothing while the last check, at most about a heartbeat ago,
-    /// passed. Otherwise the node checks again: a canary may have been late, or Redis may just have come back.
+    /// Whether the node can do its work. Free while the last round of checks, at most one heartbeat old, passed;
+    /// otherwise the node checks again, because the canary may have been late or Redis may just be back.
     pub(crate) async fn is_ready(&self) -> bool {
         let is_ready = || !self.unready.load(Ordering::Relaxed);
         if is_ready() {
             return true;
         }
-        let asked = Instant::now();
+        let called_at = Instant::now();
         let mut rechecked = self.rechecked.lock().await;
-        // One check answers all callers that waited for it.
-        if rechecked.is_none_or(|at| at < asked) {
+        // One recheck answers all waiting callers.
+        if rechecked.is_none_or(|at| at < called_at) {
             self.readiness().await;
             *rechecked = Some(Instant::now());
         }
@@ -135,16 +131,17 @@ impl Health {
         let draining = self.presence.is_draining();
         let mut checks = self.canaries.check(&self.engine).await.to_vec();
         checks.push(Check::vital("lease", self.lease.failure()));
-        if checks.iter().any(|check| check.failure.is_some()) && self.engine.is_partly_there().await
+        if checks.iter().any(|check| check.failure.is_some())
+            && self.engine.is_partly_available().await
         {
-            // The node can serve the users of the partitions on other servers.
+            // The node still serves users whose partitions are on other servers.
             checks.iter_mut().for_each(|check| check.is_vital = false);
         }
         checks.extend([
             Check {
                 name: "partitions",
                 failure: (!silent.is_empty()).then(|| format!("not heard: {}", silent.join(", "))),
-                // The node can serve the users of other partitions.
+                // The node still serves users of other partitions.
                 is_vital: all_silent,
             },
             Check::vital(
@@ -171,20 +168,20 @@ impl Health {
         }
     }
 
-    /// Checks the node every heartbeat, with a canary. After two lost in a row the engine reconnects: connections may
-    /// look open and carry nothing.
+    /// Runs all checks every heartbeat. After two lost canaries in a row the engine reconnects: connections may look
+    /// open but carry nothing.
     pub(crate) async fn run_canary(self: Arc<Self>) {
         let mut lost = 0;
         loop {
             tokio::time::sleep(self.lease.heartbeat()).await;
             let sent_at = Instant::now();
             let checks = self.readiness().await;
-            let of_canary = [self.engine.name(), CANARY];
-            let mut of_canary = checks
+            let engine = self.engine.name();
+            let came_back = checks
                 .iter()
-                .filter(|check| of_canary.contains(&check.name));
-            let came_back = of_canary.all(|check| check.failure.is_none());
-            // A lost canary is at least as late as the time that was allowed for it.
+                .filter(|check| check.name == engine || check.name == CANARY)
+                .all(|check| check.failure.is_none());
+            // A lost canary is at least as late as its timeout.
             let least = if came_back {
                 Duration::ZERO
             } else {
@@ -202,13 +199,13 @@ impl Health {
                 if self.canaries.is_refused() {
                     continue;
                 }
-                tracing::warn!("canaries do not come back; opening connections anew");
+                tracing::warn!("canaries do not come back; reconnecting");
                 self.engine.reconnect().await;
             }
         }
     }
 
-    /// Examines the engine once a lease; every heartbeat while it refuses commands.
+    /// Examines the engine once per lease; every heartbeat while it refuses commands.
     pub(crate) async fn run_examination(self: Arc<Self>) {
         loop {
             let pause = if self.examined.is_refused() {
@@ -224,7 +221,7 @@ impl Health {
     }
 }
 
-/// The first failure of a check without which the node cannot do its work.
+/// The first failure of a vital check.
 fn vital_failure(checks: &[Check]) -> Option<String> {
     let mut vital = checks.iter().filter(|check| check.is_vital);
     vital.find_map(|Check { name, failure, .. }| {

@@ -1,9 +1,9 @@
-//! Renews this node's lease, and starts a new incarnation when it is lost.
+//! Renews this node's lease, and begins a new incarnation if the lease is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::incidents::{Happening, Incidents};
+use super::cluster_events::{ClusterEvents, EventKind};
 use super::lease::Lease;
 use super::local_node::LocalNode;
 use super::presence::Presence;
@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError};
 use crate::ids::Incarnation;
 use crate::telemetry::{Metrics, gauge, warn_seldom};
 
-pub(crate) struct Heartbeat {
+pub(crate) struct NodeHeartbeat {
     pub(crate) engine: Engine,
     pub(crate) lease: Arc<Lease>,
     pub(crate) node: Arc<LocalNode>,
@@ -23,24 +23,24 @@ pub(crate) struct Heartbeat {
     pub(crate) recovery: Arc<Recovery>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) incidents: Arc<Incidents>,
+    pub(crate) events: Arc<ClusterEvents>,
 }
 
-impl Heartbeat {
-    /// Begins the lease. While only a part of Redis is reachable, the first heartbeat that can begins it.
+impl NodeHeartbeat {
+    /// Begins the lease. If Redis is only partly reachable, a later heartbeat begins it.
     pub(crate) async fn begin(&self) -> Result<(), EngineError> {
         let info = self.node.info(&self.engine.incarnation());
         match self.engine.begin(&info, self.lease.length()).await {
             Err(error) if self.engine.is_partial(&error).await => {
-                tracing::warn!(%error, "the lease could not begin yet; trying again");
+                tracing::warn!(%error, "could not begin the lease yet; trying again");
                 Ok(())
             }
             outcome => outcome,
         }
     }
 
-    /// Renews the lease and describes the node every heartbeat. In a Redis Cluster the two may be on different servers, so
-    /// neither waits for the other.
+    /// Renews the lease and publishes the node's report every heartbeat. In a Redis Cluster the two may be on different
+    /// servers, so neither waits for the other.
     pub(crate) async fn run(self: Arc<Self>) {
         tokio::join!(self.run_renewal(), self.run_description());
     }
@@ -50,24 +50,24 @@ impl Heartbeat {
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             heartbeat.tick().await;
-            if self.lease.is_given_back() {
+            if self.lease.is_relinquished() {
                 continue;
             }
             let info = self.node.info(&self.engine.incarnation());
             if let Err(error) = self.engine.describe(&info, self.lease.length()).await {
-                warn_seldom!(%error, "the node could not describe itself to others");
+                warn_seldom!(%error, "could not publish the node's report");
             }
         }
     }
 
-    /// Renews the lease every heartbeat, and at once when it is in doubt.
+    /// Renews the lease every heartbeat, and at once on request.
     async fn run_renewal(&self) {
         let mut heartbeat = tokio::time::interval(self.lease.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = heartbeat.tick() => {}
-                () = self.lease.doubted() => {}
+                () = self.lease.renewal_requested() => {}
             }
             if let Err(error) = self.beat().await {
                 self.lease.failed(&error);
@@ -78,32 +78,32 @@ impl Heartbeat {
 
     async fn beat(&self) -> Result<(), EngineError> {
         if !self.renew().await? {
-            if self.lease.is_given_back() {
+            if self.lease.is_relinquished() {
                 return Ok(());
             }
             self.metrics.lease_losses.inc();
-            self.incidents.record(Happening::LeaseLost);
-            self.start_over().await?;
+            self.events.record(EventKind::LeaseLost);
+            self.begin_incarnation().await?;
         }
         if let Err(error) = self.observe_nodes().await {
-            // The lease is renewed all the same.
-            warn_seldom!(%error, "could not look which nodes are alive");
+            // The lease is renewed nevertheless.
+            warn_seldom!(%error, "could not read which nodes are alive");
         }
         Ok(())
     }
 
-    /// Records which nodes are alive, and divides the pulses among them.
+    /// Records which nodes are alive, and assigns the pulses to them.
     async fn observe_nodes(&self) -> Result<(), EngineError> {
         let leases = self.engine.leases().await?;
         self.metrics.nodes.set(gauge(leases.len()));
         let incarnations = leases.iter().map(|(incarnation, _)| incarnation.as_str());
         let own = self.engine.incarnation();
         self.pulses.choose_owners(own.as_str(), incarnations);
-        self.incidents.record_leases(leases, self.lease.length());
+        self.events.observe_leases(leases, self.lease.length());
         Ok(())
     }
 
-    /// Renews the lease; `false` when it is gone.
+    /// Renews the lease. Returns `false` if it is lost.
     async fn renew(&self) -> Result<bool, EngineError> {
         let length = self.lease.length();
         let info = self.node.info(&self.engine.incarnation());
@@ -114,27 +114,27 @@ impl Heartbeat {
         Ok(renewed.is_some())
     }
 
-    /// Takes a new incarnation. Its lease begins before anything is registered with it, so that no node takes it for
-    /// dead. The connections of the incarnation before are reaped once all are registered again.
-    async fn start_over(&self) -> Result<(), EngineError> {
-        // Other nodes may have lost their leases in the same way.
+    /// Switches to a new incarnation. Its lease begins before anything is registered under it, so that no node takes it
+    /// for dead. The former incarnation's connections are reaped once all are registered again.
+    async fn begin_incarnation(&self) -> Result<(), EngineError> {
+        // Other nodes may have lost their leases, too.
         self.lease.lost();
         let next = Incarnation::new(self.engine.incarnation().node_id());
-        tracing::warn!(incarnation = %next, "the lease was gone; starting over");
+        tracing::warn!(incarnation = %next, "the lease was lost; starting a new incarnation");
         self.engine
             .begin(&self.node.info(&next), self.lease.length())
             .await?;
-        self.lease.holds();
+        self.lease.record_held();
         let former = self.engine.set_incarnation(next);
         self.registrations.retire(&former);
-        // The data may be gone with the lease.
+        // The data may be lost with the lease.
         let all: Vec<u32> = (0..self.engine.partitions()).collect();
         self.recovery.read_again(&all);
         Ok(())
     }
 
-    /// Waits at most `within` until all connections are released, and gives the lease back. The last node to leave
-    /// also takes offline the users whose grace still runs.
+    /// Waits at most `within` for all releases, then relinquishes the lease. The last node to leave also takes users
+    /// offline whose grace period is still running.
     pub(crate) async fn resign(&self, within: Duration) {
         if tokio::time::timeout(within, self.presence.wait_until_released())
             .await
@@ -142,9 +142,9 @@ impl Heartbeat {
         {
             tracing::warn!("some connections could not be released in time");
         }
-        self.lease.give_back();
+        self.lease.relinquish();
         if let Err(error) = self.engine.resign().await {
-            tracing::warn!(%error, "could not give the lease back; it ends by itself");
+            tracing::warn!(%error, "could not relinquish the lease; it expires by itself");
         }
         let leases = self.engine.leases().await;
         if leases.is_ok_and(|leases| leases.is_empty()) {

@@ -1,7 +1,7 @@
-//! The state of this node's lease: until when it holds, and since when it was renewed without a gap.
+//! The state of this node's lease: until when it holds, and since when it has been renewed without a gap.
 //!
-//! A node reaps others only once its own lease has been renewed without a gap for a whole lease. The same holds after
-//! Redis's clock was set, and after the list of leases was lost.
+//! A node reaps others only once its own lease has been renewed without a gap for a whole lease; likewise after Redis's
+//! clock was set, and after the list of leases was lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,33 +11,32 @@ use tokio::sync::Notify;
 
 use crate::engine::EngineError;
 
-/// The rules, as configured.
+/// `node.lease` and `node.heartbeat`.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseOptions {
-    /// How long a node counts as alive after its last sign of life.
+    /// How long a node counts as alive after its last renewal.
     pub lease: Duration,
-    /// How often a node gives one.
+    /// Interval between renewals.
     pub heartbeat: Duration,
 }
 
-/// How this node's lease stands.
 pub(crate) struct Lease {
     options: LeaseOptions,
     tenure: Mutex<Tenure>,
     proof: Mutex<Proof>,
-    doubted: Notify,
-    given_back: AtomicBool,
+    renewal_requested: Notify,
+    relinquished: AtomicBool,
 }
 
-/// Whether the lease holds, as this node knows.
+/// Evidence that the lease holds.
 struct Proof {
     renewed_at: Instant,
-    /// Why the last attempt failed; `None` where it did not.
+    /// Why the last renewal failed, if it did.
     failure: Option<String>,
 }
 
 impl Proof {
-    /// Why the lease may be over at `now`, if it may.
+    /// Why the lease may have expired at `now`, if it may have.
     fn failure(&self, now: Instant, lease: Duration) -> Option<String> {
         let since = now.saturating_duration_since(self.renewed_at);
         if since <= lease {
@@ -52,7 +51,7 @@ impl Proof {
     }
 }
 
-/// For how long the lease has been renewed without a gap.
+/// How long the lease has been renewed without a gap.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tenure {
     renewed: Option<Renewed>,
@@ -62,13 +61,13 @@ struct Tenure {
 struct Renewed {
     first: Instant,
     last: Instant,
-    /// When it ends, in ms on the engine's clock.
+    /// When the lease ends, in ms on the engine's clock.
     ends_ms: u64,
 }
 
 impl Renewed {
-    /// The latest that the engine's clock can show now if it goes as this node's does. A node that lives renews
-    /// its lease when at most half of it is over, so nobody's ends before a quarter more has passed unseen.
+    /// The latest plausible time of the engine's clock if it runs at the speed of this node's. A live node renews its
+    /// lease before half of it is over, so no lease ends before another quarter has passed unseen.
     fn latest_ms(&self, now: Instant, lease: Duration) -> u64 {
         let since = now.saturating_duration_since(self.last) + lease / 4;
         (self.ends_ms + since.as_millis() as u64).saturating_sub(lease.as_millis() as u64)
@@ -76,7 +75,7 @@ impl Renewed {
 }
 
 impl Tenure {
-    /// The lease was renewed; after a pause of more than a lease, or of the engine's clock, its time starts over.
+    /// Records a renewal. After a gap of more than a lease, or a step of the engine's clock, the tenure starts over.
     fn renew(&mut self, now: Instant, ends_ms: u64, lease: Duration) {
         let renewed_ms = ends_ms.saturating_sub(lease.as_millis() as u64);
         let first = match self.renewed {
@@ -95,8 +94,8 @@ impl Tenure {
         });
     }
 
-    /// Once everybody had a whole lease to renew, as far as this node can tell: until when, in ms on the engine's
-    /// clock, others may be taken for dead.
+    /// The time, in ms on the engine's clock, before which an expired lease counts as that of a dead node. `None` until
+    /// every node has had a whole lease to renew, as far as this node can tell.
     fn may_reap_until(&self, now: Instant, lease: Duration) -> Option<u64> {
         let renewed = self.renewed.filter(|renewed| {
             now.saturating_duration_since(renewed.last) <= lease
@@ -111,13 +110,13 @@ impl Lease {
         Self {
             options,
             tenure: Mutex::default(),
-            // The lease begins before anybody asks.
+            // The lease begins before this is queried.
             proof: Mutex::new(Proof {
                 renewed_at: Instant::now(),
                 failure: None,
             }),
-            doubted: Notify::new(),
-            given_back: AtomicBool::new(false),
+            renewal_requested: Notify::new(),
+            relinquished: AtomicBool::new(false),
         }
     }
 
@@ -129,14 +128,14 @@ impl Lease {
         self.options.heartbeat
     }
 
-    /// Why the lease may be over, if it was not renewed for as long as it lasts.
+    /// Why the lease may have expired, if it was not renewed in time.
     pub(crate) fn failure(&self) -> Option<String> {
         let proof = self.proof.lock();
         proof.failure(Instant::now(), self.options.lease)
     }
 
-    /// Records that the lease begins, or is renewed, now.
-    pub(crate) fn holds(&self) {
+    /// Records that the lease has just begun or been renewed.
+    pub(crate) fn record_held(&self) {
         *self.proof.lock() = Proof {
             renewed_at: Instant::now(),
             failure: None,
@@ -146,10 +145,10 @@ impl Lease {
     /// Records a renewal; the lease ends at `ends_ms` on the engine's clock.
     pub(crate) fn renewed(&self, now: Instant, ends_ms: u64) {
         self.tenure.lock().renew(now, ends_ms, self.options.lease);
-        self.holds();
+        self.record_held();
     }
 
-    /// Records that the lease could not be renewed.
+    /// Records that a renewal failed.
     pub(crate) fn failed(&self, error: &EngineError) {
         self.lost();
         self.proof.lock().failure = Some(error.to_string());
@@ -160,28 +159,28 @@ impl Lease {
         *self.tenure.lock() = Tenure::default();
     }
 
-    /// Brings the next heartbeat forward, because the list of leases may be lost.
-    pub(crate) fn doubt(&self) {
+    /// Requests an immediate renewal, because the list of leases may be lost.
+    pub(crate) fn request_renewal(&self) {
         self.lost();
-        self.doubted.notify_one();
+        self.renewal_requested.notify_one();
     }
 
-    /// Resolves when the lease is in doubt.
-    pub(crate) async fn doubted(&self) {
-        self.doubted.notified().await;
+    /// Resolves when an immediate renewal is requested.
+    pub(crate) async fn renewal_requested(&self) {
+        self.renewal_requested.notified().await;
     }
 
-    /// Records that the lease is about to be given back: its end is no loss.
-    pub(crate) fn give_back(&self) {
-        self.given_back.store(true, Ordering::Relaxed);
+    /// Records that the lease is about to be relinquished, so its end is not a loss.
+    pub(crate) fn relinquish(&self) {
+        self.relinquished.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_given_back(&self) -> bool {
-        self.given_back.load(Ordering::Relaxed)
+    pub(crate) fn is_relinquished(&self) -> bool {
+        self.relinquished.load(Ordering::Relaxed)
     }
 
-    /// Until when, in ms on the engine's clock, a lease that ended counts as that of a dead node; `None` while this
-    /// node may reap nobody.
+    /// The time, in ms on the engine's clock, before which an expired lease counts as that of a dead node; `None` while
+    /// this node may not reap.
     pub(crate) fn may_reap_until(&self) -> Option<u64> {
         let tenure = self.tenure.lock();
         tenure.may_reap_until(Instant::now(), self.options.lease)
@@ -198,7 +197,7 @@ mod tests {
         begin + Duration::from_secs(seconds)
     }
 
-    /// Renews so many seconds after the beginning, at which the engine's clock showed 1,000 s; it is ahead by now.
+    /// Renews `seconds` after `begin`, when the engine's clock showed 1,000 s; that clock is `ahead_ms` ahead.
     fn renew(tenure: &mut Tenure, begin: Instant, seconds: u64, ahead_ms: u64) {
         let ends_ms = 1_000_000 + (seconds + LEASE.as_secs()) * 1000 + ahead_ms;
         tenure.renew(after(begin, seconds), ends_ms, LEASE);

@@ -1,4 +1,4 @@
-//! This node as others see it: the report that goes with each heartbeat.
+//! The report about this node that goes with each heartbeat.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl LocalNode {
         }
     }
 
-    /// Partitions from which no pulse arrives, or whose snapshot is still being read.
+    /// Partitions whose pulse does not arrive, or whose snapshot is still being read.
     pub(crate) fn silent_partitions(&self) -> Vec<u32> {
         let silent = self.pulses.silent();
         let is_silent =

@@ -1,8 +1,9 @@
-//! Matchmaking: one queue for all nodes, worked off by whichever node comes next.
+//! Matchmaking: one queue for all nodes, processed by whichever node comes next.
 //!
-//! Making a match and telling its players are two steps, because the queue does not know who is online. A match that was
-//! made is given out to be told until every node of both players has shown it, or one of them turns out to be gone: then
-//! the other goes back to the front. So a node may die at any point, and the others go on from there.
+//! Making a match and notifying its players are two steps, because the queue does not know who is online. A pending
+//! match is handed out for notification until every node of both players has shown it, or until a player turns out to
+//! be offline; then the other one returns to the front of the queue. So a node may die at any point, and the others
+//! continue.
 
 mod notify;
 mod rating;
@@ -22,28 +23,28 @@ use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::Metrics;
 
-/// Ratings are from minus this to this.
+/// Ratings range from `-RATING_MAX` to `RATING_MAX`.
 pub const RATING_MAX: i64 = 1_000_000;
 
-/// Confirmations that wait. One that finds no room is not lost: the match is told again.
+/// Queued confirmations. One that does not fit is not lost: the match is published again.
 const CONFIRMATIONS_MAX: usize = 1024;
 
-/// Matches of one user that wait until joining is answered. One beyond is told again.
+/// Matches held back per user until the join is acknowledged. Any beyond that are published again.
 const HELD_BACK_MAX: usize = 8;
 
-/// Batches of users who went offline that wait.
+/// Queued batches of users who went offline.
 const OFFLINE_BATCHES_MAX: usize = 64;
 
-/// Tickets asked for again together.
-const ASK_AGAIN_BATCH_MAX: usize = 256;
+/// Tickets enqueued again concurrently.
+const REENQUEUE_BATCH_MAX: usize = 256;
 
-/// Why somebody does not wait for an opponent.
+/// Why a user could not join the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// A guest cannot.
+    /// The connection is a guest's.
     #[error("only a user can wait for an opponent; sign in by connecting with a token")]
     NotSignedIn,
-    /// Only who is online can.
+    /// The user is offline.
     #[error("the user is not online")]
     NotOnline,
     /// The engine cannot be reached.
@@ -51,30 +52,29 @@ pub enum JoinError {
     Engine(#[from] EngineError),
 }
 
-/// Matchmaking on this node.
 pub(crate) struct Matchmaking {
     engine: Engine,
     topics: Arc<Topics>,
     presence: Arc<Presence>,
     metrics: Arc<Metrics>,
     rules: PairingRules,
-    /// Whether ratings are to be had from statistics.
+    /// Whether statistics provide ratings.
     rated: bool,
-    waiting: Mutex<HashMap<UserId, Waiting>>,
+    waiting: Mutex<HashMap<UserId, LocalTicket>>,
     wanted: Notify,
     confirmations: mpsc::Sender<(MatchId, UserId)>,
     held_back: mpsc::Sender<(UserId, TopicMessage)>,
 }
 
-/// What the loops of matchmaking work off.
+/// The inputs of the matchmaking loops.
 pub(crate) struct Streams {
-    /// Matches that this node has shown, and to which user.
+    /// Matches that this node has shown to a user.
     shown: mpsc::Receiver<(MatchId, UserId)>,
-    /// Messages on users' topics that had to wait, in order.
+    /// Topic messages that were held back, in order.
     held_back: mpsc::Receiver<(UserId, TopicMessage)>,
 }
 
-/// Takes users who went offline, for [`Matchmaking::run_queue_cleanup`].
+/// Queues users who went offline for [`Matchmaking::run_queue_cleanup`].
 #[derive(Clone)]
 pub(crate) struct OfflineUsers(mpsc::Sender<Vec<UserId>>);
 
@@ -84,30 +84,29 @@ impl OfflineUsers {
         (Self(sender), receiver)
     }
 
-    /// Queues users to be taken out of the matchmaking queue.
     pub(crate) fn send(&self, users: Vec<UserId>) {
         if !users.is_empty() {
-            // A batch without room is left to the node that looks at the queue next.
+            // If there is no room, the next node to scan the queue drops these users.
             let _ = self.0.try_send(users);
         }
     }
 }
 
-/// What a user on this node asked for. The engine has it, too, but may lose it.
-struct Waiting {
-    /// Connections that are about to be answered.
+/// A ticket requested on this node. The engine has it too, but may lose it.
+struct LocalTicket {
+    /// Connections whose join is not acknowledged yet.
     joining: usize,
-    /// Rating, and since when the user waits; absent while the engine has not answered.
+    /// Rating, and when the user joined in ms; `None` until the engine has answered.
     ticket: Option<(i64, u64)>,
-    /// Matches that were found meanwhile.
+    /// Matches found in the meantime.
     held_back: Vec<TopicMessage>,
 }
 
-/// A user is about to be told that the user waits. Until this is dropped nothing is told of a match.
+/// Holds match announcements back until the join is acknowledged, that is, until this is dropped.
 pub struct Joined {
     matchmaking: Arc<Matchmaking>,
     user: UserId,
-    /// The user waited already.
+    /// The user was already queued.
     pub already: bool,
 }
 
@@ -120,7 +119,7 @@ impl Drop for Joined {
                 return;
             }
             for message in entry.held_back.drain(..) {
-                // Where there is no room the match is told again.
+                // If there is no room, the match is published again.
                 let _ = self.matchmaking.held_back.try_send((self.user, message));
             }
             if entry.ticket.is_none() {
@@ -131,7 +130,7 @@ impl Drop for Joined {
 }
 
 impl Matchmaking {
-    /// Returns it with the streams for [`Self::run_match_tasks`].
+    /// Also returns the streams for [`Self::run_match_tasks`].
     pub(crate) fn new(
         engine: Engine,
         topics: Arc<Topics>,
@@ -158,12 +157,12 @@ impl Matchmaking {
         (Arc::new(matchmaking), streams)
     }
 
-    /// Puts a user of this node in the queue.
+    /// Adds a user of this node to the queue.
     pub(crate) async fn join_here(self: &Arc<Self>, user: UserId) -> Result<Joined, EngineError> {
         let mut joined = {
-            // Remembered first: a match may be found before the engine's answer is here.
+            // Recorded first: a match may be found before the engine's answer arrives.
             let mut waiting = self.waiting.lock();
-            let entry = waiting.entry(user).or_insert_with(|| Waiting {
+            let entry = waiting.entry(user).or_insert_with(|| LocalTicket {
                 joining: 0,
                 ticket: None,
                 held_back: Vec::new(),
@@ -195,7 +194,6 @@ impl Matchmaking {
         Ok(enqueued)
     }
 
-    /// Puts a user in the queue, for a back end. Returns whether the user waited already.
     pub(crate) async fn join(&self, user: UserId, rating: Option<i64>) -> Result<bool, JoinError> {
         let (online, _) = self.engine.connections_of(user).await?;
         if !online {
@@ -208,11 +206,10 @@ impl Matchmaking {
         Ok(self.enqueue(user, rating).await?.already)
     }
 
-    /// Takes a user out of the queue. Returns whether the user was in it.
     pub(crate) async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
         self.forget(user);
         let left = self.engine.cancel(user, TicketSelector::Any).await?;
-        // Another node may remember that the user asked it.
+        // Another node may still hold a ticket of the user.
         self.engine.publish_left(user).await?;
         if left {
             self.wanted.notify_one();
@@ -220,7 +217,7 @@ impl Matchmaking {
         Ok(left)
     }
 
-    /// Nobody on this node waits for an opponent of `user` any more.
+    /// Drops the local ticket of `user`.
     pub(crate) fn forget(&self, user: UserId) {
         let mut waiting = self.waiting.lock();
         if let Some(entry) = waiting.get_mut(&user) {
@@ -231,15 +228,15 @@ impl Matchmaking {
         }
     }
 
-    /// Handles a message about a match on a user's topic.
+    /// Handles a matchmaking message on a user's topic.
     pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) {
-        let Some(message) = self.let_through(user, message) else {
+        let Some(message) = self.hold_back(user, message) else {
             return;
         };
         let (found, expired) = match &message {
             TopicMessage::MatchFound { id, .. } => (Some(id.clone()), false),
             TopicMessage::MatchTimeout { .. } => (None, true),
-            // Connections are not told; the node forgets that the user waits.
+            // No connection is notified; the node drops its local ticket.
             TopicMessage::MatchLeft => return self.forget(user),
             TopicMessage::Update(..)
             | TopicMessage::Event { .. }
@@ -255,21 +252,21 @@ impl Matchmaking {
         }
     }
 
-    /// What of a message on a user's topic is to be heard now.
-    fn let_through(&self, user: UserId, message: TopicMessage) -> Option<TopicMessage> {
+    /// Returns the message if it may be delivered now; otherwise holds it back or drops it.
+    fn hold_back(&self, user: UserId, message: TopicMessage) -> Option<TopicMessage> {
         let mut waiting = self.waiting.lock();
         let Some(entry) = waiting.get_mut(&user) else {
             return Some(message);
         };
         match &message {
-            // The answer to joining comes first.
+            // The acknowledgement of the join comes first.
             TopicMessage::MatchFound { .. } if entry.joining > 0 => {
                 if entry.held_back.len() < HELD_BACK_MAX {
                     entry.held_back.push(message);
                 }
                 None
             }
-            // It is about an earlier ticket than the one that the user has by now.
+            // The message refers to an earlier ticket than the current one.
             TopicMessage::MatchTimeout { before_ms }
                 if entry
                     .ticket
@@ -287,40 +284,37 @@ impl Matchmaking {
         }
     }
 
-    /// Every connection of the user's own on this node was told of a match, now or before.
+    /// Queues a confirmation that every connection of the user on this node was notified of the match.
     fn confirm(&self, user: UserId, id: MatchId) {
-        // Where there is no room the match is told again.
+        // If there is no room, the match is published again.
         let _ = self.confirmations.try_send((id, user));
     }
 
-    /// Asks again for whoever waits here: the engine may have lost it.
-    pub(crate) async fn ask_again(&self) -> Result<(), EngineError> {
-        let tickets: Vec<(UserId, i64, u64)> = {
-            let waiting = self.waiting.lock();
-            let with_ticket = waiting
+    /// Enqueues this node's tickets again: the engine may have lost them.
+    pub(crate) async fn reenqueue(&self) -> Result<(), EngineError> {
+        let tickets: Vec<(UserId, (i64, u64))> = self
+            .waiting
+            .lock()
+            .iter()
+            .filter_map(|(user, entry)| Some((*user, entry.ticket?)))
+            .collect();
+        for batch in tickets.chunks(REENQUEUE_BATCH_MAX) {
+            let enqueued = batch
                 .iter()
-                .filter_map(|(user, entry)| Some((*user, entry.ticket?)));
-            with_ticket
-                .map(|(user, (rating, since_ms))| (user, rating, since_ms))
-                .collect()
-        };
-        for batch in tickets.chunks(ASK_AGAIN_BATCH_MAX) {
-            let asked = batch
-                .iter()
-                .map(|(user, rating, since_ms)| self.ask_again_for(*user, *rating, *since_ms));
-            try_join_all(asked).await?;
+                .map(|(user, (rating, since_ms))| self.reenqueue_one(*user, *rating, *since_ms));
+            try_join_all(enqueued).await?;
         }
         Ok(())
     }
 
-    async fn ask_again_for(
+    async fn reenqueue_one(
         &self,
         user: UserId,
         rating: i64,
         since_ms: u64,
     ) -> Result<(), EngineError> {
         self.engine.enqueue(user, rating, Some(since_ms)).await?;
-        // Whoever left meanwhile, or was told of a match, left before the ticket was asked for again.
+        // A user who left or was matched in the meantime did so before the ticket was enqueued again.
         let still_waits = self.waiting.lock().contains_key(&user);
         if !still_waits {
             self.engine.cancel(user, TicketSelector::Any).await?;
@@ -328,7 +322,7 @@ impl Matchmaking {
         Ok(())
     }
 
-    /// How good a user is, by the statistics that are known: with Postgres they say who won how often.
+    /// The user's rating from the stored statistics, which exist if Postgres is configured.
     async fn rating_of(&self, user: UserId) -> Result<i64, EngineError> {
         if !self.rated {
             return Ok(RATING_DEFAULT);

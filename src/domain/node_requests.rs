@@ -1,4 +1,4 @@
-//! Answers requests of other processes: the doctor asks which connections the node holds, other nodes ask how many of
+//! Answers requests of other processes: the doctor asks which connections this node holds; other nodes ask how many of
 //! its connections watch a user.
 
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use super::topic::Topics;
 use crate::engine::{Engine, NodeRequest};
 use crate::telemetry::warn_seldom;
 
-/// Requests that wait. A request beyond that gets no answer, and its sender asks again.
+/// Queued requests. One beyond that gets no answer; its sender repeats it.
 const REQUESTS_MAX: usize = 16;
 
-/// Requests in the order of their arrival.
+/// Requests in order of arrival.
 pub(crate) struct NodeRequests {
     engine: Engine,
     topics: Arc<Topics>,
@@ -32,8 +32,8 @@ impl NodeRequests {
         }
     }
 
-    /// Queues a request, so that it does not hold up the reader of messages.
-    pub(crate) fn put(&self, request: NodeRequest) {
+    /// Queues a request, so that the message reader does not wait for the answer.
+    pub(crate) fn enqueue(&self, request: NodeRequest) {
         let mut waiting = self.waiting.lock();
         if waiting.len() < REQUESTS_MAX {
             waiting.push_back(request);
@@ -51,28 +51,28 @@ impl NodeRequests {
         }
     }
 
-    /// Answers requests, one after the other.
+    /// Answers requests one after the other.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let outcome = match self.next().await {
                 NodeRequest::Connections { reply } => {
                     let held = self.topics.own_connections(None);
-                    self.engine.answer(&reply, &held).await
+                    self.engine.reply_connections(&reply, &held).await
                 }
                 NodeRequest::Watchers {
                     user,
                     asker,
-                    survey,
+                    count_id,
                 } => {
                     let watchers = self.topics.watchers_of(user);
                     let watchers = watchers.friends.len() + watchers.strangers.len();
                     self.engine
-                        .reply_watchers(&asker, survey, watchers as u64)
+                        .reply_watchers(&asker, count_id, watchers as u64)
                         .await
                 }
             };
             if let Err(error) = outcome {
-                warn_seldom!(%error, "could not answer a request of another process");
+                warn_seldom!(%error, "could not answer a request from another process");
             }
         }
     }

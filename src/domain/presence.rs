@@ -1,4 +1,4 @@
-//! Who is online: counts connections with the engine, keeps the replica, says who comes and goes.
+//! Who is online: registers connections with the engine, keeps the replica, announces status changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,69 +6,68 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::cluster_events::{ClusterEvents, EventKind};
 use super::delivery::{Deliveries, Delivery, ReplyTo, StatusChange};
-use super::incidents::{Happening, Incidents};
 use super::matchmaking::OfflineUsers;
-use super::replica::{Applied, Change, Replica};
+use super::replica::{Applied, PresenceChange, Replica};
 use super::token::Identity;
 use super::topic::Topics;
 use crate::engine::{Admission, Engine, EngineError, Pulse, Registration, Transition};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 use crate::telemetry::{Metrics, warn_seldom};
 
-/// Users taken offline by one call of the script: few enough that Redis stays responsive.
+/// Users taken offline per script call: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
 
-/// Connections registered again together.
+/// Connections registered again concurrently.
 const REGISTER_BATCH_MAX: usize = 256;
 
-/// Releases sent together.
+/// Releases sent concurrently.
 const RELEASE_BATCH_MAX: usize = 64;
 
-/// Releases that may wait while the engine cannot be reached. Beyond that nobody is admitted.
+/// Releases queued while the engine is unavailable. Beyond this no connection is admitted.
 const RELEASES_MAX: usize = 100_000;
 
-/// How often every node looks for users whose grace is over, in case the node that saw them leave is gone.
+/// How often every node checks for users whose grace period is over, in case the node that saw them leave is dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause before a snapshot or a release that failed is tried again.
+/// Pause before a failed snapshot or release is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Shortest grace while this node drains. The official client reconnects 0.5 to 1.5 s after its node has closed it, and 1
-/// to 3 s after that where the first attempt fails: while everybody comes back at once, one late answer must not announce
-/// a user offline.
+/// Shortest grace period while this node drains. The official client reconnects 0.5 to 1.5 s after its node closed it,
+/// and 1 to 3 s later if that fails. While everyone reconnects at once, one slow answer must not announce a user
+/// offline.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
-/// How long nobody was registered again when that counts as done.
+/// Registering again counts as finished after this long without a registration.
 const QUIET_FOR: Duration = Duration::from_secs(1);
 
-/// How long a new connection waits to be part of the replica. It is counted either way.
+/// How long admission waits until the replica shows the user online. The connection is registered either way.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
-/// Who is told that somebody came or went.
+/// Who receives status changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Every connection.
+pub enum StatusAudience {
+    /// All connections.
     Everyone,
-    /// Connections that watch the user.
+    /// Only connections that watch the user.
     Watchers,
 }
 
-/// The rules, as configured.
+/// The `presence` settings, and a grace period derived from `node`.
 #[derive(Clone, Copy, Debug)]
 pub struct PresenceOptions {
     /// How long a user without connections stays online.
     pub offline_grace: Duration,
-    /// Who is told.
-    pub audience: Audience,
-    /// How long nodes may take to register their connections again after the engine was away.
+    /// Who receives status changes.
+    pub audience: StatusAudience,
+    /// How long nodes may take to register their connections again after an outage of the engine.
     pub resync_grace: Duration,
 }
 
-/// Presence on this node.
 pub(crate) struct Presence {
     engine: Engine,
     is_draining: AtomicBool,
@@ -76,22 +75,22 @@ pub(crate) struct Presence {
     offline: OfflineUsers,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
-    incidents: Arc<Incidents>,
+    events: Arc<ClusterEvents>,
     options: PresenceOptions,
     replica: Mutex<Replica>,
-    partitions: Vec<Partition>,
-    /// How many releases wait, of all partitions.
+    partitions: Vec<PartitionWork>,
+    /// Queued releases of all partitions.
     releases_len: AtomicUsize,
     released: Notify,
 }
 
-/// The work of one partition. Each has loops of its own, so that one that cannot be reached holds up no other.
+/// The work of one partition. Each partition has its own loops, so that an unreachable one delays no other.
 #[derive(Default)]
-struct Partition {
+struct PartitionWork {
     snapshot_needed: Notify,
-    releases: Mutex<VecDeque<(UserId, ConnectionId)>>,
+    releases: Mutex<VecDeque<UserConnection>>,
     release_wanted: Notify,
-    somebody_left: Notify,
+    user_left: Notify,
 }
 
 impl Presence {
@@ -101,12 +100,13 @@ impl Presence {
         offline: OfflineUsers,
         deliveries: Deliveries,
         metrics: Arc<Metrics>,
-        incidents: Arc<Incidents>,
+        events: Arc<ClusterEvents>,
         options: PresenceOptions,
     ) -> Self {
         let replica = Replica::new(engine.partitions());
-        let partitions = 0..engine.partitions();
-        let partitions = partitions.map(|_| Partition::default()).collect();
+        let partitions = (0..engine.partitions())
+            .map(|_| PartitionWork::default())
+            .collect();
         Self {
             engine,
             is_draining: AtomicBool::new(false),
@@ -114,7 +114,7 @@ impl Presence {
             offline,
             deliveries,
             metrics,
-            incidents,
+            events,
             options,
             replica: Mutex::new(replica),
             partitions,
@@ -123,12 +123,8 @@ impl Presence {
         }
     }
 
-    fn replica(&self) -> MutexGuard<'_, Replica> {
-        self.replica.lock()
-    }
-
-    /// Counts a connection of whoever a valid token speaks for, unless the user has `limit` of them. Once it is
-    /// registered, this node shows the user as online.
+    /// Registers a connection of the token's user, unless the user already has `limit` of them. Returns once this node
+    /// shows the user as online.
     pub(crate) async fn register(
         &self,
         identity: &Identity,
@@ -147,7 +143,7 @@ impl Presence {
         Ok(registration)
     }
 
-    /// Registers with the incarnation that the node has when it is done.
+    /// Repeats the registration if the node's incarnation changed meanwhile.
     async fn register_as(
         &self,
         user: UserId,
@@ -163,17 +159,17 @@ impl Presence {
         }
     }
 
-    /// Counts this node's connections once more: the engine may have lost them, or the node its lease.
+    /// Registers this node's connections again: the engine may have lost them, or the node its lease.
     pub(crate) async fn register_again(
         &self,
-        connections: &[(UserId, ConnectionId)],
+        connections: &[UserConnection],
     ) -> Result<(), EngineError> {
         for batch in connections.chunks(REGISTER_BATCH_MAX) {
             let registered = batch
                 .iter()
                 .map(|(user, id)| self.register_as(*user, *id, Admission::ADMITTED));
             try_join_all(registered).await?;
-            // Whoever left meanwhile was released before it was registered again.
+            // A connection that closed meanwhile was released before it was registered again.
             for (user, id) in batch
                 .iter()
                 .filter(|(user, id)| !self.topics.is_own(*user, *id))
@@ -186,7 +182,7 @@ impl Presence {
 
     async fn wait_until_shown(&self, user: UserId, revision: u64) {
         let partition = self.engine.partition_of(user);
-        let shown = self.replica().wait_for(partition, revision);
+        let shown = self.replica.lock().wait_for(partition, revision);
         if let Some(shown) = shown
             && tokio::time::timeout(SHOWN_WITHIN, shown).await.is_err()
         {
@@ -197,11 +193,11 @@ impl Presence {
         }
     }
 
-    fn partition_of(&self, user: UserId) -> &Partition {
+    fn partition_of(&self, user: UserId) -> &PartitionWork {
         &self.partitions[self.engine.partition_of(user) as usize]
     }
 
-    /// Stops counting a connection, as soon as the engine can be reached.
+    /// Queues the release of a connection.
     pub(crate) fn release(&self, user: UserId, connection: ConnectionId) {
         let partition = self.partition_of(user);
         self.releases_len.fetch_add(1, Ordering::Relaxed);
@@ -209,27 +205,26 @@ impl Presence {
         partition.release_wanted.notify_one();
     }
 
-    /// Whether so many releases wait that nobody more is to be admitted.
+    /// Whether so many releases are queued that no connection may be admitted.
     pub(crate) fn is_overdue(&self) -> bool {
         self.releases_len.load(Ordering::Relaxed) >= RELEASES_MAX
     }
 
-    /// Releases what is to be released, for ever.
     pub(crate) async fn run_releases(self: Arc<Self>) {
         join_all(self.partitions.iter().map(|of| self.run_releases_of(of))).await;
     }
 
-    async fn run_releases_of(&self, partition: &Partition) {
+    async fn run_releases_of(&self, partition: &PartitionWork) {
         loop {
             partition.release_wanted.notified().await;
             while self.release_batch(partition).await {}
             self.released.notify_waiters();
-            partition.somebody_left.notify_one();
+            partition.user_left.notify_one();
         }
     }
 
-    /// Returns whether there may be more.
-    async fn release_batch(&self, partition: &Partition) -> bool {
+    /// Returns whether more may be queued.
+    async fn release_batch(&self, partition: &PartitionWork) -> bool {
         let batch: Vec<_> = partition
             .releases
             .lock()
@@ -238,18 +233,18 @@ impl Presence {
             .copied()
             .collect();
         let grace = self.offline_grace();
-        let outcomes = batch
+        let releases = batch
             .iter()
             .map(|(user, connection)| self.engine.release(*user, *connection, grace));
-        let outcomes = join_all(outcomes).await;
+        let outcomes = join_all(releases).await;
         let failed: Vec<_> = outcomes
             .iter()
             .zip(&batch)
             .filter(|(outcome, _)| outcome.is_err())
-            .map(|(_, owed)| *owed)
+            .map(|(_, release)| *release)
             .collect();
         {
-            // Only this loop takes from the queue. Releases that failed go behind the others.
+            // Only this loop takes from the queue. Failed releases go to its end.
             let mut releases = partition.releases.lock();
             releases.drain(..batch.len());
             releases.extend(&failed);
@@ -263,7 +258,7 @@ impl Presence {
         !batch.is_empty()
     }
 
-    /// Returns once everything is released.
+    /// Returns once no release is queued.
     pub(crate) async fn wait_until_released(&self) {
         loop {
             let released = self.released.notified();
@@ -276,17 +271,17 @@ impl Presence {
         }
     }
 
-    /// Answers the oldest open question of `connection`.
+    /// Sends the ids of all online users.
     pub(crate) async fn answer_online_users(&self, to: ReplyTo) {
         let slot = self.deliveries.reserve().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         slot.send(Delivery::OnlineUsers {
             to,
             users: replica.encoded(),
         });
     }
 
-    /// How long a user without connections stays online.
+    /// The offline grace period, at least [`DRAIN_GRACE`] while the node drains.
     pub(crate) fn offline_grace(&self) -> Duration {
         let grace = self.options.offline_grace;
         if self.is_draining() {
@@ -296,7 +291,7 @@ impl Presence {
         }
     }
 
-    /// From now on the node closes its connections itself.
+    /// Marks the node as stopping: it closes its connections itself.
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
@@ -305,57 +300,54 @@ impl Presence {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// How many users are online.
     pub(crate) fn online_count(&self) -> usize {
-        self.replica().count()
+        self.replica.lock().count()
     }
 
-    /// At most `limit` online users above `after`, ascending, and how many are online in all.
+    /// At most `limit` online users with ids above `after`, ascending, and the total number online.
     pub(crate) fn page(&self, after: Option<UserId>, limit: usize) -> (Vec<UserId>, usize) {
-        let replica = self.replica();
+        let replica = self.replica.lock();
         (replica.page(after, limit), replica.count())
     }
 
-    /// Whether `user` is online, as far as this node knows; where it does not know, the user may be.
+    /// Whether `user` may be online; always `true` while the partition's snapshot is being read.
     pub(crate) fn may_be_online(&self, user: UserId) -> bool {
         let partition = self.engine.partition_of(user);
-        let replica = self.replica();
+        let replica = self.replica.lock();
         !replica.is_complete(partition) || replica.contains(user)
     }
 
-    /// Whether the replica follows the transitions of the partition.
     pub(crate) fn is_complete(&self, partition: u32) -> bool {
-        self.replica().is_complete(partition)
+        self.replica.lock().is_complete(partition)
     }
 
-    /// Whether transitions of the partition were missed, as its pulse shows.
     pub(crate) fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
-        self.replica().is_behind(partition, pulse)
+        self.replica.lock().is_behind(partition, pulse)
     }
 
-    /// Takes in what the engine announced.
+    /// Applies a transition that the engine announced.
     pub(crate) async fn receive(&self, partition: u32, transition: Transition) {
         self.metrics.presence_messages.inc();
         let slot = self.deliveries.reserve().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         match replica.apply(partition, transition) {
             Applied::Changed(change) => {
                 self.count(&change);
-                slot.send(self.tell(change));
+                slot.send(self.status_changes(change));
             }
             Applied::Waiting => {}
             Applied::Gap => {
                 self.metrics.presence_gaps.inc();
-                self.incidents.record(Happening::PresenceGap { partition });
+                self.events.record(EventKind::PresenceGap { partition });
                 self.need_snapshot(partition);
             }
         }
     }
 
-    /// Messages of these partitions may have been missed: has them read again.
+    /// Requests new snapshots of these partitions: messages may have been missed.
     pub(crate) fn interrupted(&self, partitions: &[u32]) {
         for partition in partitions {
-            self.replica().expect_snapshot(*partition);
+            self.replica.lock().expect_snapshot(*partition);
             self.need_snapshot(*partition);
         }
     }
@@ -366,20 +358,20 @@ impl Presence {
         }
     }
 
-    /// Who was there before this node looked did not come just now, so snapshots are not counted.
-    fn count(&self, change: &Change) {
+    /// Snapshots are not counted as transitions: those users were already online.
+    fn count(&self, change: &PresenceChange) {
         let (online, offline) = (change.online.len(), change.offline.len());
         self.metrics.count_transitions(online, offline);
     }
 
-    fn tell(&self, change: Change) -> Delivery {
+    fn status_changes(&self, change: PresenceChange) -> Delivery {
         let status_change = |online: bool| {
             move |user: UserId| StatusChange {
                 user,
                 online,
                 only_to: match self.options.audience {
-                    Audience::Everyone => None,
-                    Audience::Watchers => Some(self.topics.watchers_of(user)),
+                    StatusAudience::Everyone => None,
+                    StatusAudience::Watchers => Some(self.topics.watchers_of(user)),
                 },
             }
         };
@@ -388,21 +380,21 @@ impl Presence {
         Delivery::StatusChanges(offline.chain(online).collect())
     }
 
-    /// Returns once the first snapshot of every partition is part of the replica, or `within` is over.
+    /// Returns once the first snapshot of every partition is applied, or after `within`.
     pub(crate) async fn wait_until_complete(&self, within: Duration) {
         let restored: Vec<_> = (0..self.engine.partitions())
-            .filter_map(|partition| self.replica().wait_for(partition, 0))
+            .filter_map(|partition| self.replica.lock().wait_for(partition, 0))
             .collect();
         if tokio::time::timeout(within, join_all(restored))
             .await
             .is_err()
         {
-            tracing::warn!("still reading who is online; starting without");
+            tracing::warn!("still reading who is online; starting anyway");
         }
     }
 
-    /// Reads a snapshot of a partition whenever one is needed, for ever; the first one at once. Users whom it lacks
-    /// after an interruption are gone only when the time to register again is over.
+    /// Reads a snapshot of each partition whenever one is needed, the first at once. After an interruption, users
+    /// missing from the snapshot go offline only once nodes had time to register again.
     pub(crate) async fn run_replica(self: Arc<Self>) {
         join_all((0..self.engine.partitions()).map(|partition| self.run_replica_of(partition)))
             .await;
@@ -414,7 +406,7 @@ impl Presence {
         };
         loop {
             self.restore_expected(partition).await;
-            if self.replica().unconfirmed_count(partition) == 0 {
+            if self.replica.lock().unconfirmed_count(partition) == 0 {
                 state.snapshot_needed.notified().await;
                 continue;
             }
@@ -425,14 +417,14 @@ impl Presence {
         }
     }
 
-    /// Returns when everybody has had the time to be registered again, and nobody is any more: a Redis that is
-    /// slow, or a node with many connections, may take longer.
+    /// Returns once nodes had time to register again and no user is being confirmed any more: a slow Redis, or a node
+    /// with many connections, may need longer.
     async fn resync(&self, partition: u32) {
         tokio::time::sleep(self.options.resync_grace).await;
-        let mut before = self.replica().unconfirmed_count(partition);
+        let mut before = self.replica.lock().unconfirmed_count(partition);
         loop {
             tokio::time::sleep(QUIET_FOR).await;
-            let now = self.replica().unconfirmed_count(partition);
+            let now = self.replica.lock().unconfirmed_count(partition);
             if now == before {
                 return;
             }
@@ -442,7 +434,7 @@ impl Presence {
 
     async fn restore_expected(&self, partition: u32) {
         loop {
-            let Some(round) = self.replica().expected_snapshot(partition) else {
+            let Some(round) = self.replica.lock().expected_snapshot(partition) else {
                 return;
             };
             if let Err(error) = self.restore(partition, round).await {
@@ -452,33 +444,33 @@ impl Presence {
         }
     }
 
-    /// Subscribes first, notes the revision, then reads: what happens meanwhile arrives as transitions.
+    /// Subscribes, then reads the position, then the members: whatever happens meanwhile arrives as transitions.
     async fn restore(&self, partition: u32, round: u64) -> Result<(), EngineError> {
         self.engine.subscribe_presence(partition).await?;
         let position = self.engine.position(partition).await?;
         let snapshot = self.engine.online(partition).await?;
         let slot = self.deliveries.reserve().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         if let Some(change) = replica.restore(partition, round, position, snapshot) {
             self.metrics.snapshots.inc();
-            slot.send(self.tell(change));
+            slot.send(self.status_changes(change));
         }
         Ok(())
     }
 
     async fn expire_unconfirmed(&self, partition: u32) {
         let slot = self.deliveries.reserve().await;
-        let mut replica = self.replica();
+        let mut replica = self.replica.lock();
         let change = replica.expire_unconfirmed(partition);
         self.count(&change);
         tracing::info!(
             count = change.offline.len(),
             "users did not come back after an interruption"
         );
-        slot.send(self.tell(change));
+        slot.send(self.status_changes(change));
     }
 
-    /// Takes users offline when their grace is over, for ever.
+    /// Takes users offline when their grace period is over.
     pub(crate) async fn run_sweep(self: Arc<Self>) {
         join_all(
             (0..)
@@ -488,7 +480,7 @@ impl Presence {
         .await;
     }
 
-    async fn run_sweep_of(&self, number: u32, partition: &Partition) {
+    async fn run_sweep_of(&self, number: u32, partition: &PartitionWork) {
         loop {
             let next_due = match self.expire(number, Duration::ZERO).await {
                 Ok(next_due) => next_due,
@@ -498,21 +490,21 @@ impl Presence {
                 }
             };
             let pause = next_due.map_or(SWEEP_INTERVAL, |due| due.min(SWEEP_INTERVAL));
-            // A user who leaves now is due later than everybody already waiting; an early look costs little.
+            // A user who leaves now is due after all who are already waiting; waking up early costs little.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = partition.somebody_left.notified() => {}
+                () = partition.user_left.notified() => {}
             }
         }
     }
 
-    /// Takes offline everybody whose grace is running: no node is left that would do it later.
+    /// Takes all leaving users offline: no node is left to do it later.
     pub(crate) async fn expire_leaving(&self) {
         let grace = self.offline_grace();
         let partitions = 0..self.engine.partitions();
         let expired = join_all(partitions.map(|partition| self.expire(partition, grace))).await;
         for error in expired.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "could not take everybody offline");
+            tracing::warn!(%error, "could not take all leaving users offline");
         }
     }
 

@@ -1,36 +1,36 @@
-//! Updates about users: prepares both views once, stores and publishes.
+//! Updates about users: prepares both views once, then stores and publishes them.
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::visibility::Visibility;
-use crate::engine::{Engine, EngineError, Kind, Published, Update};
+use crate::engine::{Engine, EngineError, Kind, PublishOutcome, Update};
 use crate::ids::{Revision, UserId};
 
-/// An update as a back end gives it.
+/// An update submitted by a back end.
 #[derive(Clone, Debug)]
 pub struct Notification {
-    /// Whom it is about.
+    /// The user concerned.
     pub user: UserId,
-    /// What it is about.
+    /// The kind of content.
     pub kind: Kind,
-    /// The whole of it: a profile, statistics, a list of friends or of matches.
+    /// The full content: a profile, statistics, or a list of friends or matches.
     pub content: Arc<RawValue>,
-    /// The caller's own revision. Without one the hub assigns microseconds; use one or the other for a kind.
+    /// The caller's own revision. Without one the hub assigns microseconds since 1970; don't mix both for one kind.
     pub revision: Option<Revision>,
 }
 
-/// What a caller can do about an update that was not published.
+/// Why an update was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// The update is no JSON, or a profile no JSON object.
+    /// The update is not JSON, or a profile is not a JSON object.
     #[error("the update is not the JSON that is needed: {0}")]
     Json(#[from] serde_json::Error),
-    /// The account was deleted.
+    /// The account was deleted, permanently.
     #[error("the account was deleted")]
     AccountDeleted,
-    /// The engine cannot be reached: nothing was stored or published, or nobody knows.
+    /// The engine failed: whether the update was stored and published is unknown.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -38,20 +38,20 @@ pub enum NotifyError {
 /// A published update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notified {
-    /// The revision that is stored now.
+    /// The revision now stored.
     pub revision: u64,
-    /// How many nodes were listening.
+    /// Nodes that received the update.
     pub nodes: u64,
-    /// The update was not newer than what is stored, and changed nothing.
+    /// The update was not newer than the stored one and changed nothing.
     pub stale: bool,
 }
 
 impl Notified {
-    pub(super) fn new(published: Published) -> Result<Self, NotifyError> {
+    pub(super) fn new(published: PublishOutcome) -> Result<Self, NotifyError> {
         let (revision, nodes, stale) = match published {
-            Published::Stored { revision, nodes } => (revision, nodes, false),
-            Published::Stale { revision } => (revision, 0, true),
-            Published::AccountDeleted => return Err(NotifyError::AccountDeleted),
+            PublishOutcome::Stored { revision, nodes } => (revision, nodes, false),
+            PublishOutcome::Stale { revision } => (revision, 0, true),
+            PublishOutcome::AccountDeleted => return Err(NotifyError::AccountDeleted),
         };
         Ok(Self {
             revision: revision.0,
@@ -61,8 +61,8 @@ impl Notified {
     }
 }
 
-/// Stores and publishes notifications in order, in one round trip; one result for each. One that cannot be
-/// prepared stops no other.
+/// Stores and publishes notifications in order, in one round trip. Returns one result each; an invalid one does not
+/// stop the others.
 pub(crate) async fn notify(
     engine: &Engine,
     visibility: &Visibility,
@@ -90,7 +90,8 @@ pub(crate) async fn notify(
     prepared.into_iter().map(&mut outcome).collect()
 }
 
-/// A profile is shown by its public fields. Of everything else the field that carries it decides.
+/// Profiles are filtered field by field. Every other kind is public if the field that carries it (`stats`, `friends`,
+/// `matches`) is.
 pub(super) fn prepare(
     visibility: &Visibility,
     notification: Notification,

@@ -1,8 +1,8 @@
-//! Notices partitions of which nothing arrives, whatever the cause.
+//! Detects partitions from which nothing arrives, whatever the cause.
 //!
-//! Two nodes own each partition, and publish its pulse every heartbeat. Every node listens to the pulses of all
-//! partitions. Where three in a row are missing, or one shows that transitions were missed, that partition alone is
-//! interrupted: its messages are subscribed and its state is read again.
+//! Two nodes own each partition and publish its pulse every heartbeat. Every node listens to the pulses of all
+//! partitions. After three missed pulses, or one that shows missed transitions, the node recovers that partition alone:
+//! it subscribes to its messages and reads its state again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +17,16 @@ use super::recovery::Recovery;
 use crate::engine::{Engine, Pulse};
 use crate::telemetry::{Metrics, warn_seldom};
 
-/// Nodes that publish the pulse of a partition: one may be gone, and its lease not over yet.
+/// Nodes that publish the pulse of a partition: one may be dead while its lease still runs.
 const OWNERS: usize = 2;
 
-/// Pulses in a row that may be missing.
+/// Consecutive pulses that may be missing.
 const MISSED_MAX: u32 = 3;
 
-/// A partition that stays silent is looked for less and less often, up to this many heartbeats apart: to read
-/// everything again is work for a Redis that has trouble already.
-const PATIENCE_MAX: u32 = 24;
+/// A partition that stays silent is recovered at growing intervals, up to this many heartbeats: reading everything
+/// again is work for a Redis that already has trouble.
+const MISSED_LIMIT_MAX: u32 = 24;
 
-/// Publishes pulses, and listens to them.
 pub(crate) struct Pulses {
     engine: Engine,
     presence: Arc<Presence>,
@@ -37,32 +36,31 @@ pub(crate) struct Pulses {
     table: PulseTable,
 }
 
-/// When each partition was heard last, and whether this node publishes its pulse.
+/// When the last pulse of each partition arrived, and whether this node publishes it.
 struct PulseTable {
-    partitions: Vec<Partition>,
-    /// The nodes among which owners were chosen last, this one first.
+    partitions: Vec<PartitionPulse>,
+    /// The nodes among which owners were last chosen, this one first.
     nodes: Mutex<Vec<String>>,
 }
 
-struct Partition {
-    heard: Mutex<Heard>,
-    /// Whether this node publishes the pulse.
+struct PartitionPulse {
+    last_pulse: Mutex<LastPulse>,
     owned: AtomicBool,
 }
 
-struct Heard {
+struct LastPulse {
     at: Instant,
-    /// Heartbeats without a pulse until the partition is looked for.
-    patience: u32,
+    /// Heartbeats without a pulse after which the partition is recovered.
+    missed_max: u32,
 }
 
 impl PulseTable {
-    /// All partitions count as heard just now, and as owned until the other nodes are known.
+    /// All partitions start as just heard, and as owned until the other nodes are known.
     fn new(partitions: u32) -> Self {
-        let partition = |_| Partition {
-            heard: Mutex::new(Heard {
+        let partition = |_| PartitionPulse {
+            last_pulse: Mutex::new(LastPulse {
                 at: Instant::now(),
-                patience: MISSED_MAX,
+                missed_max: MISSED_MAX,
             }),
             owned: AtomicBool::new(true),
         };
@@ -72,30 +70,27 @@ impl PulseTable {
         }
     }
 
-    /// Records a pulse.
-    fn heard(&self, partition: u32) {
+    fn record(&self, partition: u32) {
         if let Some(partition) = self.partitions.get(partition as usize) {
-            *partition.heard.lock() = Heard {
+            *partition.last_pulse.lock() = LastPulse {
                 at: Instant::now(),
-                patience: MISSED_MAX,
+                missed_max: MISSED_MAX,
             };
         }
     }
 
-    /// The partitions that have been silent for too long.
     fn silent(&self, heartbeat: Duration) -> Vec<u32> {
         let now = Instant::now();
-        let is_silent = |partition: &Partition| {
-            let heard = partition.heard.lock();
-            heard.patience > MISSED_MAX
-                || now.saturating_duration_since(heard.at) > heartbeat * (MISSED_MAX + 1)
+        let is_silent = |partition: &PartitionPulse| {
+            let last = partition.last_pulse.lock();
+            last.missed_max > MISSED_MAX
+                || now.saturating_duration_since(last.at) > heartbeat * (MISSED_MAX + 1)
         };
         let partitions = (0..).zip(&self.partitions);
         let silent = partitions.filter(|(_, partition)| is_silent(partition));
         silent.map(|(number, _)| number).collect()
     }
 
-    /// Decides which partitions this node owns, among the nodes that are alive.
     fn choose_owners<'a>(&self, incarnation: &'a str, alive: impl Iterator<Item = &'a str>) {
         let mut others: Vec<&str> = alive.filter(|other| *other != incarnation).collect();
         others.sort_unstable();
@@ -114,15 +109,15 @@ impl PulseTable {
     }
 }
 
-/// Rendezvous hashing: every node finds the same owners, and only the partitions of a node that comes or goes change
-/// theirs.
+/// Rendezvous hashing: every node computes the same owners, and a node that joins or leaves moves only its own
+/// partitions.
 fn is_owner(incarnation: &str, others: &[&str], partition: u32) -> bool {
     let own = weight(incarnation, partition);
     let heavier = others.iter().filter(|other| weight(other, partition) > own);
     heavier.take(OWNERS).count() < OWNERS
 }
 
-/// The same on every node, whatever its version.
+/// Must be the same in every version, since nodes of different versions run together.
 fn weight(incarnation: &str, partition: u32) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(partition.to_be_bytes());
@@ -153,12 +148,10 @@ impl Pulses {
         self.engine.partitions()
     }
 
-    /// The partitions that have been silent for too long.
     pub(crate) fn silent(&self) -> Vec<u32> {
         self.table.silent(self.heartbeat)
     }
 
-    /// Decides which partitions this node owns, among the nodes that are alive.
     pub(crate) fn choose_owners<'a>(
         &self,
         incarnation: &'a str,
@@ -173,7 +166,7 @@ impl Pulses {
         join_all(partitions.map(|(number, partition)| self.run_partition(number, partition))).await;
     }
 
-    async fn run_partition(&self, number: u32, partition: &Partition) {
+    async fn run_partition(&self, number: u32, partition: &PartitionPulse) {
         let mut heartbeat = tokio::time::interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -193,27 +186,27 @@ impl Pulses {
         join_all(partitions.map(|(number, partition)| self.run_watch_of(number, partition))).await;
     }
 
-    async fn run_watch_of(&self, number: u32, partition: &Partition) {
+    async fn run_watch_of(&self, number: u32, partition: &PartitionPulse) {
         loop {
             let wait = {
-                let heard = partition.heard.lock();
-                (self.heartbeat * heard.patience).saturating_sub(heard.at.elapsed())
+                let last = partition.last_pulse.lock();
+                (self.heartbeat * last.missed_max).saturating_sub(last.at.elapsed())
             };
             if !wait.is_zero() {
                 // A pulse may arrive meanwhile, and shorten the wait.
                 tokio::time::sleep(wait.min(self.heartbeat)).await;
                 continue;
             }
-            // So long nothing at all arrives over a connection that carries nothing any more.
+            // Without any message for this long, the connection is considered broken.
             let silence = self.heartbeat * 3 / 2;
             {
-                let mut heard = partition.heard.lock();
-                heard.at = Instant::now();
-                heard.patience = (heard.patience * 2).min(PATIENCE_MAX);
+                let mut last = partition.last_pulse.lock();
+                last.at = Instant::now();
+                last.missed_max = (last.missed_max * 2).min(MISSED_LIMIT_MAX);
             }
             tracing::warn!(
                 partition = number,
-                "nothing is heard of a partition; subscribing and reading again"
+                "no pulse of a partition arrives; subscribing and reading again"
             );
             self.metrics.silences.inc();
             self.engine.recover(number, silence).await;
@@ -222,7 +215,7 @@ impl Pulses {
 
     /// Records a pulse. A pulse ahead of the replica shows that this node missed transitions.
     pub(crate) fn receive(&self, partition: u32, pulse: &Pulse) {
-        self.table.heard(partition);
+        self.table.record(partition);
         if self.presence.is_behind(partition, pulse) {
             tracing::warn!(
                 partition,
@@ -263,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_silent_until_a_pulse_is_heard() {
+    fn a_partition_is_silent_until_a_pulse_arrives() {
         let pulses = PulseTable::new(2);
         let heartbeat = Duration::from_secs(1);
         assert!(pulses.silent(heartbeat).is_empty());
-        pulses.partitions[1].heard.lock().patience *= 2;
+        pulses.partitions[1].last_pulse.lock().missed_max *= 2;
         assert_eq!(pulses.silent(heartbeat), [1]);
-        pulses.heard(1);
+        pulses.record(1);
         assert!(pulses.silent(heartbeat).is_empty());
     }
 }

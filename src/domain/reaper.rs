@@ -1,19 +1,19 @@
 //! Releases the connections of dead nodes.
 //!
 //! A node reaps others only once its own lease has been renewed without a gap for a whole lease: after an outage of
-//! Redis every lease is over, and every node gets the time to renew.
+//! Redis every lease is over, and every node gets time to renew.
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::incidents::{Happening, Incidents};
+use super::cluster_events::{ClusterEvents, EventKind};
 use super::lease::Lease;
 use super::presence::Presence;
 use crate::engine::{Engine, EngineError};
 use crate::telemetry::{Metrics, warn_seldom};
 
-/// Connections released by one call of the script: few enough that Redis stays responsive.
+/// Connections released per script call: few enough that Redis stays responsive.
 const REAP_BATCH_MAX: u32 = 200;
 
 pub(crate) struct Reaper {
@@ -21,7 +21,7 @@ pub(crate) struct Reaper {
     pub(crate) presence: Arc<Presence>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) incidents: Arc<Incidents>,
+    pub(crate) events: Arc<ClusterEvents>,
 }
 
 impl Reaper {
@@ -34,7 +34,7 @@ impl Reaper {
             if let Some(until_ms) = self.lease.may_reap_until()
                 && let Err(error) = self.reap_dead(until_ms).await
             {
-                warn_seldom!(%error, "could not reap; trying again");
+                warn_seldom!(%error, "could not reap dead nodes; trying again");
             }
         }
     }
@@ -43,7 +43,7 @@ impl Reaper {
         for incarnation in self.engine.expire_leases(until_ms).await? {
             tracing::info!(%incarnation, "the lease of a node is over");
             self.metrics.reaped_nodes.inc();
-            self.incidents.record(Happening::NodeReaped { incarnation });
+            self.events.record(EventKind::NodeReaped { incarnation });
         }
         let dead = self.engine.dead_nodes().await?;
         // This node may have lost its own lease since, and then perhaps others lost theirs.
@@ -72,8 +72,12 @@ impl Reaper {
             }
         }
         if released > 0 {
-            tracing::info!(incarnation, released, "released what a dead node owed");
-            self.incidents.record(Happening::ConnectionsReaped {
+            tracing::info!(
+                incarnation,
+                released,
+                "released the connections of a dead node"
+            );
+            self.events.record(EventKind::ConnectionsReaped {
                 incarnation: incarnation.to_owned(),
                 connections: released,
             });

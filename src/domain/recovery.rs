@@ -1,8 +1,8 @@
-//! Reads partitions again whose messages, or data, may be lost.
+//! Subscribes to and reads partitions again after their messages, or data, may have been lost.
 
 use std::sync::Arc;
 
-use super::incidents::{Happening, Incidents};
+use super::cluster_events::{ClusterEvents, EventKind};
 use super::lease::Lease;
 use super::presence::Presence;
 use super::registration::Registrations;
@@ -17,22 +17,23 @@ pub(crate) struct Recovery {
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) incidents: Arc<Incidents>,
+    pub(crate) events: Arc<ClusterEvents>,
 }
 
 impl Recovery {
-    /// Recovers partitions of which messages may have been missed. Their data may be lost, too, and the leases with it.
+    /// Recovers partitions whose messages may have been missed. Their data may be lost too, and with `leases` the list
+    /// of leases.
     pub(crate) fn interrupted(&self, partitions: &[u32], leases: bool) {
         tracing::info!(
             ?partitions,
             "messages may have been missed; subscribing and reading again"
         );
         self.metrics.interruptions.inc();
-        self.incidents.record(Happening::Interrupted);
+        self.events.record(EventKind::Interrupted);
         self.read_again(partitions);
         self.engine.forget_own_channel();
         if leases {
-            self.lease.doubt();
+            self.lease.request_renewal();
         }
     }
 

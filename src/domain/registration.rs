@@ -22,15 +22,15 @@ pub(crate) struct Registrations {
     presence: Arc<Presence>,
     matchmaking: Arc<Matchmaking>,
     reaper: Arc<Reaper>,
-    partitions: Vec<Partition>,
+    partitions: Vec<PartitionRegistrations>,
     tickets_requested: Notify,
     completed: Notify,
 }
 
 #[derive(Default)]
-struct Partition {
+struct PartitionRegistrations {
     requested: Notify,
-    /// Ended incarnations of this node. The partition may still count their connections.
+    /// Former incarnations of this node. Their connections may still be registered.
     former: Mutex<Vec<Incarnation>>,
 }
 
@@ -47,13 +47,15 @@ impl Registrations {
             presence,
             matchmaking,
             reaper,
-            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+            partitions: (0..partitions)
+                .map(|_| PartitionRegistrations::default())
+                .collect(),
             tickets_requested: Notify::new(),
             completed: Notify::new(),
         }
     }
 
-    /// Requests that everything in these partitions is registered again, and all tickets with it.
+    /// Requests that all connections in these partitions, and all tickets, are registered again.
     pub(crate) fn request(&self, partitions: &[u32]) {
         for partition in partitions {
             if let Some(partition) = self.partitions.get(*partition as usize) {
@@ -63,7 +65,7 @@ impl Registrations {
         self.tickets_requested.notify_one();
     }
 
-    /// Has the connections of an ended incarnation reaped, once those of its successor are registered.
+    /// Schedules the former incarnation's connections for reaping, after those of its successor are registered.
     pub(crate) fn retire(&self, incarnation: &Incarnation) {
         for partition in &self.partitions {
             partition.former.lock().push(incarnation.clone());
@@ -75,7 +77,7 @@ impl Registrations {
         self.completed.notified().await;
     }
 
-    /// Works off requests. Each partition has a loop of its own, so that one that is unreachable delays no other.
+    /// Handles requests. Each partition has a loop of its own, so that an unreachable one delays no other.
     pub(crate) async fn run(self: Arc<Self>) {
         let partitions = (0..).zip(&self.partitions);
         let loops = partitions.map(|(number, partition)| self.run_partition(number, partition));
@@ -86,14 +88,14 @@ impl Registrations {
     async fn run_tickets(&self) {
         loop {
             self.tickets_requested.notified().await;
-            while let Err(error) = self.matchmaking.ask_again().await {
-                tracing::warn!(%error, "could not put users back in the queue; trying again");
+            while let Err(error) = self.matchmaking.reenqueue().await {
+                tracing::warn!(%error, "could not enqueue users again; trying again");
                 tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 
-    async fn run_partition(&self, number: u32, partition: &Partition) {
+    async fn run_partition(&self, number: u32, partition: &PartitionRegistrations) {
         loop {
             partition.requested.notified().await;
             while let Err(error) = self.register_again(number, partition).await {
@@ -104,7 +106,11 @@ impl Registrations {
         }
     }
 
-    async fn register_again(&self, number: u32, partition: &Partition) -> Result<(), EngineError> {
+    async fn register_again(
+        &self,
+        number: u32,
+        partition: &PartitionRegistrations,
+    ) -> Result<(), EngineError> {
         // Read first: an incarnation that ends from now on is reaped after the next round.
         let former = partition.former.lock().clone();
         let connections = self.topics.own_connections(Some(number));

@@ -1,6 +1,6 @@
-//! This node's copy of who is online: a snapshot plus the transitions after it.
+//! This node's copy of the set of online users: a snapshot plus subsequent transitions.
 //!
-//! Pure state. It never asks the engine; it says when a snapshot is needed (`presence` gets it).
+//! Pure state. It never calls the engine; it only says when a snapshot is needed, which `presence` then reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,67 +11,65 @@ use tokio::sync::oneshot;
 use crate::engine::{Position, Pulse, Transition};
 use crate::ids::UserId;
 
-/// Transitions kept while a snapshot is being read. More than that, and the snapshot is read again.
+/// Transitions buffered while a snapshot is read. If there are more, the snapshot is read again.
 const PENDING_MAX: usize = 10_000;
 
-/// Who is online, of all partitions.
-pub struct Replica {
-    partitions: Vec<Partition>,
+/// The online users of all partitions.
+pub(crate) struct Replica {
+    partitions: Vec<PartitionReplica>,
     online: BTreeSet<UserId>,
-    /// The ids as a JSON array, until the next change.
+    /// The ids as a JSON array; cleared by each change.
     encoded: Option<Arc<RawValue>>,
 }
 
-/// Who came and who went, each user at most once.
+/// Users who came online or went offline, each at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct PresenceChange {
     /// Users who came online, ascending.
-    pub online: Vec<UserId>,
+    pub(crate) online: Vec<UserId>,
     /// Users who went offline, ascending.
-    pub offline: Vec<UserId>,
+    pub(crate) offline: Vec<UserId>,
 }
 
-/// What became of a transition.
+/// The result of applying a transition.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It is part of the replica now; this is what changed.
-    Changed(Change),
-    /// It waits for the snapshot that is being read.
+pub(crate) enum Applied {
+    /// Applied, with this difference.
+    Changed(PresenceChange),
+    /// Buffered until the snapshot has been read.
     Waiting,
-    /// It does not follow the one before: a snapshot is needed.
+    /// Not consecutive: a snapshot is needed.
     Gap,
 }
 
 #[derive(Default)]
-struct Partition {
-    /// The last transition applied; none before the first snapshot.
+struct PartitionReplica {
+    /// The last transition applied; `None` before the first snapshot.
     position: Option<Position>,
-    /// Set while a snapshot is needed; holds the transitions that arrived meanwhile.
+    /// Transitions buffered while a snapshot is needed; `None` while none is.
     pending: Option<VecDeque<Transition>>,
-    /// Grows whenever a snapshot that was begun earlier no longer counts.
+    /// Incremented when snapshots begun earlier become invalid.
     round: u64,
-    /// Set when history itself may have changed: what the next snapshot lacks is unconfirmed, not gone.
+    /// Set if the history may have changed: users missing from the next snapshot are unconfirmed, not offline.
     suspicious: bool,
-    /// Users who are shown although the last snapshot lacked them: their nodes may be about to register them
-    /// again.
+    /// Users shown as online although missing from the last snapshot: their nodes may be about to register them again.
     unconfirmed: HashSet<UserId>,
-    /// Who waits for a revision to be applied.
+    /// Callers waiting for a revision to be applied.
     waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
 }
 
-impl Change {
-    /// Whether nobody came or went.
-    pub fn is_empty(&self) -> bool {
+impl PresenceChange {
+    pub(crate) fn is_empty(&self) -> bool {
         self.online.is_empty() && self.offline.is_empty()
     }
 }
 
 impl Replica {
-    /// A replica that waits for a snapshot of each partition.
-    pub fn new(partitions: u32) -> Self {
-        let waiting_for_snapshot = || Partition {
+    /// An empty replica, which needs a snapshot of each partition.
+    pub(crate) fn new(partitions: u32) -> Self {
+        let waiting_for_snapshot = || PartitionReplica {
             pending: Some(VecDeque::new()),
-            ..Partition::default()
+            ..PartitionReplica::default()
         };
         Self {
             partitions: (0..partitions).map(|_| waiting_for_snapshot()).collect(),
@@ -80,18 +78,17 @@ impl Replica {
         }
     }
 
-    /// How many users are online.
-    pub fn count(&self) -> usize {
+    /// Number of online users.
+    pub(crate) fn count(&self) -> usize {
         self.online.len()
     }
 
-    /// Whether `user` is online.
-    pub fn contains(&self, user: UserId) -> bool {
+    pub(crate) fn contains(&self, user: UserId) -> bool {
         self.online.contains(&user)
     }
 
-    /// At most `limit` online users above `after`, ascending.
-    pub fn page(&self, after: Option<UserId>, limit: usize) -> Vec<UserId> {
+    /// At most `limit` online users with ids above `after`, ascending.
+    pub(crate) fn page(&self, after: Option<UserId>, limit: usize) -> Vec<UserId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.online
@@ -101,31 +98,36 @@ impl Replica {
             .collect()
     }
 
-    /// Every online user, ascending, as a JSON array.
-    pub fn encoded(&mut self) -> Arc<RawValue> {
+    /// All online users, ascending, as a JSON array.
+    pub(crate) fn encoded(&mut self) -> Arc<RawValue> {
         let online = &self.online;
         self.encoded.get_or_insert_with(|| encode(online)).clone()
     }
 
-    /// Whether the partition follows its transitions.
-    pub fn is_complete(&self, partition: u32) -> bool {
+    /// Whether the partition has its snapshot and follows transitions.
+    pub(crate) fn is_complete(&self, partition: u32) -> bool {
         let state = self.partitions.get(partition as usize);
         state.is_some_and(|state| state.pending.is_none())
     }
 
-    /// Whether transitions of the partition were missed, as its pulse shows; `false` while a snapshot is being read.
-    pub fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
-        let state = self.partitions.get(partition as usize);
-        let state = state.filter(|state| state.pending.is_none());
-        let position = state.and_then(|state| state.position.as_ref());
-        position.is_some_and(|position| {
-            position.epoch != pulse.epoch || position.revision < pulse.revision
-        })
+    /// Whether the pulse shows that transitions were missed; `false` while a snapshot is being read.
+    pub(crate) fn is_behind(&self, partition: u32, pulse: &Pulse) -> bool {
+        self.partitions
+            .get(partition as usize)
+            .filter(|state| state.pending.is_none())
+            .and_then(|state| state.position.as_ref())
+            .is_some_and(|position| {
+                position.epoch != pulse.epoch || position.revision < pulse.revision
+            })
     }
 
-    /// Resolves when `revision` of the partition is part of the replica; `None` where it already is. Revision 0
-    /// is part of every snapshot.
-    pub fn wait_for(&mut self, partition: u32, revision: u64) -> Option<oneshot::Receiver<()>> {
+    /// Resolves once `revision` of the partition has been applied; `None` if it already has. Revision 0 is part of
+    /// every snapshot.
+    pub(crate) fn wait_for(
+        &mut self,
+        partition: u32,
+        revision: u64,
+    ) -> Option<oneshot::Receiver<()>> {
         let partition = self.partitions.get_mut(partition as usize)?;
         let reached = partition
             .position
@@ -139,23 +141,23 @@ impl Replica {
         Some(receiver)
     }
 
-    /// Messages may have been missed, or the engine may have lost data: the partition needs a snapshot that is begun
-    /// from now on. Users whom it lacks are shown until [`Self::settle`].
-    pub fn expect_snapshot(&mut self, partition: u32) {
+    /// Invalidates the partition: messages may have been missed, or the engine may have lost data. Users missing from
+    /// the next snapshot stay online until [`Self::expire_unconfirmed`].
+    pub(crate) fn expect_snapshot(&mut self, partition: u32) {
         if let Some(partition) = self.partitions.get_mut(partition as usize) {
             partition.suspicious = true;
             partition.expect_snapshot(VecDeque::new());
         }
     }
 
-    /// The round to name in [`Self::restore`] if the partition needs a snapshot.
-    pub fn expected_snapshot(&self, partition: u32) -> Option<u64> {
+    /// The round to pass to [`Self::restore`] if the partition needs a snapshot.
+    pub(crate) fn expected_snapshot(&self, partition: u32) -> Option<u64> {
         let state = self.partitions.get(partition as usize)?;
         state.pending.as_ref().map(|_| state.round)
     }
 
-    /// Takes in what the engine announced.
-    pub fn apply(&mut self, partition: u32, transition: Transition) -> Applied {
+    /// Applies a transition that the engine announced.
+    pub(crate) fn apply(&mut self, partition: u32, transition: Transition) -> Applied {
         let Some(state) = self.partitions.get_mut(partition as usize) else {
             return Applied::Waiting;
         };
@@ -181,7 +183,7 @@ impl Replica {
             epoch: transition.epoch,
             revision: transition.revision,
         });
-        let change = Change {
+        let change = PresenceChange {
             online: insert_all(&mut self.online, transition.online),
             offline: remove_all(&mut self.online, transition.offline),
         };
@@ -189,19 +191,18 @@ impl Replica {
         Applied::Changed(change)
     }
 
-    /// How many users of the partition are shown whom its last snapshot lacked.
-    pub fn unconfirmed_count(&self, partition: u32) -> usize {
+    /// Users of the partition shown as online although missing from its last snapshot.
+    pub(crate) fn unconfirmed_count(&self, partition: u32) -> usize {
         let state = self.partitions.get(partition as usize);
         state.map_or(0, |state| state.unconfirmed.len())
     }
 
-    /// Everybody who is connected has had the time to be registered again: those of the partition who are still
-    /// unconfirmed are gone.
-    pub fn expire_unconfirmed(&mut self, partition: u32) -> Change {
+    /// Takes the partition's unconfirmed users offline: nodes have had time to register again.
+    pub(crate) fn expire_unconfirmed(&mut self, partition: u32) -> PresenceChange {
         let state = self.partitions.get_mut(partition as usize);
         let unconfirmed: Vec<UserId> =
             state.map_or_else(Vec::new, |state| state.unconfirmed.drain().collect());
-        let change = Change {
+        let change = PresenceChange {
             online: Vec::new(),
             offline: remove_all(&mut self.online, unconfirmed),
         };
@@ -209,16 +210,15 @@ impl Replica {
         change
     }
 
-    /// Replaces the partition by a snapshot of `round` that was begun at `position`, followed by the
-    /// transitions that arrived meanwhile. `None` when it no longer counts, or those do not follow it: it is
-    /// to be read again.
-    pub fn restore(
+    /// Replaces the partition by a snapshot of `round`, read at `position`, plus the transitions buffered since. `None`
+    /// if the round is over or the transitions do not follow the snapshot: it must be read again.
+    pub(crate) fn restore(
         &mut self,
         partition: u32,
         round: u64,
         position: Position,
         snapshot: Vec<UserId>,
-    ) -> Option<Change> {
+    ) -> Option<PresenceChange> {
         let count = self.partitions.len() as u64;
         let state = self.partitions.get_mut(partition as usize)?;
         if state.round != round {
@@ -233,7 +233,7 @@ impl Replica {
         let suspicious =
             state.suspicious || before.is_some_and(|before| before.epoch != reached.epoch);
         state.suspicious = false;
-        // Revisions of another epoch cannot be compared, so whoever waits for one is let go.
+        // Revisions of different epochs cannot be compared, so all waiting callers are resolved.
         state.reach(Position {
             revision: u64::MAX,
             ..reached.clone()
@@ -250,7 +250,7 @@ impl Replica {
         let (unconfirmed, gone): (Vec<_>, Vec<_>) =
             missing.partition(|user| suspicious || state.unconfirmed.contains(user));
         state.unconfirmed = unconfirmed.into_iter().collect();
-        let change = Change {
+        let change = PresenceChange {
             offline: remove_all(&mut self.online, gone),
             online: insert_all(&mut self.online, members),
         };
@@ -258,14 +258,14 @@ impl Replica {
         Some(change)
     }
 
-    fn forget_encoded(&mut self, change: &Change) {
+    fn forget_encoded(&mut self, change: &PresenceChange) {
         if !change.is_empty() {
             self.encoded = None;
         }
     }
 }
 
-impl Partition {
+impl PartitionReplica {
     fn expect_snapshot(&mut self, pending: VecDeque<Transition>) {
         self.pending = Some(pending);
         self.round += 1;
@@ -277,14 +277,14 @@ impl Partition {
             .into_values()
             .flatten()
         {
-            // Whoever waited may have given up.
+            // The caller may have given up.
             let _ = waiter.send(());
         }
         self.position = Some(position);
     }
 }
 
-/// Applies to a snapshot begun at `position` what arrived since; `None` where that does not follow it.
+/// Applies buffered transitions to a snapshot read at `position`; `None` if they do not follow it.
 fn follow(
     mut position: Position,
     snapshot: Vec<UserId>,
@@ -307,7 +307,7 @@ fn follow(
     Some((position, members))
 }
 
-/// Returns those that were not there yet, ascending.
+/// Inserts users; returns the new ones, ascending.
 fn insert_all(
     online: &mut BTreeSet<UserId>,
     users: impl IntoIterator<Item = UserId>,
@@ -320,7 +320,7 @@ fn insert_all(
     inserted
 }
 
-/// Returns those that were there, ascending.
+/// Removes users; returns those that were present, ascending.
 fn remove_all(online: &mut BTreeSet<UserId>, users: Vec<UserId>) -> Vec<UserId> {
     let mut removed: Vec<_> = users
         .into_iter()
@@ -344,201 +344,4 @@ fn encode(online: &BTreeSet<UserId>) -> Arc<RawValue> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn users(ids: &[u64]) -> Vec<UserId> {
-        ids.iter()
-            .map(|id| UserId::try_from(*id).expect("a valid id"))
-            .collect()
-    }
-
-    fn transition(revision: u64, online: &[u64], offline: &[u64]) -> Transition {
-        Transition {
-            epoch: "a".to_owned(),
-            revision,
-            online: users(online),
-            offline: users(offline),
-        }
-    }
-
-    fn position(epoch: &str, revision: u64) -> Position {
-        Position {
-            epoch: epoch.to_owned(),
-            revision,
-        }
-    }
-
-    fn replica(revision: u64, online: &[u64]) -> Replica {
-        let mut replica = Replica::new(1);
-        restore(&mut replica, position("a", revision), &users(online)).expect("a snapshot fits");
-        replica
-    }
-
-    fn restore(replica: &mut Replica, position: Position, snapshot: &[UserId]) -> Option<Change> {
-        let round = replica.expected_snapshot(0).expect("a snapshot is needed");
-        replica.restore(0, round, position, snapshot.to_vec())
-    }
-
-    fn change(online: &[u64], offline: &[u64]) -> Change {
-        Change {
-            online: users(online),
-            offline: users(offline),
-        }
-    }
-
-    #[test]
-    fn transitions_follow_the_snapshot() {
-        let mut replica = replica(7, &[3, 1]);
-        assert_eq!(
-            replica.apply(0, transition(8, &[2], &[])),
-            Applied::Changed(change(&[2], &[]))
-        );
-        assert_eq!(
-            replica.apply(0, transition(9, &[], &[1])),
-            Applied::Changed(change(&[], &[1]))
-        );
-        assert_eq!(replica.encoded().get(), "[2,3]");
-    }
-
-    #[test]
-    fn what_arrived_during_the_snapshot_is_applied_once() {
-        let mut replica = Replica::new(1);
-        assert_eq!(replica.apply(0, transition(7, &[5], &[])), Applied::Waiting);
-        assert_eq!(replica.apply(0, transition(8, &[6], &[])), Applied::Waiting);
-        assert_eq!(replica.apply(0, transition(9, &[], &[5])), Applied::Waiting);
-        let restored = restore(&mut replica, position("a", 7), &users(&[5, 6]));
-        assert_eq!(restored, Some(change(&[6], &[])));
-        assert!(replica.is_complete(0));
-    }
-
-    #[test]
-    fn a_gap_asks_for_a_snapshot_which_tells_only_the_difference() {
-        let mut replica = replica(1, &[1, 2]);
-        assert_eq!(replica.apply(0, transition(3, &[4], &[])), Applied::Gap);
-        assert_eq!(replica.apply(0, transition(4, &[], &[2])), Applied::Waiting);
-        assert_eq!(
-            replica.encoded().get(),
-            "[1,2]",
-            "the last known state is shown meanwhile"
-        );
-        let restored = restore(&mut replica, position("a", 3), &users(&[1, 2, 3, 4]));
-        assert_eq!(restored, Some(change(&[3, 4], &[2])));
-    }
-
-    #[test]
-    fn a_snapshot_older_than_a_gap_is_read_again() {
-        let mut replica = Replica::new(1);
-        assert_eq!(replica.apply(0, transition(9, &[9], &[])), Applied::Waiting);
-        assert_eq!(restore(&mut replica, position("a", 7), &[]), None);
-        assert!(!replica.is_complete(0));
-        assert_eq!(
-            restore(&mut replica, position("a", 9), &users(&[9])),
-            Some(change(&[9], &[]))
-        );
-    }
-
-    fn in_epoch_b(transition: Transition) -> Transition {
-        Transition {
-            epoch: "b".to_owned(),
-            ..transition
-        }
-    }
-
-    #[test]
-    fn another_epoch_leaves_time_to_register_again() {
-        let mut replica = replica(100, &[1, 2, 3]);
-        assert_eq!(
-            replica.apply(0, in_epoch_b(transition(1, &[2], &[]))),
-            Applied::Gap
-        );
-        let restored = restore(&mut replica, position("b", 1), &users(&[2, 9]));
-        assert_eq!(restored, Some(change(&[9], &[])));
-        assert_eq!(replica.encoded().get(), "[1,2,3,9]");
-        // One registers again in silence, one does not.
-        let again = replica.apply(0, in_epoch_b(transition(2, &[1], &[])));
-        assert_eq!(again, Applied::Changed(change(&[], &[])));
-        assert_ne!(replica.unconfirmed_count(0), 0);
-        assert_eq!(replica.expire_unconfirmed(0), change(&[], &[3]));
-        assert_eq!(replica.unconfirmed_count(0), 0);
-    }
-
-    #[test]
-    fn after_an_interruption_whoever_is_missing_is_doubtful() {
-        let mut replica = replica(7, &[1, 2]);
-        replica.expect_snapshot(0);
-        assert_eq!(
-            restore(&mut replica, position("a", 9), &users(&[1])),
-            Some(change(&[], &[]))
-        );
-        // A doubt outlives a gap, and ends with the transition that says so.
-        assert_eq!(replica.apply(0, transition(11, &[], &[])), Applied::Gap);
-        assert_eq!(
-            restore(&mut replica, position("a", 11), &users(&[1])),
-            Some(change(&[], &[]))
-        );
-        assert_eq!(
-            replica.apply(0, transition(12, &[], &[2])),
-            Applied::Changed(change(&[], &[2]))
-        );
-        assert_eq!(replica.expire_unconfirmed(0), change(&[], &[]));
-    }
-
-    #[test]
-    fn partitions_do_not_touch_each_other() {
-        let mut replica = Replica::new(2);
-        replica.restore(0, 0, position("a", 1), users(&[2, 4]));
-        replica.restore(1, 0, position("a", 1), users(&[1]));
-        assert_eq!(replica.apply(0, transition(3, &[], &[])), Applied::Gap);
-        assert_eq!(replica.expected_snapshot(0), Some(1));
-        assert_eq!(replica.expected_snapshot(1), None);
-        let restored = replica.restore(0, 1, position("a", 3), users(&[2]));
-        assert_eq!(restored, Some(change(&[], &[4])));
-        assert_eq!(replica.encoded().get(), "[1,2]");
-    }
-
-    #[test]
-    fn a_snapshot_begun_before_an_interruption_does_not_count() {
-        let mut replica = Replica::new(1);
-        let round = replica.expected_snapshot(0).expect("a snapshot is needed");
-        replica.expect_snapshot(0);
-        assert_eq!(
-            replica.restore(0, round, position("a", 1), users(&[1])),
-            None
-        );
-        assert!(!replica.is_complete(0));
-    }
-
-    #[test]
-    fn a_pulse_shows_what_was_missed() {
-        let mut replica = Replica::new(2);
-        let pulse = |epoch: &str, revision| Pulse {
-            epoch: epoch.to_owned(),
-            revision,
-        };
-        assert!(!replica.is_behind(0, &pulse("a", 9)), "a snapshot is read");
-        replica.restore(0, 0, position("a", 7), Vec::new());
-        assert!(!replica.is_behind(0, &pulse("a", 6)));
-        assert!(!replica.is_behind(0, &pulse("a", 7)));
-        assert!(replica.is_behind(0, &pulse("a", 8)));
-        assert!(replica.is_behind(0, &pulse("b", 1)));
-        assert!(!replica.is_behind(1, &pulse("a", 8)));
-    }
-
-    #[test]
-    fn whoever_waits_for_a_revision_is_told() {
-        let mut replica = replica(1, &[]);
-        assert!(replica.wait_for(0, 1).is_none());
-        let mut waiter = replica.wait_for(0, 2).expect("not reached yet");
-        assert!(waiter.try_recv().is_err());
-        replica.apply(0, transition(2, &[1], &[]));
-        assert!(waiter.try_recv().is_ok());
-    }
-
-    #[test]
-    fn pages_are_ascending_and_complete() {
-        let replica = replica(1, &[5, 1, 3]);
-        assert_eq!(replica.page(None, 2), users(&[1, 3]));
-        assert_eq!(replica.page(Some(users(&[3])[0]), 2), users(&[5]));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Hands each message of the engine to the service that it concerns.
+//! Dispatches each message of the engine to the service concerned.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::pulse::Pulses;
 use super::recovery::Recovery;
 use super::topic::Topics;
 use super::watcher_count::PendingCounts;
-use crate::engine::{Message, Messages, TopicMessage};
+use crate::engine::{EngineMessage, Messages, TopicMessage};
 
 pub(crate) struct Router {
     pub(crate) topics: Arc<Topics>,
@@ -24,15 +24,15 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Handles messages one after the other: their order is the order of events.
+    /// Handles messages one by one, which preserves the order of events.
     pub(crate) async fn run(self, mut messages: Messages) {
         while let Some(message) = messages.recv().await {
             match message {
-                Message::Presence {
+                EngineMessage::Presence {
                     partition,
                     transition,
                 } => self.presence.receive(partition, transition).await,
-                Message::Topic { user, message } => match message {
+                EngineMessage::Topic { user, message } => match message {
                     TopicMessage::MatchFound { .. }
                     | TopicMessage::MatchTimeout { .. }
                     | TopicMessage::MatchLeft => self.matchmaking.receive(user, message).await,
@@ -43,13 +43,13 @@ impl Router {
                         self.topics.receive(user, message).await;
                     }
                 },
-                Message::Canary { nonce } => self.health.canary_returned(nonce),
-                Message::Request(question) => self.node_requests.put(question),
-                Message::Watchers { survey, watchers } => {
-                    self.watcher_counts.replied(survey, watchers)
+                EngineMessage::Canary { nonce } => self.health.canary_returned(nonce),
+                EngineMessage::Request(request) => self.node_requests.enqueue(request),
+                EngineMessage::WatcherCount { count_id, watchers } => {
+                    self.watcher_counts.replied(count_id, watchers)
                 }
-                Message::Pulse { partition, pulse } => self.pulses.receive(partition, &pulse),
-                Message::Interrupted { partitions, leases } => {
+                EngineMessage::Pulse { partition, pulse } => self.pulses.receive(partition, &pulse),
+                EngineMessage::Interrupted { partitions, leases } => {
                     self.recovery.interrupted(&partitions, leases);
                 }
             }

@@ -1,11 +1,11 @@
-//! The topics that this node needs, the connections on this node that care about each, and the last updates delivered.
+//! The topics that this node needs: which connections of this node each concerns, and the last updates delivered.
 //!
 //! A topic is in the table while at least one connection, or call, is interested in it.
 
 mod interest;
 mod state;
 mod subscriptions;
-mod watching;
+mod watcher_set;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,67 +16,66 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::interest::Membership;
-use self::state::State;
-use self::subscriptions::Partition;
+use self::state::TopicState;
+use self::subscriptions::PartitionSubscriptions;
 use super::account::Accounts;
 use super::delivery::{Deliveries, Watchers};
 use crate::engine::{Engine, EngineError, TopicMessage};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 use crate::telemetry::{Metrics, warn_seldom};
 
-/// Topics whose stored updates are read together.
+/// Topics whose stored updates are read concurrently.
 const READ_BATCH_MAX: usize = 64;
 
-/// How often Postgres is asked whether it can be reached.
+/// Interval between pings of Postgres.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause before a failed subscription, or read, is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The topics of this node.
 pub(crate) struct Topics {
     engine: Engine,
     accounts: Arc<Accounts>,
     deliveries: Deliveries,
     metrics: Arc<Metrics>,
-    table: Mutex<Table>,
-    /// One for each partition: the loop of the partition has work.
+    table: Mutex<TopicTable>,
+    /// Wakes the loop of each partition.
     changed: Vec<Notify>,
 }
 
-struct Table {
+struct TopicTable {
     topics: HashMap<UserId, Topic>,
-    /// Topics of users who have a connection of their own here.
+    /// Users with a connection of their own on this node.
     users: usize,
-    /// Watchers of all topics together.
+    /// Watchers of all topics.
     watchers: usize,
-    partitions: Vec<Partition>,
+    partitions: Vec<PartitionSubscriptions>,
 }
 
-impl Table {
-    fn partition(&mut self, user: UserId) -> &mut Partition {
-        let place = place(user, self.partitions.len());
-        &mut self.partitions[place]
+impl TopicTable {
+    fn partition(&mut self, user: UserId) -> &mut PartitionSubscriptions {
+        let index = partition_index(user, self.partitions.len());
+        &mut self.partitions[index]
     }
 }
 
 /// The index of the partition of `user`.
-fn place(user: UserId, partitions: usize) -> usize {
+fn partition_index(user: UserId, partitions: usize) -> usize {
     (user.get() % partitions as u64) as usize
 }
 
-/// A topic, and how far its subscription has got.
+/// A topic and the state of its subscription.
 #[derive(Default)]
 struct Topic {
     confirmed: bool,
-    /// The stored updates are known, so the next watcher need not ask the engine.
+    /// The stored updates have been read, so the next watcher needs no engine call.
     loaded: bool,
-    /// Calls that work with the topic.
+    /// Calls in progress that need the topic.
     interests: usize,
-    /// Messages may have been missed since the last one.
+    /// Messages may have been missed.
     behind: bool,
     waiting: Vec<oneshot::Sender<Result<(), EngineError>>>,
-    state: State,
+    state: TopicState,
 }
 
 impl Topic {
@@ -85,12 +84,11 @@ impl Topic {
     }
 }
 
-/// The effect of a message on a topic.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Delivered {
-    /// The user has connections of their own here.
+    /// The user has connections of their own on this node.
     pub(crate) has_own: bool,
-    /// The message was delivered now, to at least one connection.
+    /// The message was not a repetition.
     pub(crate) is_new: bool,
 }
 
@@ -102,11 +100,13 @@ impl Topics {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let partitions = engine.partitions().max(1);
-        let table = Table {
+        let table = TopicTable {
             topics: HashMap::new(),
             users: 0,
             watchers: 0,
-            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+            partitions: (0..partitions)
+                .map(|_| PartitionSubscriptions::default())
+                .collect(),
         };
         Arc::new(Self {
             engine,
@@ -118,22 +118,20 @@ impl Topics {
         })
     }
 
-    /// How many topics somebody cares about.
     pub(crate) fn len(&self) -> usize {
         self.table.lock().topics.len()
     }
 
-    /// How many users have a connection of their own here.
+    /// Users with a connection of their own on this node.
     pub(crate) fn users(&self) -> usize {
         self.table.lock().users
     }
 
-    /// How many connections watch somebody, once for each whom they watch.
+    /// Pairs of a watching connection and a watched user.
     pub(crate) fn watchers(&self) -> usize {
         self.table.lock().watchers
     }
 
-    /// The connections that watch `user`.
     pub(crate) fn watchers_of(&self, user: UserId) -> Watchers {
         self.table
             .lock()
@@ -143,11 +141,12 @@ impl Topics {
             .unwrap_or_default()
     }
 
-    /// The connections of their own that users have on this node: those of one partition, or all.
-    pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<(UserId, ConnectionId)> {
+    /// The users' own connections on this node, of one partition or all.
+    pub(crate) fn own_connections(&self, partition: Option<u32>) -> Vec<UserConnection> {
         let table = self.table.lock();
         let count = table.partitions.len();
-        let is_in = |user| partition.is_none_or(|number| place(user, count) == number as usize);
+        let is_in =
+            |user| partition.is_none_or(|number| partition_index(user, count) == number as usize);
         let own = table
             .topics
             .iter()
@@ -156,14 +155,12 @@ impl Topics {
         own.collect()
     }
 
-    /// Whether the user has a connection of their own on this node.
     pub(crate) fn is_here(&self, user: UserId) -> bool {
         let table = self.table.lock();
         let topic = table.topics.get(&user);
         topic.is_some_and(|topic| topic.state.has_own())
     }
 
-    /// Whether `connection` is one of the user's own.
     pub(crate) fn is_own(&self, user: UserId, connection: ConnectionId) -> bool {
         self.table
             .lock()
@@ -172,7 +169,7 @@ impl Topics {
             .is_some_and(|topic| topic.state.is_own(connection))
     }
 
-    /// Changes a topic, and the counts that follow from it.
+    /// Changes a topic and updates the totals.
     fn edit(&self, user: UserId, edit: impl FnOnce(&mut Topic)) {
         let mut table = self.table.lock();
         let Some(topic) = table.topics.get_mut(&user) else {
@@ -189,17 +186,16 @@ impl Topics {
         }
     }
 
-    /// Handles a message on a topic.
     pub(crate) async fn receive(&self, user: UserId, message: TopicMessage) -> Delivered {
         self.metrics.topic_messages.inc();
         self.deliver(user, message).await
     }
 
-    /// Delivers a message, unless it was delivered before.
+    /// Delivers a message unless it was delivered before.
     async fn deliver(&self, user: UserId, message: TopicMessage) -> Delivered {
         let slot = self.deliveries.reserve().await;
         let mut table = self.table.lock();
-        // Without a topic the subscription is about to end.
+        // A missing topic means that the subscription is about to end.
         let Some(topic) = table.topics.get_mut(&user) else {
             return Delivered::default();
         };
@@ -212,7 +208,7 @@ impl Topics {
         Delivered { has_own, is_new }
     }
 
-    /// Asks Postgres, if there is one, whether it can be used. When it is back, what watchers may see is reviewed.
+    /// Pings Postgres, if configured. When it becomes available again, reviews what watchers may see.
     pub(crate) async fn run_friendship_sync(self: Arc<Self>) {
         while self.accounts.exist() {
             if self.accounts.probe().await {
@@ -222,7 +218,7 @@ impl Topics {
         }
     }
 
-    /// Reviews what every watcher may see, after friendships could not be known for a while.
+    /// Reviews what every watcher may see, after friendships were unavailable for a while.
     async fn review(&self) {
         let watched: Vec<UserId> = {
             let table = self.table.lock();
@@ -235,7 +231,7 @@ impl Topics {
         }
     }
 
-    /// Retries until the review is done, or Postgres is away once more: then another review follows.
+    /// Retries until the review succeeds, or Postgres is unavailable again: then another review follows.
     async fn review_one(&self, user: UserId) {
         let known = loop {
             match self.accounts.load(user).await {
@@ -287,7 +283,7 @@ mod tests {
         let Ok(Registration::Registered { since_ms, .. }) = registered else {
             panic!("{registered:?}");
         };
-        // The message about it is lost, and the answer to the registration is late.
+        // The disconnect message is lost, and the answer to the registration is late.
         engine.disconnect(user).await.unwrap();
         topics.interrupted(&[0]);
         while topics.is_behind(user) {

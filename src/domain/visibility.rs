@@ -1,6 +1,6 @@
-//! Which view of a user somebody gets, and what the public one holds.
+//! Which view of a user a viewer gets, and what the public view contains.
 //!
-//! The public view lets through what is listed; it never lists what to hold back.
+//! The public view is an allow-list of fields, never a deny-list.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,38 +9,38 @@ use serde_json::value::RawValue;
 
 use crate::ids::UserId;
 
-/// How much of a user somebody may see.
+/// How much of a user a viewer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// The public fields.
+    /// Only the public fields.
     Public,
-    /// All fields.
+    /// Everything: for the user and friends.
     Full,
 }
 
-/// The rules, as configured.
+/// The allow-list of public fields.
 #[derive(Clone, Debug)]
 pub struct Visibility {
     public_fields: HashSet<String>,
 }
 
 impl Visibility {
-    /// Lets the fields named through to everybody.
+    /// Makes the named fields public.
     pub fn new(public_fields: &[String]) -> Self {
         Self {
             public_fields: public_fields.iter().cloned().collect(),
         }
     }
 
-    /// Whether everybody may see the field.
+    /// Whether everybody may see a field.
     pub fn is_public(&self, field: &str) -> bool {
         self.public_fields.contains(field)
     }
 
-    /// The public fields of a JSON object.
+    /// Filters a JSON object down to its public fields.
     ///
     /// # Errors
-    /// When it is none.
+    /// If `full` is not a JSON object.
     pub fn public_view(&self, full: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
         let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(full.get())?;
         fields.retain(|field, _| self.is_public(field));
@@ -48,8 +48,8 @@ impl Visibility {
     }
 }
 
-/// The view of `user` that somebody signed in as `viewer`, or a guest, may have. Where it is not known who the
-/// user's friends are, nobody is one.
+/// The view of `user` for `viewer` (`None` for a guest). If the user's friends are unknown (`None`), nobody counts as
+/// one.
 pub fn view_of(user: UserId, viewer: Option<UserId>, friends: Option<&HashSet<UserId>>) -> View {
     let is_friend = |viewer: &UserId| friends.is_some_and(|friends| friends.contains(viewer));
     match viewer {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_has_no_public_view() {
+    fn only_objects_have_a_public_view() {
         let visibility = Visibility::new(&["username".to_owned()]);
         for full in ["[]", "1", "\"username\"", "null"] {
             let full = RawValue::from_string(full.to_owned()).expect("valid JSON");

@@ -1,4 +1,4 @@
-//! How many connections watch a user on all nodes: a request goes to each node that listens to the user's topic, and
+//! Counts the connections that watch a user on all nodes: requests go to each node subscribed to the user's topic, and
 //! their replies are added up.
 
 use std::collections::HashMap;
@@ -11,31 +11,31 @@ use tokio::sync::mpsc;
 use crate::engine::{Engine, EngineError};
 use crate::ids::UserId;
 
-/// How long the nodes may take to reply, all together: an operator waits for the page.
+/// How long to wait for all replies: an operator is waiting for the page.
 const REPLIES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Replies that wait to be added up. Clusters have fewer nodes.
+/// Capacity for replies; clusters have fewer nodes.
 const REPLIES_MAX: usize = 1024;
 
-/// How many connections watch a user.
+/// The result of a count over all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatcherCount {
     /// Connections on the nodes that replied.
     pub watchers: u64,
-    /// Nodes that listen to the user's topic.
+    /// Nodes subscribed to the user's topic.
     pub nodes: u64,
-    /// Whether all of them replied in time.
+    /// Whether all of those nodes replied in time.
     pub is_complete: bool,
 }
 
-/// Counts under way, by their numbers.
+/// Counts in progress, by id.
 pub(crate) struct PendingCounts {
     engine: Engine,
     last: AtomicU64,
     open: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
 }
 
-/// One count under way. Dropping it forgets late replies.
+/// One count in progress; late replies are dropped after it.
 struct PendingCount<'a> {
     counts: &'a PendingCounts,
     number: u64,
@@ -68,15 +68,14 @@ impl PendingCounts {
         }
     }
 
-    /// Takes the reply of a node.
+    /// Adds the reply of a node.
     pub(crate) fn replied(&self, number: u64, watchers: u64) {
         if let Some(sender) = self.open.lock().get(&number) {
-            // A reply beyond the capacity is not counted.
+            // A reply beyond the capacity is dropped.
             let _ = sender.try_send(watchers);
         }
     }
 
-    /// Counts the connections that watch `user`.
     pub(crate) async fn count_watchers(&self, user: UserId) -> Result<WatcherCount, EngineError> {
         let mut count = self.begin();
         let nodes = self.engine.request_watchers(user, count.number).await?;
@@ -90,7 +89,7 @@ impl PendingCounts {
                 replied += 1;
             }
         };
-        // `is_complete` says that a node did not reply in time.
+        // `is_complete` tells whether a node did not reply in time.
         let _ = tokio::time::timeout(REPLIES_WITHIN, add_up).await;
         Ok(WatcherCount {
             watchers,

@@ -1,36 +1,36 @@
-//! Why an engine cannot be opened, or a call fails.
+//! Errors of opening an engine and of calling it.
 
 use std::fmt;
 
-use super::Refusal;
+use super::ErrorReply;
 use crate::tls::TrustError;
 
-/// What a caller can do about a failed call.
+/// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The engine cannot be reached or did not answer in time: try again later.
+    /// The engine is unreachable or did not answer in time; retry later.
     #[error("redis cannot be reached: {0}")]
     Unavailable(String),
-    /// The engine received the command and refuses it, for a reason that it names.
+    /// The engine rejected the command with an error reply.
     #[error("redis refuses: {0}")]
-    Refused(Refusal),
-    /// This node cannot do it at the moment: try again later.
-    #[error("the node cannot do it at the moment: {0}")]
+    Refused(ErrorReply),
+    /// A temporary state of the node or the engine; retry later.
+    #[error("temporarily unavailable: {0}")]
     NotNow(String),
-    /// The engine answered something that this version does not understand.
-    #[error("redis gave an answer that makes no sense here: {0}")]
+    /// This version does not understand the engine's answer.
+    #[error("unexpected answer from redis: {0}")]
     Answer(String),
 }
 
 /// Why an engine could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL cannot be used.
+    /// The URL is invalid.
     #[error(
-        "redis.url is no Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
+        "redis.url is not a Redis URL ({0}); write redis://host:6379, rediss:// for TLS, redis-cluster:// or redis-sentinel://"
     )]
     Url(String),
-    /// Nobody is trusted to sign the server's certificate.
+    /// The trusted certificates cannot be loaded.
     #[error("redis.ca_file (VIGIE_REDIS__CA_FILE) {0}")]
     Trust(#[from] TrustError),
     /// Redis did not answer.
@@ -38,49 +38,49 @@ pub enum OpenError {
         "redis at {server} cannot be reached ({cause}); start it, or correct redis.url (VIGIE_REDIS__URL)"
     )]
     Unreachable {
-        /// Where Redis was looked for, without its password.
+        /// Host and port.
         server: String,
-        /// What went wrong.
+        /// The underlying error.
         cause: String,
     },
-    /// Redis answers, and refuses.
+    /// Redis rejects the connection or a command.
     #[error("redis at {server} refuses: {refusal}")]
     Refused {
-        /// Where Redis was looked for, without its password.
+        /// Host and port.
         server: String,
-        /// The reason that Redis names.
-        refusal: Refusal,
+        /// The error reply.
+        refusal: ErrorReply,
     },
-    /// The user of the URL lacks rights.
+    /// The user in the URL lacks permissions.
     #[error("redis at {server} refuses: {denied}")]
     Denied {
-        /// Where Redis was looked for, without its password.
+        /// Host and port.
         server: String,
-        /// Which rights, and how to grant them.
+        /// The missing permissions, and how to grant them.
         denied: Denied,
     },
-    /// The server is too old for what the hub does.
+    /// The server is too old.
     #[error(
         "redis at {server} is {found}; vigie needs Redis 7.0 or Valkey 7.2 at least: upgrade it, or name another one in \
          redis.url (VIGIE_REDIS__URL)"
     )]
     TooOld {
-        /// Where Redis was looked for, without its password.
+        /// Host and port.
         server: String,
-        /// Its name and version.
+        /// The server's name and version.
         found: String,
     },
-    /// Whoever answered is not who was to answer.
+    /// The server's certificate was not accepted.
     #[error("redis at {server} does not prove who it is: {problem} ({cause})")]
     Untrusted {
-        /// Where Redis was looked for, without its password.
+        /// Host and port.
         server: String,
-        /// What is wrong with its certificate, and what to do.
+        /// What is wrong with the certificate, and what to do.
         problem: &'static str,
-        /// What went wrong.
+        /// The underlying error.
         cause: String,
     },
-    /// The data under this prefix has another shape.
+    /// The data under this prefix has another layout.
     #[error(
         "the data under the prefix {prefix:?} has layout {found_layout} and {found_partitions} partitions, this node \
          is configured for layout {layout} and {partitions}; set redis.partitions (VIGIE_REDIS__PARTITIONS) to \
@@ -100,21 +100,21 @@ pub enum OpenError {
     },
 }
 
-/// Commands that the user of the URL may not run.
+/// Missing permissions of the user in the URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// The commands, keys or channels, as the server names them.
-    pub what: Vec<String>,
-    /// The command that grants all of it.
+    /// The commands, key patterns or channel patterns.
+    pub missing: Vec<String>,
+    /// The `ACL SETUSER` command that grants them.
     pub grant: String,
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.what.join(", ");
+        let missing = self.missing.join(", ");
         write!(
             f,
-            "NOPERM, its user may not use {what}; grant it: {}",
+            "NOPERM, its user may not use {missing}; grant it: {}",
             self.grant
         )
     }

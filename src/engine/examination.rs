@@ -2,24 +2,24 @@
 
 use super::{Engine, EngineError};
 
-/// The eviction policy with which Redis drops nothing that it was given.
-pub(crate) const KEEPS_EVERYTHING: &str = "noeviction";
+/// The eviction policy under which Redis never drops data.
+pub(crate) const NOEVICTION: &str = "noeviction";
 
-/// What an examination of the engine found.
+/// The result of an examination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examination {
-    /// Why commands that the hub needs are refused; `None` where all are carried out.
+    /// Why required commands are refused; `None` if all are accepted.
     pub refused: Option<String>,
-    /// Other servers carry all of them out.
+    /// Only some of the servers refuse commands.
     pub is_partial: bool,
-    /// What the engine does when its memory is full; `None` where it does not say.
+    /// `maxmemory-policy`; `None` if unknown.
     pub eviction_policy: Option<String>,
 }
 
 impl Examination {
-    /// The same of two servers: what either refuses, and the policy that drops anything.
+    /// Combines the results of two servers: what either refuses, and a policy that evicts if either does.
     pub(crate) fn join(self, other: Self) -> Self {
-        let keeps = |policy: &String| policy == KEEPS_EVERYTHING;
+        let keeps = |policy: &String| policy == NOEVICTION;
         let mut policies = [self.eviction_policy, other.eviction_policy]
             .into_iter()
             .flatten();
@@ -39,7 +39,7 @@ impl Examination {
 }
 
 impl Engine {
-    /// Runs each command that the hub needs, and says which are refused.
+    /// Tries each command that the hub needs, and reports which are refused.
     pub async fn examine(&self) -> Result<Examination, EngineError> {
         match self {
             Self::Memory(_) => Ok(Examination::default()),

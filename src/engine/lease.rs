@@ -1,27 +1,27 @@
-//! Leases of nodes, and reaping the connections of those whose lease is over.
+//! Leases of nodes, and reaping the connections of nodes whose lease is over.
 
 use std::time::Duration;
 
 use super::{Engine, EngineError, NodeInfo};
-use crate::ids::{ConnectionId, Incarnation, UserId};
+use crate::ids::{Incarnation, UserConnection};
 
-/// What a call of the reaper did.
+/// The result of one reap call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reaped {
     /// Connections released by this call.
     pub released: u64,
-    /// Connections that the incarnation still owes.
+    /// Connections of the incarnation still registered.
     pub left: u64,
 }
 
 impl Engine {
-    /// Begins the lease of the incarnation in `info`, and tells the others about the node.
+    /// Begins the lease of the incarnation in `info`, and publishes the node's report.
     pub async fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         dispatch!(self.begin(info, lease))
     }
 
-    /// Renews the lease of the present incarnation. Returns when it ends, in ms on the engine's clock, or `None` when it
-    /// is gone: other nodes release, or will release, the connections that the incarnation registered.
+    /// Renews the lease of the current incarnation. Returns when it ends, in ms on the engine's clock, or `None` if it
+    /// is lost: other nodes release, or will release, the incarnation's connections.
     pub async fn renew(
         &self,
         info: &NodeInfo,
@@ -30,12 +30,12 @@ impl Engine {
         dispatch!(self.renew(info, lease))
     }
 
-    /// Describes the node to others, until the lease that was renewed last ends.
+    /// Publishes the node's report, valid until the current lease ends.
     pub async fn describe(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
         dispatch!(self.describe(info, lease))
     }
 
-    /// Goes on as `next`, whose lease has begun. Returns the incarnation before.
+    /// Switches to `next`, whose lease has begun. Returns the former incarnation.
     pub fn set_incarnation(&self, next: Incarnation) -> Incarnation {
         match self {
             Self::Memory(memory) => memory.incarnation(),
@@ -43,33 +43,30 @@ impl Engine {
         }
     }
 
-    /// Gives the lease back: the node is no longer alive.
+    /// Relinquishes the lease: the node is no longer alive.
     pub async fn resign(&self) -> Result<(), EngineError> {
         dispatch!(self.resign())
     }
 
-    /// The incarnations that have a lease, and when it ends, in ms on the engine's clock; also where it is over and
-    /// nobody has taken it away yet.
+    /// The incarnations that hold a lease, and when it ends, in ms on the engine's clock; including expired leases that
+    /// no node has removed yet.
     pub async fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
         dispatch!(self.leases())
     }
 
-    /// What the engine's clock shows, in ms since 1970: Redis's, or this process's.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// The engine's clock, in ms since 1970: Redis's, or this process's.
     pub async fn now_ms(&self) -> Result<u64, EngineError> {
         dispatch!(self.now_ms())
     }
 
-    /// Takes away leases that are over, unless the engine's clock shows more than `until_ms` by then: it was set, or
-    /// the engine stood still. Returns their incarnations.
+    /// Removes expired leases, unless the engine's clock is past `until_ms` by then: it was set, or the engine was
+    /// suspended. Returns their incarnations.
     pub async fn expire_leases(&self, until_ms: u64) -> Result<Vec<String>, EngineError> {
         dispatch!(self.expire_leases(until_ms))
     }
 
-    /// Incarnations that have registered connections in a partition and have no lease, with the partition; none while this
-    /// node has no lease itself.
+    /// Incarnations, with the partition, that have connections registered but hold no lease. Empty while this node has
+    /// no lease itself.
     pub async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
         dispatch!(self.dead_nodes())
     }
@@ -85,11 +82,8 @@ impl Engine {
         dispatch!(self.reap(partition, incarnation, batch_max, grace))
     }
 
-    /// The connections that the present incarnation has registered in the partition.
-    pub async fn registrations(
-        &self,
-        partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    /// The current incarnation's registered connections in the partition.
+    pub async fn registrations(&self, partition: u32) -> Result<Vec<UserConnection>, EngineError> {
         dispatch!(self.registrations(partition))
     }
 }

@@ -1,7 +1,7 @@
-//! What matchmaking asks of an engine: one queue for all nodes, and matches that are not over yet.
+//! The matchmaking operations of an engine: one queue for all nodes, and pending matches.
 //!
-//! A user has at most one ticket. A match that was found stays until every node has taken it that it is to be shown on;
-//! until then it is given out again and again, to whichever node asks.
+//! A user has at most one ticket. A match stays pending until every node that must show it has confirmed it; until then
+//! it is handed out repeatedly, to whichever node asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,110 +9,110 @@ use std::time::Duration;
 use super::{Engine, EngineError};
 use crate::ids::{MatchId, UserId};
 
-/// How pairs are made.
+/// The pairing rules.
 #[derive(Clone, Copy, Debug)]
 pub struct PairingRules {
-    /// Difference in rating that is fine at once.
+    /// Rating difference accepted immediately.
     pub rating_window: u32,
-    /// By how much each second of waiting widens it.
+    /// How much each second of waiting widens the window.
     pub widen_per_second: u32,
-    /// How long a ticket lives.
+    /// How long a ticket is valid.
     pub max_wait: Duration,
 }
 
-/// The outcome of joining.
+/// The result of joining the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enqueued {
-    /// The user waited already, or is about to be told of a match.
+    /// The user was already queued, or has a pending match.
     pub already: bool,
-    /// Since when the user waits, in ms since 1970 on the engine's clock; 0 for who is about to be told of a match.
+    /// When the user joined, in ms since 1970 on the engine's clock; 0 if a match is pending.
     pub since_ms: u64,
 }
 
-/// Which ticket is meant.
+/// Which ticket to cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TicketSelector {
-    /// Whatever there is, also a match that nobody has been told about.
+    /// Any ticket, or a match not announced yet.
     Any,
-    /// A ticket that nobody has asked for again since.
+    /// The ticket, if it still has this version.
     Version(u64),
 }
 
-/// What looking at a batch of tickets came to.
+/// The result of scanning a batch of tickets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paired {
     /// Matches made.
     pub matches: u64,
-    /// Tickets that ran out.
+    /// Tickets that expired.
     pub expired: u64,
-    /// Users who wait.
+    /// Users in the queue.
     pub queue_len: u64,
-    /// Another call finds more to look at.
+    /// More tickets are due for scanning.
     pub more: bool,
-    /// Those looked at who wait on, with the version of the ticket.
+    /// Scanned users who remain queued, with their ticket's version.
     pub waiting: Vec<(UserId, u64)>,
 }
 
-/// A match that is not over: not every node has taken it.
+/// A match that not every node has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingMatch {
-    /// The match.
+    /// The match's id.
     pub id: MatchId,
-    /// Its players.
+    /// The two players.
     pub users: [UserId; 2],
 }
 
-/// Who is to be told.
+/// Announcements that are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
-    /// Of a match.
+    /// Matches to announce.
     pub matches: Vec<PendingMatch>,
-    /// That their ticket ran out.
+    /// Users whose ticket expired.
     pub expired: Vec<UserId>,
-    /// What the engine's clock shows, in ms since 1970.
+    /// The engine's clock, in ms since 1970.
     pub now_ms: u64,
 }
 
-/// The outcome of beginning to notify the players of a match.
+/// The result of beginning to notify the players of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notify {
+pub enum NotifyOutcome {
     /// These players have not been notified on every node.
     Users(Vec<UserId>),
     /// A player withdrew before any player was notified.
     Withdrawn,
-    /// There is no such match any more.
+    /// The match no longer exists.
     Over,
 }
 
-/// How the queue is.
+/// Figures about the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueStatus {
-    /// Users who wait.
+pub struct QueueStats {
+    /// Users in the queue.
     pub queue_len: u64,
-    /// For how long the first one has, in ms.
+    /// How long the first in the queue has waited, in ms.
     pub oldest_wait_ms: u64,
-    /// Matches that not every node has taken.
+    /// Matches that not every node has confirmed.
     pub pending: u64,
     /// Matches made in the last minute.
     pub matches_per_minute: u64,
 }
 
-/// One user who waits.
+/// A user's place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The user who waits.
+    /// The queued user.
     pub user: UserId,
-    /// How good the user is.
+    /// The rating used for pairing.
     pub rating: i64,
-    /// Since when the user waits, in ms since 1970 on the engine's clock.
+    /// When the user joined, in ms since 1970 on the engine's clock.
     pub joined_at_ms: u64,
-    /// Goes up whenever the user says that it is wanted.
+    /// Incremented whenever the user joins again.
     pub version: u64,
 }
 
 impl Engine {
-    /// Puts `user` in the queue; idempotent. `joined_at_ms` is when the user joined first, where the engine may have
-    /// lost the ticket.
+    /// Adds `user` to the queue; idempotent. `joined_at_ms` restores the original time if the engine may have lost the
+    /// ticket.
     pub async fn enqueue(
         &self,
         user: UserId,
@@ -122,12 +122,16 @@ impl Engine {
         dispatch!(self.enqueue(user, rating, joined_at_ms))
     }
 
-    /// Takes `user` out of the queue; idempotent. Returns whether the user was in it.
-    pub async fn cancel(&self, user: UserId, meant: TicketSelector) -> Result<bool, EngineError> {
-        dispatch!(self.cancel(user, meant))
+    /// Removes `user` from the queue; idempotent. Returns whether the user was queued.
+    pub async fn cancel(
+        &self,
+        user: UserId,
+        selector: TicketSelector,
+    ) -> Result<bool, EngineError> {
+        dispatch!(self.cancel(user, selector))
     }
 
-    /// Looks at `batch_max` tickets and makes matches; those who found nobody are looked at again after `rest`.
+    /// Scans at most `batch_max` tickets and makes matches; unmatched tickets are scanned again after `rest`.
     pub async fn pair(
         &self,
         rules: PairingRules,
@@ -137,21 +141,21 @@ impl Engine {
         dispatch!(self.pair(rules, batch_max, rest))
     }
 
-    /// Gives out at most `batch_max` matches and users to tell, which nobody else is given for as long as `keep`.
+    /// Hands out at most `batch_max` due matches, and as many expired tickets, and to no other node within `keep`.
     pub async fn due(&self, batch_max: u32, keep: Duration) -> Result<Due, EngineError> {
         dispatch!(self.due(batch_max, keep))
     }
 
-    /// Begins to tell the players of a match, who have connections on the nodes with these incarnations.
+    /// Begins to notify the players of a match, whose connections are on the nodes with these incarnations.
     pub async fn begin_notify(
         &self,
         id: &MatchId,
         nodes: &[(UserId, String)],
-    ) -> Result<Notify, EngineError> {
+    ) -> Result<NotifyOutcome, EngineError> {
         dispatch!(self.begin_notify(id, nodes))
     }
 
-    /// Tells the nodes of `user` about a match, with the opponent as JSON.
+    /// Publishes a match, with the opponent as JSON, on the user's topic.
     pub async fn publish_match(
         &self,
         user: UserId,
@@ -161,33 +165,33 @@ impl Engine {
         dispatch!(self.publish_match(user, id, opponent))
     }
 
-    /// This node has shown a match to the connections of `user`. Returns whether the match is over.
+    /// Confirms that this node has shown a match to the connections of `user`. Returns whether the match is complete.
     pub async fn confirm(&self, id: &MatchId, user: UserId) -> Result<bool, EngineError> {
         dispatch!(self.confirm(id, user))
     }
 
-    /// Ends a match that does not take place; the players in `there` go to the front of the queue. Returns how many.
-    pub async fn requeue(&self, id: &MatchId, there: &[UserId]) -> Result<u64, EngineError> {
-        dispatch!(self.requeue(id, there))
+    /// Cancels a match; the players in `online` go to the front of the queue. Returns how many did.
+    pub async fn requeue(&self, id: &MatchId, online: &[UserId]) -> Result<u64, EngineError> {
+        dispatch!(self.requeue(id, online))
     }
 
-    /// Tells the nodes of `user` that the ticket, which is from before `before_ms`, ran out. Returns how many nodes
-    /// were listening.
+    /// Publishes on the user's topic that the ticket, issued before `before_ms`, expired. Returns the number of nodes
+    /// that received it.
     pub async fn publish_timeout(&self, user: UserId, before_ms: u64) -> Result<u64, EngineError> {
         dispatch!(self.publish_timeout(user, before_ms))
     }
 
-    /// Nobody is told any more that the ticket of `user` ran out.
+    /// Ends the announcement that the ticket of `user` expired.
     pub async fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
         dispatch!(self.end_timeout(user))
     }
 
-    /// Tells the nodes of `user` that the user has left the queue.
+    /// Publishes on the user's topic that the user left the queue.
     pub async fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
         dispatch!(self.publish_left(user))
     }
 
-    /// The tickets of those among `users` who wait.
+    /// The tickets of those `users` who are queued.
     pub async fn tickets(&self, users: &[UserId]) -> Result<Vec<Ticket>, EngineError> {
         dispatch!(self.tickets(users))
     }
@@ -197,8 +201,8 @@ impl Engine {
         dispatch!(self.first_tickets(count))
     }
 
-    /// How the queue is.
-    pub async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        dispatch!(self.queue_status())
+    /// Figures about the queue.
+    pub async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
+        dispatch!(self.queue_stats())
     }
 }

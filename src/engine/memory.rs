@@ -1,6 +1,6 @@
-//! The engine for one node: the same behaviour as Redis's scripts, in this process, with nothing to install.
+//! The engine for a single node: the behaviour of the Redis scripts, in this process.
 //!
-//! Nothing outlives the process, so there is one epoch, no lease to lose, and nobody to miss a message.
+//! Nothing outlives the process, so there is one epoch, no lease to lose, and no message to miss.
 
 mod matchmaking;
 
@@ -8,24 +8,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
-use self::matchmaking::Matchmaking;
+use self::matchmaking::MatchmakingState;
 use super::{
-    AccountStatus, Admission, EngineError, Expired, Kind, LiveNode, MESSAGES_MAX, Message,
-    Messages, NodeInfo, NodeRequest, Position, Published, Pulse, Reaped, RegisteredConnection,
+    AccountStatus, Admission, EngineError, EngineMessage, Expired, Kind, LiveNode, MESSAGES_MAX,
+    Messages, NodeInfo, NodeRequest, Position, PublishOutcome, Pulse, Reaped, RegisteredConnection,
     Registration, Revoked, Stored, TopicMessage, Transition, Update, Views,
 };
 use crate::clock::{now_ms, now_us};
-use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserId};
+use crate::ids::{ConnectionId, Incarnation, Revision, SAFE_INTEGER_MAX, UserConnection, UserId};
 
-/// Messages kept for a slow reader before the oldest are lost and everything built from them is built anew.
+/// Messages buffered for a slow reader before the oldest are lost, which counts as an interruption.
 const BUFFER: usize = 16 * 1024;
 
-/// The one epoch there is.
+/// The only epoch.
 const EPOCH: &str = "memory";
 
 /// The embedded engine.
@@ -33,16 +33,16 @@ pub struct Memory {
     incarnation: Incarnation,
     profile_ttl_ms: u64,
     revocation_ttl_ms: u64,
-    state: Mutex<State>,
-    matchmaking: Mutex<Matchmaking>,
-    messages: broadcast::Sender<Message>,
+    state: Mutex<MemoryState>,
+    matchmaking: Mutex<MatchmakingState>,
+    messages: broadcast::Sender<EngineMessage>,
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     revision: u64,
-    users: HashMap<UserId, User>,
-    /// Users without connections, by the time at which they go offline (ms).
+    users: HashMap<UserId, MemoryUser>,
+    /// Users without connections, by when they go offline (ms).
     leaving: BTreeSet<(u64, UserId)>,
     profiles: HashMap<UserId, Profile>,
     revocations: HashMap<UserId, Revocation>,
@@ -50,24 +50,22 @@ struct State {
     node: Option<LiveNode>,
 }
 
-/// An online user.
 #[derive(Default)]
-struct User {
+struct MemoryUser {
     connections: BTreeMap<ConnectionId, u64>,
     offline_at_ms: Option<u64>,
 }
 
-/// Whose tokens are refused.
 struct Revocation {
-    /// Those issued before this time.
+    /// Tokens issued before this time are rejected.
     before_ms: u64,
-    /// When it is forgotten.
+    /// When the revocation expires.
     ends_at_ms: u64,
 }
 
 enum Profile {
     Known {
-        /// The last update of each kind, and when it was stored.
+        /// The last update of each kind, and when it was stored (ms).
         kinds: BTreeMap<Kind, (Views, u64)>,
         updated_at_ms: u64,
         disconnected_at_ms: u64,
@@ -85,11 +83,12 @@ impl Profile {
     }
 }
 
-impl State {
-    /// Which tokens of `user` count at this time.
+impl MemoryState {
     fn account_status(&self, user: UserId, now_ms: u64) -> AccountStatus {
-        let revocation = self.revocations.get(&user);
-        let revocation = revocation.filter(|revocation| revocation.ends_at_ms > now_ms);
+        let revocation = self
+            .revocations
+            .get(&user)
+            .filter(|revocation| revocation.ends_at_ms > now_ms);
         AccountStatus {
             deleted: matches!(self.profiles.get(&user), Some(Profile::Deleted)),
             revoked_before_ms: revocation.map_or(0, |revocation| revocation.before_ms),
@@ -98,8 +97,8 @@ impl State {
 }
 
 impl Memory {
-    /// Creates the engine, which forgets last updates `profile_ttl` after the newest one and revocations after
-    /// `revocation_ttl`, and its stream of messages.
+    /// Creates the engine and its stream of messages. Updates expire `profile_ttl` after the newest one, revocations
+    /// after `revocation_ttl`.
     pub fn open(
         incarnation: Incarnation,
         profile_ttl: Duration,
@@ -123,19 +122,20 @@ impl Memory {
         self.incarnation.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
-    /// Called with the state locked, so that messages leave in the order of the changes.
-    fn tell(&self, message: Message) {
-        // Nobody listens while the node stops: then there is nobody to tell.
+    /// Call with the state locked, so that messages leave in the order of the changes.
+    fn send(&self, message: EngineMessage) {
+        // The receiver is gone while the node stops.
         let _ = self.messages.send(message);
     }
 
-    fn tell_transition(&self, state: &mut State, online: Vec<UserId>, offline: Vec<UserId>) {
+    fn publish_transition(
+        &self,
+        state: &mut MemoryState,
+        online: Vec<UserId>,
+        offline: Vec<UserId>,
+    ) {
         state.revision += 1;
-        self.tell(Message::Presence {
+        self.send(EngineMessage::Presence {
             partition: 0,
             transition: Transition {
                 epoch: EPOCH.to_owned(),
@@ -146,12 +146,12 @@ impl Memory {
         });
     }
 
-    /// Returns how many nodes were listening: this one or none.
-    fn tell_topic(&self, state: &State, user: UserId, message: TopicMessage) -> u64 {
+    /// Returns the number of receiving nodes: one or none.
+    fn send_to_topic(&self, state: &MemoryState, user: UserId, message: TopicMessage) -> u64 {
         if !state.topics.contains(&user) {
             return 0;
         }
-        self.tell(Message::Topic { user, message });
+        self.send(EngineMessage::Topic { user, message });
         1
     }
 
@@ -161,13 +161,13 @@ impl Memory {
         connection: ConnectionId,
         admission: Admission,
     ) -> Result<Registration, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
-        let standing = state.account_status(user, now_ms());
-        if standing.deleted {
+        let status = state.account_status(user, now_ms());
+        if status.deleted {
             return Ok(Registration::AccountDeleted);
         }
-        if admission.issued_at_ms.unwrap_or(0) < standing.revoked_before_ms {
+        if admission.issued_at_ms.unwrap_or(0) < status.revoked_before_ms {
             return Ok(Registration::TokenRevoked);
         }
         let known = state.users.get(&user);
@@ -186,7 +186,7 @@ impl Memory {
             state.leaving.remove(&(offline_at_ms, user));
         }
         if came_online {
-            self.tell_transition(state, vec![user], Vec::new());
+            self.publish_transition(state, vec![user], Vec::new());
         }
         Ok(Registration::Registered {
             refcount,
@@ -201,7 +201,7 @@ impl Memory {
         connection: ConnectionId,
         grace: Duration,
     ) -> Result<u64, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(known) = state.users.get_mut(&user) else {
             return Ok(0);
@@ -220,9 +220,9 @@ impl Memory {
         _partition: u32,
         batch_max: u32,
         ahead: Duration,
-        _patience: Duration,
+        _restart_grace: Duration,
     ) -> Result<Expired, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let now_ms = now_ms();
         let horizon_ms = now_ms + ahead.as_millis() as u64;
@@ -236,7 +236,7 @@ impl Memory {
             offline.push(user);
         }
         if !offline.is_empty() {
-            self.tell_transition(state, Vec::new(), offline.clone());
+            self.publish_transition(state, Vec::new(), offline.clone());
         }
         let next_due = state
             .leaving
@@ -251,19 +251,19 @@ impl Memory {
     pub(super) fn position(&self, _partition: u32) -> Result<Position, EngineError> {
         Ok(Position {
             epoch: EPOCH.to_owned(),
-            revision: self.state().revision,
+            revision: self.state.lock().revision,
         })
     }
 
     pub(super) fn online(&self, _partition: u32) -> Result<Vec<UserId>, EngineError> {
-        Ok(self.state().users.keys().copied().collect())
+        Ok(self.state.lock().users.keys().copied().collect())
     }
 
     pub(super) fn connections_of(
         &self,
         user: UserId,
     ) -> Result<(bool, Vec<RegisteredConnection>), EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         let Some(known) = state.users.get(&user) else {
             return Ok((false, Vec::new()));
         };
@@ -281,27 +281,27 @@ impl Memory {
     }
 
     pub(super) fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        self.state().topics.extend(users);
+        self.state.lock().topics.extend(users);
         Ok(())
     }
 
     pub(super) fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for user in users {
             state.topics.remove(user);
         }
         Ok(())
     }
 
-    pub(super) fn publish(&self, updates: Vec<Update>) -> Vec<Result<Published, EngineError>> {
-        let mut guard = self.state();
+    pub(super) fn publish(&self, updates: Vec<Update>) -> Vec<Result<PublishOutcome, EngineError>> {
+        let mut guard = self.state.lock();
         updates
             .into_iter()
             .map(|update| Ok(self.publish_one(&mut guard, update)))
             .collect()
     }
 
-    fn publish_one(&self, state: &mut State, update: Update) -> Published {
+    fn publish_one(&self, state: &mut MemoryState, update: Update) -> PublishOutcome {
         let profile = state
             .profiles
             .entry(update.user)
@@ -312,7 +312,7 @@ impl Memory {
             ..
         } = profile
         else {
-            return Published::AccountDeleted;
+            return PublishOutcome::AccountDeleted;
         };
         let stored = kinds
             .get(&update.kind)
@@ -320,9 +320,9 @@ impl Memory {
         let revision = update
             .revision
             .map_or_else(|| now_us().max(stored + 1), |revision| revision.0);
-        // After a caller has used the last one nothing is newer.
+        // Once a caller has used the largest revision, no update is newer.
         if revision <= stored || revision > SAFE_INTEGER_MAX {
-            return Published::Stale {
+            return PublishOutcome::Stale {
                 revision: Revision(stored),
             };
         }
@@ -335,12 +335,13 @@ impl Memory {
         };
         *updated_at_ms = now_ms();
         kinds.insert(update.kind, (views.clone(), *updated_at_ms));
-        let nodes = self.tell_topic(state, update.user, TopicMessage::Update(update.kind, views));
-        Published::Stored { revision, nodes }
+        let nodes =
+            self.send_to_topic(state, update.user, TopicMessage::Update(update.kind, views));
+        PublishOutcome::Stored { revision, nodes }
     }
 
     pub(super) fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
-        Ok(match self.state().profiles.get(&user) {
+        Ok(match self.state.lock().profiles.get(&user) {
             Some(Profile::Known {
                 kinds,
                 disconnected_at_ms,
@@ -369,14 +370,14 @@ impl Memory {
         data: Arc<RawValue>,
     ) -> Result<Option<u64>, EngineError> {
         let event = event.to_owned();
-        Ok(self.tell_existing(user, TopicMessage::Event { event, data }))
+        Ok(self.send_to_account(user, TopicMessage::Event { event, data }))
     }
 
     pub(super) fn disconnect(&self, user: UserId) -> Result<Option<u64>, EngineError> {
-        Ok(self.disconnect_in(&mut self.state(), user))
+        Ok(self.disconnect_in(&mut self.state.lock(), user))
     }
 
-    fn disconnect_in(&self, state: &mut State, user: UserId) -> Option<u64> {
+    fn disconnect_in(&self, state: &mut MemoryState, user: UserId) -> Option<u64> {
         let profile = state.profiles.entry(user).or_insert_with(Profile::new);
         match profile {
             Profile::Deleted => return None,
@@ -384,17 +385,17 @@ impl Memory {
                 disconnected_at_ms, ..
             } => *disconnected_at_ms = now_ms(),
         }
-        Some(self.tell_topic(state, user, TopicMessage::Disconnect { before_ms: None }))
+        Some(self.send_to_topic(state, user, TopicMessage::Disconnect { before_ms: None }))
     }
 
     pub(super) fn revoke(&self, user: UserId) -> Result<Option<Revoked>, EngineError> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let now_ms = now_ms();
         let Some(nodes) = self.disconnect_in(state, user) else {
             return Ok(None);
         };
-        // What was issued in the millisecond that has begun was issued before. The time never goes back.
+        // Tokens of the current millisecond are revoked too. The time never moves back.
         let before_ms = state
             .account_status(user, now_ms)
             .revoked_before_ms
@@ -409,40 +410,40 @@ impl Memory {
     }
 
     pub(super) fn account_status(&self, user: UserId) -> Result<AccountStatus, EngineError> {
-        Ok(self.state().account_status(user, now_ms()))
+        Ok(self.state.lock().account_status(user, now_ms()))
     }
 
-    fn tell_existing(&self, user: UserId, message: TopicMessage) -> Option<u64> {
-        let state = self.state();
+    fn send_to_account(&self, user: UserId, message: TopicMessage) -> Option<u64> {
+        let state = self.state.lock();
         match state.profiles.get(&user) {
             Some(Profile::Deleted) => None,
-            Some(Profile::Known { .. }) | None => Some(self.tell_topic(&state, user, message)),
+            Some(Profile::Known { .. }) | None => Some(self.send_to_topic(&state, user, message)),
         }
     }
 
     pub(super) fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
-        match self.state().profiles.get_mut(&user) {
+        match self.state.lock().profiles.get_mut(&user) {
             Some(Profile::Known { kinds, .. }) => Ok(!std::mem::take(kinds).is_empty()),
             Some(Profile::Deleted) | None => Ok(false),
         }
     }
 
     pub(super) fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.profiles.insert(user, Profile::Deleted);
-        Ok(self.tell_topic(&state, user, TopicMessage::AccountDeleted))
+        Ok(self.send_to_topic(&state, user, TopicMessage::AccountDeleted))
     }
 
-    pub(super) fn request_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
-        let state = self.state();
+    pub(super) fn request_watchers(&self, user: UserId, count_id: u64) -> Result<u64, EngineError> {
+        let state = self.state.lock();
         if !state.topics.contains(&user) {
             return Ok(0);
         }
         let asker = self.incarnation.to_string();
-        self.tell(Message::Request(NodeRequest::Watchers {
+        self.send(EngineMessage::Request(NodeRequest::Watchers {
             user,
             asker,
-            survey,
+            count_id,
         }));
         Ok(1)
     }
@@ -450,33 +451,33 @@ impl Memory {
     pub(super) fn reply_watchers(
         &self,
         _asker: &str,
-        survey: u64,
+        count_id: u64,
         watchers: u64,
     ) -> Result<(), EngineError> {
-        self.tell(Message::Watchers { survey, watchers });
+        self.send(EngineMessage::WatcherCount { count_id, watchers });
         Ok(())
     }
 
     pub(super) fn pulse(&self, partition: u32) -> Result<(), EngineError> {
         let Position { epoch, revision } = self.position(partition)?;
         let pulse = Pulse { epoch, revision };
-        self.tell(Message::Pulse { partition, pulse });
+        self.send(EngineMessage::Pulse { partition, pulse });
         Ok(())
     }
 
     pub(super) fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
-        self.tell(Message::Canary { nonce });
+        self.send(EngineMessage::Canary { nonce });
         Ok(())
     }
 
     pub(super) fn begin(&self, info: &NodeInfo, lease: Duration) -> Result<(), EngineError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now_ms = now_ms();
         state.node = Some(LiveNode {
             info: info.clone(),
             lease_ends_at_ms: now_ms + lease.as_millis() as u64,
         });
-        // What Redis does by itself: let last updates and revocations expire.
+        // Redis expires updates and revocations by itself.
         state.profiles.retain(|_, profile| match profile {
             Profile::Known { updated_at_ms, .. } => *updated_at_ms + self.profile_ttl_ms > now_ms,
             Profile::Deleted => true,
@@ -523,33 +524,33 @@ impl Memory {
     pub(super) fn registrations(
         &self,
         _partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
-        let state = self.state();
-        let owed = state.users.iter().flat_map(|(user, known)| {
+    ) -> Result<Vec<UserConnection>, EngineError> {
+        let state = self.state.lock();
+        let registered = state.users.iter().flat_map(|(user, known)| {
             known
                 .connections
                 .keys()
                 .map(move |connection| (*user, *connection))
         });
-        Ok(owed.collect())
+        Ok(registered.collect())
     }
 
-    /// Nobody outside this process can ask.
-    pub(super) fn answer(
+    /// No other process can send requests.
+    pub(super) fn reply_connections(
         &self,
         _reply: &str,
-        _held: &[(UserId, ConnectionId)],
+        _held: &[UserConnection],
     ) -> Result<(), EngineError> {
         Ok(())
     }
 
     pub(super) fn resign(&self) -> Result<(), EngineError> {
-        self.state().node = None;
+        self.state.lock().node = None;
         Ok(())
     }
 
     pub(super) fn leases(&self) -> Result<Vec<(String, u64)>, EngineError> {
-        let state = self.state();
+        let state = self.state.lock();
         let lease = |node: &LiveNode| (node.info.incarnation.clone(), node.lease_ends_at_ms);
         Ok(state.node.iter().map(lease).collect())
     }
@@ -559,15 +560,18 @@ impl Memory {
     }
 
     pub(super) fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
-        Ok(self.state().node.iter().cloned().collect())
+        Ok(self.state.lock().node.iter().cloned().collect())
     }
 }
 
-async fn forward(mut arriving: broadcast::Receiver<Message>, sender: mpsc::Sender<Message>) {
+async fn forward(
+    mut arriving: broadcast::Receiver<EngineMessage>,
+    sender: mpsc::Sender<EngineMessage>,
+) {
     loop {
         let message = match arriving.recv().await {
             Ok(message) => message,
-            Err(RecvError::Lagged(_)) => Message::Interrupted {
+            Err(RecvError::Lagged(_)) => EngineMessage::Interrupted {
                 partitions: vec![0],
                 leases: true,
             },

@@ -1,60 +1,60 @@
-//! The stream of messages from an engine to the domain, in the order of events.
+//! The stream of messages from an engine to the domain, in order.
 
 use tokio::sync::mpsc;
 
 use super::{NodeRequest, Pulse, TopicMessage, Transition};
 use crate::ids::UserId;
 
-/// Messages that wait for the domain before the engine's own, lossy buffer begins to fill.
+/// Capacity of the stream; beyond it the engine's own, lossy buffer fills.
 pub(crate) const MESSAGES_MAX: usize = 1024;
 
-/// The stream of what happened, for the one reader it has.
-pub type Messages = mpsc::Receiver<Message>;
+/// The stream's receiving end.
+pub type Messages = mpsc::Receiver<EngineMessage>;
 
-/// What happened, as the engine tells it.
+/// A message from the engine.
 #[derive(Clone, Debug)]
-pub enum Message {
-    /// Users went online or offline.
+pub enum EngineMessage {
+    /// Users came online or went offline.
     Presence {
-        /// The partition they belong to.
+        /// The users' partition.
         partition: u32,
-        /// The users who moved.
+        /// The users who came and went.
         transition: Transition,
     },
-    /// Something on a topic to which this node subscribed.
+    /// A message on a subscribed topic.
     Topic {
-        /// The owner of the topic.
+        /// The topic's user.
         user: UserId,
-        /// The message itself.
+        /// The message.
         message: TopicMessage,
     },
-    /// The canary came back.
+    /// A canary came back; see [`Engine::send_canary`](super::Engine::send_canary).
     Canary {
-        /// What was sent with it.
+        /// The number sent with it.
         nonce: u64,
     },
-    /// Somebody asks this node something.
+    /// A request from another process.
     Request(NodeRequest),
-    /// A node answers a survey of this one; see [`Engine::request_watchers`].
-    Watchers {
-        /// The survey's number.
-        survey: u64,
-        /// How many of that node's connections watch whom it is about.
+    /// A node's reply to [`Engine::request_watchers`](super::Engine::request_watchers).
+    WatcherCount {
+        /// The id of the count.
+        count_id: u64,
+        /// Watching connections on that node.
         watchers: u64,
     },
-    /// Where the transitions of a partition stand.
+    /// The position of a partition's transitions, repeated every heartbeat.
     Pulse {
         /// The partition.
         partition: u32,
-        /// Its position.
+        /// Epoch and revision.
         pulse: Pulse,
     },
-    /// Messages of a server may have been missed, and its data may be lost: everything built from them has to be built
+    /// Messages of a server may have been missed, and its data may be lost: everything derived from them must be read
     /// again.
     Interrupted {
-        /// Its partitions.
+        /// The server's partitions.
         partitions: Vec<u32>,
-        /// Whether it has the list of leases.
+        /// Whether the server holds the list of leases.
         leases: bool,
     },
 }

@@ -1,110 +1,110 @@
-//! Nodes: what each reports, and what they ask each other.
+//! Nodes: the report of each, and requests between them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, EngineError};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{UserConnection, UserId};
 
-/// What a node tells the others about itself.
+/// A node's report about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeInfo {
-    /// The node's name.
+    /// The configured node id.
     pub id: String,
-    /// Its present life.
+    /// The current incarnation.
     pub incarnation: String,
-    /// Version of the hub it runs.
+    /// Version of the hub.
     pub version: String,
-    /// When it started, in ms since 1970.
+    /// When the node started, in ms since 1970.
     pub started_at: u64,
     /// Open connections.
     pub connections: u64,
-    /// Open connections without an account.
+    /// Open connections of guests.
     pub guests: u64,
     /// Users with an open connection.
     pub users: u64,
-    /// Topics the node listens to.
+    /// Topics to which the node is subscribed.
     pub topics: u64,
-    /// Partitions of which the node hears nothing.
+    /// Partitions from which the node receives nothing.
     pub not_heard: Vec<u32>,
 }
 
-/// A node that is alive.
+/// A node with a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveNode {
-    /// What it told about itself.
+    /// The node's report.
     pub info: NodeInfo,
-    /// End of its lease, in ms since 1970 on the engine's clock.
+    /// End of the lease, in ms since 1970 on the engine's clock.
     pub lease_ends_at_ms: u64,
 }
 
-/// What a node is asked.
+/// A request to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeRequest {
-    /// Which connections it holds; see [`Engine::answer`].
+    /// Which connections the node holds; see [`Engine::reply_connections`].
     Connections {
-        /// Where the answer is expected.
+        /// Name of the reply list.
         reply: String,
     },
-    /// How many of its connections watch a user; see [`Engine::reply_watchers`].
+    /// How many of the node's connections watch a user; see [`Engine::reply_watchers`].
     Watchers {
         /// The watched user.
         user: UserId,
-        /// The incarnation that asks.
+        /// The requesting incarnation.
         asker: String,
-        /// The number of the asker's survey.
-        survey: u64,
+        /// The requester's id of the count.
+        count_id: u64,
     },
 }
 
 impl Engine {
-    /// Every node whose lease is not over.
+    /// The nodes with a lease.
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         dispatch!(self.nodes())
     }
 
-    /// Sends a canary through the channels that carry everything else; see [`Message::Canary`].
+    /// Sends a canary through the channels that carry all messages; see
+    /// [`EngineMessage::Canary`](super::EngineMessage::Canary).
     pub async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         dispatch!(self.send_canary(nonce))
     }
 
-    /// Has the node's own channel subscribed again: messages may have been missed.
+    /// Makes the next canary subscribe the node's own channel again: the subscription may be lost.
     pub fn forget_own_channel(&self) {
         if let Self::Redis(redis) = self {
             redis.forget_own_channel();
         }
     }
 
-    /// Has connections opened anew that look open, because nothing arrives over them.
+    /// Reconnects: the connections look open, but nothing arrives on them.
     pub async fn reconnect(&self) {
         if let Self::Redis(redis) = self {
             redis.reconnect().await;
         }
     }
 
-    /// Asks every node that listens to the topic of `user` how many of its connections watch the user; see
-    /// [`Message::Watchers`]. Returns how many those are.
-    pub async fn request_watchers(&self, user: UserId, survey: u64) -> Result<u64, EngineError> {
-        dispatch!(self.request_watchers(user, survey))
+    /// Asks every node subscribed to the topic of `user` how many of its connections watch the user; see
+    /// [`EngineMessage::WatcherCount`](super::EngineMessage::WatcherCount). Returns the number of nodes asked.
+    pub async fn request_watchers(&self, user: UserId, count_id: u64) -> Result<u64, EngineError> {
+        dispatch!(self.request_watchers(user, count_id))
     }
 
-    /// Answers the survey of `asker`.
+    /// Replies to [`NodeRequest::Watchers`].
     pub async fn reply_watchers(
         &self,
         asker: &str,
-        survey: u64,
+        count_id: u64,
         watchers: u64,
     ) -> Result<(), EngineError> {
-        dispatch!(self.reply_watchers(asker, survey, watchers))
+        dispatch!(self.reply_watchers(asker, count_id, watchers))
     }
 
-    /// Answers a question under `reply`: these are the connections that the node holds; see
-    /// [`NodeRequest::Connections`].
-    pub async fn answer(
+    /// Replies to [`NodeRequest::Connections`] with the connections that this node holds.
+    pub async fn reply_connections(
         &self,
         reply: &str,
-        held: &[(UserId, ConnectionId)],
+        held: &[UserConnection],
     ) -> Result<(), EngineError> {
-        dispatch!(self.answer(reply, held))
+        dispatch!(self.reply_connections(reply, held))
     }
 }

@@ -1,4 +1,4 @@
-//! Counting the connections of users, and the transitions that follow from it.
+//! Registering the connections of users, and the resulting transitions.
 
 use std::time::Duration;
 
@@ -7,67 +7,67 @@ use serde::{Deserialize, Serialize};
 use super::{Engine, EngineError};
 use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 
-/// What decides whether a connection may count.
+/// The limits that a new connection must pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// Most connections that the user may have.
+    /// Maximum number of the user's connections.
     pub connections_max: u64,
-    /// When its token was issued, in ms since 1970; `None` where nobody can say.
+    /// When the token was issued, in ms since 1970; `None` if it has no `iat`.
     pub issued_at_ms: Option<u64>,
 }
 
 impl Admission {
-    /// It was admitted once: limits and revocations are for newcomers.
+    /// For connections admitted before: limits and revocations apply to new ones only.
     pub const ADMITTED: Self = Self {
         connections_max: SAFE_INTEGER_MAX,
         issued_at_ms: Some(SAFE_INTEGER_MAX),
     };
 }
 
-/// The outcome of registering a connection.
+/// The result of registering a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// The connection counts.
+    /// The connection is registered.
     Registered {
-        /// Connections the user now has, on all nodes.
+        /// The user's connections on all nodes.
         refcount: u64,
-        /// Number of the partition's last transition: the user is online from it on at the latest.
+        /// The partition's last transition: the user is online as of it.
         revision: u64,
-        /// Since when the connection counts, in ms since 1970 on the engine's clock.
+        /// When the connection was first registered, in ms since 1970 on the engine's clock.
         since_ms: u64,
     },
     /// The account was deleted; nothing was changed.
     AccountDeleted,
-    /// The user's tokens were revoked, and this one is not from after that; nothing was changed.
+    /// The user's tokens were revoked, and this one is not newer; nothing was changed.
     TokenRevoked,
     /// The user has as many connections as allowed; nothing was changed.
     TooManyConnections,
 }
 
-/// The outcome of taking offline whose grace is over.
+/// The result of taking users offline whose grace period is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// Users taken offline by this call.
     pub offline: Vec<UserId>,
-    /// When the next one is due, counted from now.
+    /// Time until the next user is due.
     pub next_due: Option<Duration>,
 }
 
-/// Where the transitions of a partition stand.
+/// The position of a partition's transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Name of this life of the data.
+    /// Name of this life of the data; changes when the engine loses it.
     pub epoch: String,
     /// Number of the last transition.
     pub revision: u64,
 }
 
-/// Users going online and offline, as published by the script that moved them.
+/// Users coming online and going offline, as published by the script that moved them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// Name of this life of the data.
+    /// Name of this life of the data; changes when the engine loses it.
     pub epoch: String,
-    /// Number of this transition; the one before has one less.
+    /// Number of this transition; transitions are numbered consecutively.
     #[serde(rename = "rev")]
     pub revision: u64,
     /// Users who came online.
@@ -76,17 +76,17 @@ pub struct Transition {
     pub offline: Vec<UserId>,
 }
 
-/// Where the transitions of a partition stand, said again and again.
+/// The position of a partition's transitions, published every heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
-    /// Name of this life of the data.
+    /// Name of this life of the data; changes when the engine loses it.
     pub epoch: String,
     /// Number of the last transition.
     #[serde(rename = "rev")]
     pub revision: u64,
 }
 
-/// One registered connection, as the engine keeps it.
+/// A registered connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredConnection {
     /// Incarnation of the owning node.
@@ -98,7 +98,7 @@ pub struct RegisteredConnection {
 }
 
 impl Engine {
-    /// Counts a connection of `user`, if it may count; idempotent.
+    /// Registers a connection of `user` if it passes `admission`; idempotent.
     pub async fn register(
         &self,
         user: UserId,
@@ -108,8 +108,8 @@ impl Engine {
         dispatch!(self.register(user, connection, admission))
     }
 
-    /// Stops counting a connection of `user`; idempotent. After the last one the user goes offline when
-    /// `grace` is over. Returns how many connections the user has left.
+    /// Releases a connection of `user`; idempotent. After the last one the user goes offline once `grace` is over.
+    /// Returns the number of connections left.
     pub async fn release(
         &self,
         user: UserId,
@@ -119,16 +119,16 @@ impl Engine {
         dispatch!(self.release(user, connection, grace))
     }
 
-    /// Takes offline at most `batch_max` users of the partition whose grace is over, or will be within `ahead`;
-    /// nobody for as long as `patience` after the engine was restarted.
+    /// Takes at most `batch_max` users of the partition offline whose grace period is over, or will be within `ahead`;
+    /// none within `restart_grace` after a restart of the engine.
     pub async fn expire(
         &self,
         partition: u32,
         batch_max: u32,
         ahead: Duration,
-        patience: Duration,
+        restart_grace: Duration,
     ) -> Result<Expired, EngineError> {
-        dispatch!(self.expire(partition, batch_max, ahead, patience))
+        dispatch!(self.expire(partition, batch_max, ahead, restart_grace))
     }
 
     /// Where the transitions of the partition stand.
@@ -136,7 +136,7 @@ impl Engine {
         dispatch!(self.position(partition))
     }
 
-    /// The online users of the partition; whoever comes or goes meanwhile may be in it or not.
+    /// The online users of the partition; those who come or go during the call may be included or not.
     pub async fn online(&self, partition: u32) -> Result<Vec<UserId>, EngineError> {
         dispatch!(self.online(partition))
     }
@@ -149,20 +149,18 @@ impl Engine {
         dispatch!(self.connections_of(user))
     }
 
-    /// Listens to the partition's transitions and pulses. Returns once confirmed.
+    /// Subscribes to the partition's transitions and pulses. Returns once confirmed.
     pub async fn subscribe_presence(&self, partition: u32) -> Result<(), EngineError> {
         dispatch!(self.subscribe_presence(partition))
     }
 
-    /// Publishes a pulse of the partition to every node that listens to it; see [`Message::Pulse`].
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
+    /// Publishes a pulse of the partition; see [`EngineMessage::Pulse`](super::EngineMessage::Pulse).
     pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
         dispatch!(self.pulse(partition))
     }
 
-    /// No pulse of the partition has arrived for `silence`: has its messages looked for, which interrupts it.
+    /// Recovers a partition whose pulse has not arrived for `silence`: finds its server again and interrupts the
+    /// partition.
     pub async fn recover(&self, partition: u32, silence: Duration) {
         if let Self::Redis(redis) = self {
             redis.recover(partition, silence).await;

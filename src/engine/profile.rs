@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use super::{Engine, EngineError};
 use crate::ids::{Revision, UserId};
 
-/// The kinds of update about a user; each has revisions of its own.
+/// The kinds of update about a user, each with its own revisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Name, avatar and whatever else a back end calls the profile.
+    /// Name, avatar and other fields of the profile.
     Profile,
     /// Game statistics.
     Stats,
@@ -20,12 +20,12 @@ pub enum Kind {
     Friends,
     /// The match history.
     Matches,
-    /// The ids of the user's friends, as an array. Nobody is told; it decides who sees what.
+    /// The ids of the user's friends, as an array. Never delivered; decides who sees what.
     Friendships,
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are shown.
+    /// All kinds, in display order.
     pub const ALL: [Self; 5] = [
         Self::Profile,
         Self::Stats,
@@ -49,31 +49,31 @@ impl Kind {
 /// An update to store and publish.
 #[derive(Clone, Debug)]
 pub struct Update {
-    /// Whom it is about.
+    /// The user concerned.
     pub user: UserId,
-    /// What it is about.
+    /// The kind of content.
     pub kind: Kind,
-    /// The caller's own revision; without one the engine assigns microseconds.
+    /// The caller's own revision; without one the engine assigns microseconds since 1970.
     pub revision: Option<Revision>,
-    /// What everybody may see, if anything.
+    /// The public view; `None` if strangers see nothing.
     pub public: Option<Arc<RawValue>>,
-    /// What friends and the user may see.
+    /// The full view, for friends and the user.
     pub full: Arc<RawValue>,
 }
 
-/// The outcome of an update.
+/// The result of publishing an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// Stored, and published to `nodes` nodes that were listening.
+pub enum PublishOutcome {
+    /// Stored and published.
     Stored {
-        /// The revision it has now.
+        /// The update's revision.
         revision: Revision,
-        /// Nodes that were listening.
+        /// Nodes that received it.
         nodes: u64,
     },
-    /// Not newer than what is stored; nothing was changed or published.
+    /// Not newer than the stored update; nothing was changed or published.
     Stale {
-        /// The revision that is stored.
+        /// The stored revision.
         revision: Revision,
     },
     /// The account was deleted; nothing was changed or published.
@@ -83,17 +83,17 @@ pub enum Published {
 /// The last update of one kind, in both views.
 #[derive(Clone, Debug)]
 pub struct Views {
-    /// Name of the life of the data in which the revision counts.
+    /// Name of the life of the data to which the revision belongs.
     pub epoch: String,
-    /// Orders it among the updates of its kind.
+    /// The update's revision among those of its kind.
     pub revision: Revision,
-    /// What everybody may see, if anything.
+    /// The public view; `None` if strangers see nothing.
     pub public: Option<Arc<RawValue>>,
-    /// What friends and the user may see.
+    /// The full view, for friends and the user.
     pub full: Arc<RawValue>,
 }
 
-/// What the engine keeps about a user's updates.
+/// The stored updates about a user.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     /// Name of this life of the data.
@@ -102,22 +102,22 @@ pub struct Stored {
     pub updates: Vec<(Kind, Views, u64)>,
     /// The account was deleted.
     pub deleted: bool,
-    /// Connections that counted at this time, in ms since 1970 on the engine's clock, are to be closed.
+    /// Connections registered by this time must be closed, in ms since 1970 on the engine's clock.
     pub disconnected_at_ms: u64,
 }
 
 impl Engine {
-    /// Stores and publishes updates, in order and in one round trip; one result for each.
-    pub async fn publish(&self, updates: Vec<Update>) -> Vec<Result<Published, EngineError>> {
+    /// Stores and publishes updates in order, in one round trip. Returns one result each.
+    pub async fn publish(&self, updates: Vec<Update>) -> Vec<Result<PublishOutcome, EngineError>> {
         dispatch!(self.publish(updates))
     }
 
-    /// What is kept about the updates of `user`.
+    /// The stored updates about `user`.
     pub async fn stored(&self, user: UserId) -> Result<Stored, EngineError> {
         dispatch!(self.stored(user))
     }
 
-    /// Forgets the last updates about the user; nobody is told. Returns whether there were any.
+    /// Deletes the stored updates about the user without a message. Returns whether there were any.
     pub async fn forget_updates(&self, user: UserId) -> Result<bool, EngineError> {
         dispatch!(self.forget_updates(user))
     }

@@ -1,14 +1,13 @@
-//! The engine for any number of nodes: presence and last updates in Redis, messages over its sharded pub/sub.
+//! The engine for any number of nodes: presence and updates in Redis, messages over its sharded pub/sub.
 //!
-//! Each server has two connections: one for commands, one for subscriptions, so that neither waits for the other.
+//! Each server has one connection for commands and one for subscriptions, so that neither waits for the other.
 
 mod account;
-mod answer;
 mod bus;
 mod client;
 mod cluster;
+mod connection_report;
 pub mod doctor;
-mod entry;
 pub mod inspect;
 mod keys;
 mod layout;
@@ -19,6 +18,7 @@ mod page;
 mod preflight;
 mod presence;
 mod profile;
+mod rejection;
 mod scripts;
 mod servers;
 mod tls;
@@ -30,34 +30,34 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use self::bus::Listener;
-use self::keys::Keys;
+use self::bus::Subscriber;
+use self::keys::Keyspace;
 use self::layout::check_layout;
 use self::scripts::Scripts;
 use self::servers::Servers;
-use super::{EngineError, Messages, OpenError, Refusal};
+use super::{EngineError, ErrorReply, Messages, OpenError};
 use crate::ids::{Incarnation, UserId, random_name};
 use crate::telemetry::Metrics;
 
-/// How long a master may take to show that some of the Cluster is there.
+/// How long to wait for each master when checking whether part of the Cluster is available.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// How to reach Redis and how to use it.
+/// How to connect to Redis, and how to use it.
 #[derive(Clone)]
-pub struct Options {
+pub struct RedisOptions {
     /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`.
     pub url: String,
-    /// PEM file with the authorities that sign certificates of encrypted servers; without it those of the system do.
+    /// PEM file with trusted authorities for TLS; without it the system's.
     pub ca_file: Option<PathBuf>,
-    /// Every key and channel starts with it.
+    /// Prefix of every key and channel.
     pub prefix: String,
-    /// How many partitions the users are spread over; the same on every node.
+    /// Number of partitions; the same on every node.
     pub partitions: u32,
-    /// How long last updates are kept after the newest one.
+    /// How long a user's updates are kept after the newest one.
     pub profile_ttl: Duration,
     /// How long revocations are kept.
     pub revocation_ttl: Duration,
-    /// How long one command may take, reconnecting included.
+    /// Timeout of a command, reconnecting included.
     pub command_timeout: Duration,
 }
 
@@ -65,28 +65,29 @@ pub struct Options {
 pub struct Redis {
     incarnation: RwLock<Incarnation>,
     partitions: u64,
-    keys: Keys,
+    keys: Keyspace,
     scripts: Scripts,
     servers: Servers,
-    /// The channel of the incarnation that is subscribed, as far as is known.
+    /// The incarnation's channel, if it is subscribed.
     own_channel: Mutex<Option<String>>,
     profile_ttl_ms: u128,
     revocation_ttl_ms: u128,
 }
 
 impl Redis {
-    /// Connects, checks the data's layout, and returns the engine with its stream of messages. How long scripts take is
-    /// noted in `metrics`.
+    /// Connects, checks the data's layout, and returns the engine with its stream of messages. Script durations are
+    /// recorded in `metrics`.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
     pub async fn open(
         incarnation: Incarnation,
-        options: &Options,
+        options: &RedisOptions,
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
-        let (listener, messages) = Listener::new(Keys::new(&options.prefix, options.partitions));
-        let servers = Servers::open(options, Some(listener)).await?;
+        let (subscriber, messages) =
+            Subscriber::new(Keyspace::new(&options.prefix, options.partitions));
+        let servers = Servers::open(options, Some(subscriber)).await?;
         let redis = Self::on(servers, incarnation, options, metrics);
         redis.check_servers().await?;
         redis.claim_layout(options).await?;
@@ -96,13 +97,13 @@ impl Redis {
     fn on(
         servers: Servers,
         incarnation: Incarnation,
-        options: &Options,
+        options: &RedisOptions,
         metrics: &Metrics,
     ) -> Self {
         Self {
             incarnation: RwLock::new(incarnation),
             partitions: u64::from(options.partitions),
-            keys: Keys::new(&options.prefix, options.partitions),
+            keys: Keyspace::new(&options.prefix, options.partitions),
             scripts: Scripts::new(metrics),
             servers,
             own_channel: Mutex::default(),
@@ -111,11 +112,11 @@ impl Redis {
         }
     }
 
-    /// Connects without being a node, to look at the data: records no layout, and subscribes to nothing.
+    /// Connects without being a node: records no layout and subscribes to nothing.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
-    pub async fn connect_readonly(options: &Options) -> Result<Self, OpenError> {
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
+    pub async fn connect_readonly(options: &RedisOptions) -> Result<Self, OpenError> {
         let servers = Servers::open(options, None).await?;
         let nobody = Incarnation::new(&random_name());
         let redis = Self::on(servers, nobody, options, &Metrics::new());
@@ -137,8 +138,7 @@ impl Redis {
         self.incarnation.read().clone()
     }
 
-    /// Why the server rejects connections of this node.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    pub(super) fn refusal(&self) -> Option<ErrorReply> {
         self.servers.refusal()
     }
 
@@ -150,16 +150,16 @@ impl Redis {
         self.keys.partitions()
     }
 
-    /// Whether an error concerns some of the masters of a Cluster only, as others answer.
+    /// Whether an error concerns only some of a Cluster's masters.
     pub(super) async fn is_partial(&self, error: &EngineError) -> bool {
         match error {
             EngineError::NotNow(_) => self.servers.is_cluster(),
-            EngineError::Unavailable(_) => self.is_partly_there().await,
+            EngineError::Unavailable(_) => self.is_partly_available().await,
             EngineError::Refused(_) | EngineError::Answer(_) => false,
         }
     }
 
-    pub(super) async fn is_partly_there(&self) -> bool {
+    pub(super) async fn is_partly_available(&self) -> bool {
         let (some, all) = self.servers.answers(ANSWER_WITHIN).await;
         some && !all
     }
@@ -173,10 +173,10 @@ impl Redis {
     }
 }
 
-/// Checks what can be checked without connecting.
+/// Checks the settings without connecting.
 ///
 /// # Errors
-/// When the URL is none, or there is nobody to trust.
-pub fn check(options: &Options) -> Result<(), OpenError> {
+/// If the URL is invalid, or no certificate can be trusted.
+pub fn check(options: &RedisOptions) -> Result<(), OpenError> {
     tls::config(options).map(|_| ())
 }

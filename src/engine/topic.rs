@@ -1,4 +1,4 @@
-//! The topics of users: one for each, which nodes subscribe to.
+//! The topics of users, to which nodes subscribe.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::ids::{MatchId, UserId};
 /// A message on a user's topic.
 #[derive(Clone, Debug)]
 pub enum TopicMessage {
-    /// An update, already stored.
+    /// A stored update.
     Update(Kind, Views),
     /// An event for the user's own connections.
     Event {
@@ -19,42 +19,42 @@ pub enum TopicMessage {
         /// Its payload.
         data: Arc<RawValue>,
     },
-    /// Connections of the user are to be closed.
+    /// Connections of the user must be closed.
     Disconnect {
-        /// Those that counted at this time, in ms since 1970 on the engine's clock; all where absent.
+        /// Only those registered by this time, in ms since 1970 on the engine's clock; all if `None`.
         before_ms: Option<u64>,
     },
-    /// The account is gone.
+    /// The account was deleted.
     AccountDeleted,
     /// An opponent was found for the user.
     MatchFound {
         /// The match.
         id: MatchId,
-        /// Against whom, as JSON.
+        /// The opponent, as JSON.
         opponent: Arc<RawValue>,
     },
-    /// The user has waited for an opponent for as long as allowed.
+    /// The user's ticket expired.
     MatchTimeout {
-        /// The ticket is from before this time, in ms since 1970 on the engine's clock.
+        /// The ticket was issued before this time, in ms since 1970 on the engine's clock.
         before_ms: u64,
     },
-    /// The user waits for no opponent any more, because somebody said so.
+    /// The user left the queue.
     MatchLeft,
 }
 
 impl Engine {
-    /// Listens to the topics of `users`. Returns once all are confirmed; after an error, any may be.
+    /// Subscribes to the topics of `users`. Returns once all are confirmed; after an error any of them may be.
     pub async fn subscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
         dispatch!(self.subscribe(users))
     }
 
-    /// Stops listening to the topics of `users`.
+    /// Unsubscribes from the topics of `users`.
     pub async fn unsubscribe(&self, users: &[UserId]) -> Result<(), EngineError> {
         dispatch!(self.unsubscribe(users))
     }
 
-    /// Sends an event to the user's own connections. Returns how many nodes were listening, or `None` for
-    /// a deleted account.
+    /// Sends an event to the user's own connections. Returns the number of nodes that received it, or `None` for a
+    /// deleted account.
     pub async fn send_event(
         &self,
         user: UserId,

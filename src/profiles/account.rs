@@ -1,4 +1,4 @@
-//! What is known about a user, all of it as of one moment.
+//! Reads accounts, each consistent as of one moment.
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
@@ -8,54 +8,54 @@ use super::transaction::{as_id, as_revision, as_user};
 use super::{Profiles, ProfilesError};
 use crate::ids::UserId;
 
-/// A user, with everything that others may be shown.
+/// An account with everything that others may see.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
-    /// Whose account it is.
+    /// The user's id.
     pub user: UserId,
-    /// Name; empty once deleted.
+    /// Empty if the account was deleted.
     pub username: String,
-    /// URL of the picture, or empty.
+    /// URL of the picture; may be empty.
     pub avatar: String,
-    /// Whether the account was deleted. It has no friends then.
+    /// Whether the account was deleted. Then it has no friends.
     pub deleted: bool,
-    /// When each part changed last.
-    pub revisions: Revisions,
-    /// Games won and lost.
+    /// Revision of each part.
+    pub revisions: PartRevisions,
+    /// Wins and losses.
     pub stats: Stats,
-    /// Whom the user is friends with, by id.
+    /// Friends, sorted by id.
     pub friends: Vec<Person>,
-    /// The newest matches, newest first.
+    /// The last 50 matches, newest first.
     pub matches: Vec<PlayedMatch>,
 }
 
-/// When each part of an account changed last: microseconds since 1970, each more than the one before it.
+/// The revision of each part of an account: microseconds since 1970, strictly increasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Revisions {
-    /// Name or avatar.
+pub struct PartRevisions {
+    /// Name and avatar.
     pub profile: u64,
     /// Wins and losses.
     pub stats: u64,
-    /// The list of friends.
+    /// Friend list.
     pub friends: u64,
-    /// The matches.
+    /// Match history.
     pub matches: u64,
 }
 
-/// Games won and lost.
+/// Wins and losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Games won.
     pub wins: u32,
     /// Games lost.
     pub losses: u32,
-    /// The part that was won, 0 to 1; 0 without games.
+    /// Share of games won, 0 to 1; 0 without games.
     pub ratio: f64,
 }
 
 impl Stats {
-    /// Adds the ratio.
+    /// Computes the ratio.
     pub fn new(wins: u32, losses: u32) -> Self {
         let games = f64::from(wins) + f64::from(losses);
         let ratio = if games > 0.0 {
@@ -71,19 +71,19 @@ impl Stats {
     }
 }
 
-/// Another user, as far as a list shows them. Name and avatar of a deleted account are empty.
+/// Another user, as shown in lists. Name and avatar of a deleted account are empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Person {
-    /// Who it is.
+    /// The user's id.
     pub user_id: UserId,
     /// Name.
     pub username: String,
-    /// URL of the picture, or empty.
+    /// URL of the picture; may be empty.
     pub avatar: String,
 }
 
-/// A match as one of its players sees it.
+/// A match as seen by one of its players.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlayedMatch {
@@ -91,8 +91,8 @@ pub struct PlayedMatch {
     pub match_id: u64,
     /// The other player.
     pub opponent: Person,
-    /// How it ended.
-    pub result: Outcome,
+    /// Win or loss.
+    pub result: GameResult,
     /// Own points and the opponent's.
     pub score: [i32; 2],
     /// When it was played, in ms since 1970.
@@ -102,16 +102,16 @@ pub struct PlayedMatch {
 /// How a match ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum GameResult {
     /// Won.
     Win,
     /// Lost.
     Loss,
 }
 
-/// Whole accounts, in one statement: what it reads is as of one moment, so that contents are never older than the
-/// revision beside them. The lists come as JSON in the shape of [`Person`] and [`PlayedMatch`]; the newest 50 matches
-/// of a player are among the newest 50 of either side.
+/// Whole accounts in one statement, so that the contents are never older than the revision beside them. The lists come
+/// as JSON in the shape of [`Person`] and [`PlayedMatch`]; the newest 50 matches of a player are among the newest 50 of
+/// either side.
 const READ: &str = "
 SELECT u.id, u.deleted_at IS NOT NULL AS deleted,
        CASE WHEN u.deleted_at IS NULL THEN u.username ELSE '' END AS username,
@@ -146,36 +146,30 @@ SELECT u.id, u.deleted_at IS NOT NULL AS deleted,
   LEFT JOIN game_stats s ON s.user_id = u.id
  WHERE u.id = ANY($1)";
 
-/// What tells whether more has to be read.
+/// Tells whether the whole account must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Whose account it is.
+pub struct AccountSummary {
+    /// The user's id.
     pub user: UserId,
-    /// When the list of friends changed last.
+    /// Revision of the friend list.
     pub friends_revision: u64,
     /// Whether the account was deleted.
     pub deleted: bool,
 }
 
-const MARKS: &str = "
+const SUMMARIES: &str = "
 SELECT id, friends_revision, deleted_at IS NOT NULL AS deleted FROM users WHERE id = ANY($1)";
 
 impl Profiles {
-    /// The marks of these users, in no order; unknown users are left out.
-    ///
-    /// # Errors
-    /// When Postgres does not answer in time.
-    pub async fn marks(&self, users: &[UserId]) -> Result<Vec<Mark>, ProfilesError> {
+    /// The summaries of these users, unordered; unknown users are omitted.
+    pub async fn summaries(&self, users: &[UserId]) -> Result<Vec<AccountSummary>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
-        let rows = self.pool.query(MARKS, &[&ids]).await?;
-        let marks = rows.iter().map(mark).collect::<Result<_, _>>();
-        marks.map_err(Failure::into)
+        let rows = self.pool.query(SUMMARIES, &[&ids]).await?;
+        let summaries = rows.iter().map(summary).collect::<Result<_, _>>();
+        summaries.map_err(Failure::into)
     }
 
-    /// The accounts of these users, in no order; unknown users are left out.
-    ///
-    /// # Errors
-    /// When Postgres does not answer in time.
+    /// The accounts of these users, unordered; unknown users are omitted.
     pub async fn read(&self, users: &[UserId]) -> Result<Vec<Account>, ProfilesError> {
         let ids: Vec<i64> = users.iter().copied().map(as_id).collect();
         let rows = self.pool.query(READ, &[&ids]).await?;
@@ -191,7 +185,7 @@ fn account(row: &Row) -> Result<Account, Failure> {
         username: row.try_get("username")?,
         avatar: row.try_get("avatar")?,
         deleted: row.try_get("deleted")?,
-        revisions: Revisions {
+        revisions: PartRevisions {
             profile: as_revision(row.try_get("profile_revision")?),
             stats: as_revision(row.try_get("stats_revision")?),
             friends: as_revision(row.try_get("friends_revision")?),
@@ -203,15 +197,15 @@ fn account(row: &Row) -> Result<Account, Failure> {
     })
 }
 
-fn mark(row: &Row) -> Result<Mark, Failure> {
-    Ok(Mark {
+fn summary(row: &Row) -> Result<AccountSummary, Failure> {
+    Ok(AccountSummary {
         user: as_user(row.try_get("id")?)?,
         friends_revision: as_revision(row.try_get("friends_revision")?),
         deleted: row.try_get("deleted")?,
     })
 }
 
-/// A count, which a constraint keeps from being negative.
+/// A constraint keeps counts from being negative.
 fn count(count: i32) -> u32 {
     u32::try_from(count).unwrap_or(0)
 }
@@ -230,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_reads_as_the_contract_says() {
+    fn a_match_has_the_documented_json() {
         let played = json!({
             "matchId": 5,
             "opponent": { "userId": 7, "username": "bob", "avatar": "" },

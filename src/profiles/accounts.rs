@@ -1,11 +1,11 @@
-//! Creating, changing and deleting accounts.
+//! Creates, changes and deletes accounts.
 
 use super::error::Failure;
 use super::transaction::{Mutation, Transaction, as_id, as_user, storable};
-use super::{Change, Profiles, ProfilesError};
+use super::{AccountChange, Profiles, ProfilesError};
 use crate::ids::UserId;
 
-/// An account that others create in the same moment is changed instead.
+/// Updates an account that was created concurrently.
 const PUT: &str = "
 INSERT INTO users (id, username, avatar) VALUES ($1, $2, coalesce($3, ''))
 ON CONFLICT (id) DO UPDATE SET username = excluded.username, avatar = coalesce($3, users.avatar)
@@ -13,7 +13,7 @@ WHERE users.deleted_at IS NULL";
 
 const RENAME: &str = "UPDATE users SET username = $2 WHERE id = $1";
 
-/// The trigger forgets friendships and image.
+/// A trigger deletes friendships and image.
 const DELETE: &str =
     "UPDATE users SET deleted_at = now(), username = '', avatar = '' WHERE id = $1";
 
@@ -23,20 +23,20 @@ SELECT f.friend_id FROM friendships f
  WHERE f.user_id = $1";
 
 impl Profiles {
-    /// Creates an account, or gives it this name, and this avatar where there is one.
+    /// Creates or updates an account. Without `avatar` an existing one is kept.
     ///
     /// # Errors
-    /// [`AccountDeleted`](ProfilesError::AccountDeleted), [`Invalid`](ProfilesError::Invalid), or when Postgres does
+    /// [`AccountDeleted`](ProfilesError::AccountDeleted), [`Invalid`](ProfilesError::Invalid), or if Postgres does
     /// not answer in time.
     pub async fn put_account(
         &self,
         user: UserId,
         username: &str,
         avatar: Option<&str>,
-    ) -> Result<Vec<Change>, ProfilesError> {
+    ) -> Result<Vec<AccountChange>, ProfilesError> {
         storable("the username", username)?;
         storable("the avatar", avatar.unwrap_or_default())?;
-        let put = Put {
+        let put = PutAccount {
             user,
             username,
             avatar,
@@ -44,36 +44,42 @@ impl Profiles {
         self.pool.transaction(put).await
     }
 
-    /// Gives an account another name.
+    /// Changes the name of an account.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
-    pub async fn rename(&self, user: UserId, username: &str) -> Result<Vec<Change>, ProfilesError> {
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
+    pub async fn rename(
+        &self,
+        user: UserId,
+        username: &str,
+    ) -> Result<Vec<AccountChange>, ProfilesError> {
         storable("the username", username)?;
-        self.pool.transaction(Rename { user, username }).await
+        self.pool
+            .transaction(RenameAccount { user, username })
+            .await
     }
 
-    /// Deletes an account: its name, its picture and its friendships are gone; its matches stay, as its opponents'.
-    /// The first change is its own, the others are its friends'. Nothing changes where it is deleted already.
+    /// Deletes an account's name, picture and friendships; its matches stay, for its opponents. Returns its own change
+    /// first, then its friends'; nothing if it was deleted before.
     ///
     /// # Errors
-    /// [`NoSuchUser`](ProfilesError::NoSuchUser), or when Postgres does not answer in time.
-    pub async fn delete_account(&self, user: UserId) -> Result<Vec<Change>, ProfilesError> {
-        self.pool.transaction(Delete { user }).await
+    /// [`NoSuchUser`](ProfilesError::NoSuchUser), or if Postgres does not answer in time.
+    pub async fn delete_account(&self, user: UserId) -> Result<Vec<AccountChange>, ProfilesError> {
+        self.pool.transaction(DeleteAccount { user }).await
     }
 }
 
-struct Put<'a> {
+struct PutAccount<'a> {
     user: UserId,
     username: &'a str,
     avatar: Option<&'a str>,
 }
 
-impl Mutation for Put<'_> {
-    type Outcome = Vec<Change>;
+impl Mutation for PutAccount<'_> {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let (user, id) = (self.user, as_id(self.user));
         let before = transaction.lock(&[user]).await?;
         let stored = transaction
@@ -89,15 +95,15 @@ impl Mutation for Put<'_> {
     }
 }
 
-struct Rename<'a> {
+struct RenameAccount<'a> {
     user: UserId,
     username: &'a str,
 }
 
-impl Mutation for Rename<'_> {
-    type Outcome = Vec<Change>;
+impl Mutation for RenameAccount<'_> {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let before = transaction.lock(&[self.user]).await?;
         before.require(self.user)?;
         transaction
@@ -107,16 +113,16 @@ impl Mutation for Rename<'_> {
     }
 }
 
-struct Delete {
+struct DeleteAccount {
     user: UserId,
 }
 
-impl Mutation for Delete {
-    type Outcome = Vec<Change>;
+impl Mutation for DeleteAccount {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let (user, id) = (self.user, as_id(self.user));
-        // Whoever becomes a friend between this and the lock is told by the listener alone.
+        // A friendship made between this and the lock is published by the listener alone.
         let mut concerned = vec![user];
         for row in transaction.query(FRIENDS, &[&id]).await? {
             concerned.push(as_user(row.try_get(0)?)?);

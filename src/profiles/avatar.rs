@@ -1,4 +1,4 @@
-//! Avatars: somebody's URL, or the one image that a user has uploaded.
+//! Avatars: a URL, or the image that the user uploaded.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Failure;
 use super::transaction::{Mutation, Transaction, as_id, storable};
-use super::{Change, Profiles, ProfilesError};
+use super::{AccountChange, Profiles, ProfilesError};
 use crate::ids::UserId;
 
 const SET: &str = "UPDATE users SET avatar = $2 WHERE id = $1";
@@ -17,7 +17,7 @@ ON CONFLICT (user_id) DO UPDATE
    SET hash = excluded.hash, media_type = excluded.media_type, image = excluded.image
  WHERE avatars.hash <> excluded.hash OR avatars.media_type <> excluded.media_type";
 
-/// What is stored under another URL than the one in use is of no more use.
+/// Deletes the image unless the avatar still refers to it.
 const FORGET: &str = "
 DELETE FROM avatars WHERE user_id = $1 AND '/api/v1/avatars/' || user_id || '/' || hash <> $2";
 
@@ -26,60 +26,60 @@ SELECT a.media_type, a.image FROM avatars a
   JOIN users u ON u.id = a.user_id AND u.deleted_at IS NULL
  WHERE a.user_id = $1 AND a.hash = $2";
 
-/// An image as it was uploaded.
+/// An uploaded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// `image/png` and the like.
+    /// For example `image/png`.
     pub media_type: String,
-    /// The file.
+    /// The content of the file.
     pub bytes: Vec<u8>,
 }
 
 impl Image {
-    /// What identifies its content: SHA-256, in hexadecimal digits.
+    /// SHA-256 of the content, in hexadecimal.
     pub fn hash(&self) -> String {
         let mut digits = String::with_capacity(64);
         for byte in Sha256::digest(&self.bytes) {
-            // A string to write into never fails.
+            // Writing to a string cannot fail.
             let _ = write!(digits, "{byte:02x}");
         }
         digits
     }
 
-    /// Where the hub serves it as the avatar of this user.
+    /// The path at which the hub serves it as this user's avatar.
     pub fn url(&self, user: UserId) -> String {
         format!("/api/v1/avatars/{user}/{}", self.hash())
     }
 }
 
 impl Profiles {
-    /// Sets the avatar to a URL; an uploaded image is forgotten unless it is the one meant.
+    /// Sets the avatar to a URL, and deletes an uploaded image unless the URL refers to it.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn set_avatar_url(
         &self,
         user: UserId,
         url: &str,
-    ) -> Result<Vec<Change>, ProfilesError> {
+    ) -> Result<Vec<AccountChange>, ProfilesError> {
         storable("the avatar", url)?;
-        self.pool.transaction(Point { user, url }).await
+        self.pool.transaction(SetAvatarUrl { user, url }).await
     }
 
-    /// Stores an image in place of the one before, and sets the avatar to its URL.
+    /// Stores an image, replacing any other, and sets the avatar to its URL.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser), [`AccountDeleted`](ProfilesError::AccountDeleted),
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn set_avatar_image(
         &self,
         user: UserId,
         image: &Image,
-    ) -> Result<Vec<Change>, ProfilesError> {
+    ) -> Result<Vec<AccountChange>, ProfilesError> {
         storable("the media type", &image.media_type)?;
         let (hash, url) = (image.hash(), image.url(user));
-        let store = Store {
+        let store = SetAvatarImage {
             user,
             image,
             hash,
@@ -88,10 +88,7 @@ impl Profiles {
         self.pool.transaction(store).await
     }
 
-    /// The image that a user has uploaded, if it is the one with this hash.
-    ///
-    /// # Errors
-    /// When Postgres does not answer in time.
+    /// The image that the user uploaded, if it has this hash.
     pub async fn avatar(&self, user: UserId, hash: &str) -> Result<Option<Image>, ProfilesError> {
         if storable("the hash", hash).is_err() {
             return Ok(None);
@@ -107,15 +104,15 @@ impl Profiles {
     }
 }
 
-struct Point<'a> {
+struct SetAvatarUrl<'a> {
     user: UserId,
     url: &'a str,
 }
 
-impl Mutation for Point<'_> {
-    type Outcome = Vec<Change>;
+impl Mutation for SetAvatarUrl<'_> {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let before = transaction.lock(&[self.user]).await?;
         before.require(self.user)?;
         transaction
@@ -126,17 +123,17 @@ impl Mutation for Point<'_> {
     }
 }
 
-struct Store<'a> {
+struct SetAvatarImage<'a> {
     user: UserId,
     image: &'a Image,
     hash: String,
     url: String,
 }
 
-impl Mutation for Store<'_> {
-    type Outcome = Vec<Change>;
+impl Mutation for SetAvatarImage<'_> {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let (id, image) = (as_id(self.user), self.image);
         let before = transaction.lock(&[self.user]).await?;
         before.require(self.user)?;
@@ -149,7 +146,7 @@ impl Mutation for Store<'_> {
 }
 
 impl Transaction<'_> {
-    /// Forgets the uploaded image unless `avatar` is its URL.
+    /// Deletes the uploaded image unless `avatar` is its URL.
     pub(super) async fn forget_image_unless(
         &self,
         user: UserId,

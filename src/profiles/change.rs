@@ -1,27 +1,27 @@
-//! That something about a user changed, and with which revision.
+//! Changes of accounts.
 
 use serde::Serialize;
 
 use crate::ids::UserId;
 
-/// Which part of an account changed.
+/// The parts of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Aspect {
-    /// Name or avatar.
+pub enum Part {
+    /// Name and avatar.
     Profile,
     /// Wins and losses.
     Stats,
-    /// The list of friends.
+    /// Friend list.
     Friends,
-    /// The matches.
+    /// Match history.
     Matches,
-    /// The account was deleted: nothing else about it is told any more.
+    /// The account was deleted; no other part changes any more.
     Deleted,
 }
 
-impl Aspect {
-    /// All of them.
+impl Part {
+    /// All parts.
     pub const ALL: [Self; 5] = [
         Self::Profile,
         Self::Stats,
@@ -30,7 +30,7 @@ impl Aspect {
         Self::Deleted,
     ];
 
-    /// The name it has in the table `changes`.
+    /// The name in the table `changes`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Profile => "profile",
@@ -43,17 +43,17 @@ impl Aspect {
 
     pub(super) fn from_name(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
-        all.find(|aspect| aspect.as_str() == name)
+        all.find(|part| part.as_str() == name)
     }
 }
 
-/// Something about a user changed.
+/// A change of one part of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Change {
-    /// Whose account it is.
+pub struct AccountChange {
+    /// The user's id.
     pub user: UserId,
-    /// Which part of it.
-    pub aspect: Aspect,
-    /// Orders the changes of this user, of any aspect.
+    /// The part that changed.
+    pub part: Part,
+    /// Orders the changes of this user, across all parts.
     pub revision: u64,
 }

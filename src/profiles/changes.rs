@@ -1,8 +1,8 @@
-//! The change listener: hands out what changed and has not been published, whoever changed it.
+//! The change listener: hands out changes that have not been published, whoever made them.
 //!
-//! One node at a time does this: the one whose session holds a lock. It proves every second that it lives; the server
-//! ends the session of one that stands still, and another takes over. One that wakes up then publishes what has been
-//! published already, which does no harm, because revisions decide.
+//! One node at a time listens: the one whose connection holds a lock. It sends a query every second; the server closes
+//! the connection of a suspended node, and another node takes over. A node that resumes publishes the same changes
+//! again, which is harmless, because the engine compares revisions.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::session::{Session, too_slow};
+use super::connector::{DedicatedConnection, too_slow};
 use super::transaction::{as_id, as_revision, as_user};
-use super::{Aspect, Change, Profiles, ProfilesError};
+use super::{AccountChange, Part, Profiles, ProfilesError};
 
-/// How often the holder of the lock reads, notified or not, and how often the others try to get it.
-const PULSE: Duration = Duration::from_secs(1);
+/// How often the lock's holder reads without a notification, and how often the others try to get the lock.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between attempts to publish what could not be published.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a failed batch is handed out again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Delays between attempts to connect grow from the first to the second, with jitter on top.
+/// Reconnect delays grow from the first to the second, plus jitter.
 const RECONNECT_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Held by the node that listens; the second number stands for the schema, as for migrations.
+/// Held by the listening node; the second number stands for the schema, as for migrations.
 const LOCK: &str = "SELECT pg_try_advisory_lock(1986622055, hashtext(current_schema()))";
 
-/// A session that says nothing for that long is one of a node that stands still.
+/// A connection idle for this long belongs to a suspended node.
 const SETTINGS: &str = "SET idle_session_timeout = '5s'";
 
 const LISTEN: &str = "LISTEN vigie_changes";
 
-const SIGN_OF_LIFE: &str = "SELECT";
+const KEEPALIVE: &str = "SELECT";
 
-/// The oldest first. What a writer is changing at the moment is left for when it is done.
+/// Oldest first. Rows locked by a writer are read later.
 const READ: &str = "
 SELECT user_id, kind, revision FROM changes ORDER BY revision LIMIT 200 FOR UPDATE SKIP LOCKED";
 
-/// Only what was read: a newer change stays. Waits for nobody, so that no writer ever waits for this in a circle.
+/// Deletes only what was read; newer changes stay. Skips locked rows, so that it cannot deadlock with a writer.
 const FORGET: &str = "
 DELETE FROM changes c USING (
     SELECT changes.user_id, changes.kind FROM changes
@@ -47,35 +47,35 @@ DELETE FROM changes c USING (
        FOR UPDATE OF changes SKIP LOCKED
 ) done WHERE c.user_id = done.user_id AND c.kind = done.kind";
 
-/// Some changes, at most 200, to be published.
-pub struct Batch {
-    changes: Vec<Change>,
+/// At most 200 changes to publish.
+pub struct ChangeBatch {
+    changes: Vec<AccountChange>,
     published: oneshot::Sender<()>,
 }
 
-impl Batch {
-    /// What changed, the oldest first; at most one of each user and aspect.
-    pub fn changes(&self) -> &[Change] {
+impl ChangeBatch {
+    /// The changes, oldest first; at most one of each user and part.
+    pub fn changes(&self) -> &[AccountChange] {
         &self.changes
     }
 
-    /// All of it has been published and can be forgotten. A batch that is dropped without this is handed out again.
+    /// Acknowledges that all changes have been published. A batch dropped without this is handed out again.
     pub fn published(self) {
-        // The listener may have lost its session and read the same again.
+        // The listener may have reconnected and read the same changes again.
         let _ = self.published.send(());
     }
 }
 
-/// What changed, in batches, for as long as there is a reader.
+/// The stream of batches; dropping it stops the listener.
 pub struct ChangeStream {
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<ChangeBatch>,
     listener: AbortHandle,
 }
 
 impl ChangeStream {
-    /// The next batch; the one after it comes when this one has been published, or dropped. Waits for ever while
-    /// another node is the one that listens.
-    pub async fn next(&mut self) -> Option<Batch> {
+    /// The next batch; the following one comes once this one is published or dropped. Pending while another node is the
+    /// listener.
+    pub async fn next(&mut self) -> Option<ChangeBatch> {
         self.batches.recv().await
     }
 }
@@ -87,18 +87,18 @@ impl Drop for ChangeStream {
 }
 
 impl Profiles {
-    /// Begins to listen, on a connection of its own; connects anew for ever.
+    /// Starts the listener, on a dedicated connection that reconnects indefinitely.
     pub fn changes(&self) -> ChangeStream {
         let (sender, batches) = mpsc::channel(1);
-        let listener = tokio::spawn(listen(self.clone(), sender)).abort_handle();
+        let listener = tokio::spawn(run_listener(self.clone(), sender)).abort_handle();
         ChangeStream { batches, listener }
     }
 
-    /// Forgets changes that have been published, so that the listener need not do it again.
+    /// Deletes published changes, so that the listener need not publish them again.
     ///
     /// # Errors
-    /// When Postgres does not answer in time; nothing is lost then.
-    pub async fn published(&self, changes: &[Change]) -> Result<(), ProfilesError> {
+    /// If Postgres does not answer in time; then the listener publishes them again.
+    pub async fn published(&self, changes: &[AccountChange]) -> Result<(), ProfilesError> {
         let (users, kinds, revisions) = columns(changes);
         self.pool
             .query(FORGET, &[&users, &kinds, &revisions])
@@ -107,11 +107,11 @@ impl Profiles {
     }
 }
 
-/// Why a session of the listener ended.
+/// Why listening ended.
 enum Ended {
-    /// Nobody reads any more.
+    /// The stream was dropped.
     Unread,
-    /// Something went wrong with it.
+    /// The connection failed.
     Lost(ProfilesError),
 }
 
@@ -121,54 +121,54 @@ impl<E: Into<ProfilesError>> From<E> for Ended {
     }
 }
 
-async fn listen(profiles: Profiles, batches: mpsc::Sender<Batch>) {
+async fn run_listener(profiles: Profiles, batches: mpsc::Sender<ChangeBatch>) {
     let mut outage = Outage::default();
-    while let Err(Ended::Lost(error)) = listen_once(&profiles, &batches, &mut outage).await {
-        tokio::time::sleep(outage.goes_on(&error)).await;
+    while let Err(Ended::Lost(error)) = listen_until_lost(&profiles, &batches, &mut outage).await {
+        tokio::time::sleep(outage.retry_delay(&error)).await;
     }
 }
 
-/// Listens until the session is lost, or nobody reads any more.
-async fn listen_once(
+/// Listens until the connection is lost, or the stream is dropped.
+async fn listen_until_lost(
     profiles: &Profiles,
-    batches: &mpsc::Sender<Batch>,
+    batches: &mpsc::Sender<ChangeBatch>,
     outage: &mut Outage,
 ) -> Result<(), Ended> {
-    let listener = Listener::connect(profiles).await?;
+    let listener = ChangeListener::connect(profiles).await?;
     while !listener.get_lock().await? {
-        outage.is_over();
-        listener.wait(batches.closed(), PULSE).await?;
+        outage.end();
+        listener.wait(batches.closed(), POLL_INTERVAL).await?;
         if batches.is_closed() {
             return Err(Ended::Unread);
         }
     }
     listener
-        .within(listener.session.client.batch_execute(LISTEN))
+        .within(listener.connection.client.batch_execute(LISTEN))
         .await?;
     loop {
         let changes = listener.read().await?;
-        outage.is_over();
+        outage.end();
         let more = !changes.is_empty() && listener.publish(changes, batches).await?;
         if !more {
             listener
-                .wait(listener.session.bell.notified(), PULSE)
+                .wait(listener.connection.notified.notified(), POLL_INTERVAL)
                 .await?;
         }
     }
 }
 
-/// The session that listens, or waits for its turn.
-struct Listener {
-    session: Session,
+/// The dedicated connection, with its prepared statements.
+struct ChangeListener {
+    connection: DedicatedConnection,
     timeout: Duration,
     read: Statement,
     forget: Statement,
 }
 
-impl Listener {
+impl ChangeListener {
     async fn connect(profiles: &Profiles) -> Result<Self, ProfilesError> {
         let timeout = profiles.pool.timeout();
-        let session = profiles.pool.connector().session().await?;
+        let connection = profiles.pool.connector().open_dedicated().await?;
         let prepare = async |client: &Client| {
             client.batch_execute(SETTINGS).await?;
             let limit = format!("SET statement_timeout = {}", timeout.as_millis());
@@ -178,10 +178,10 @@ impl Listener {
                 client.prepare(FORGET).await?,
             ))
         };
-        let prepared = tokio::time::timeout(timeout, prepare(&session.client)).await;
+        let prepared = tokio::time::timeout(timeout, prepare(&connection.client)).await;
         let (read, forget) = prepared.map_err(|_| too_slow(timeout))??;
         Ok(Self {
-            session,
+            connection,
             timeout,
             read,
             forget,
@@ -190,14 +190,14 @@ impl Listener {
 
     async fn get_lock(&self) -> Result<bool, ProfilesError> {
         let row = self
-            .within(self.session.client.query_one(LOCK, &[]))
+            .within(self.connection.client.query_one(LOCK, &[]))
             .await?;
         Ok(row.try_get(0)?)
     }
 
-    async fn read(&self) -> Result<Vec<Change>, ProfilesError> {
+    async fn read(&self) -> Result<Vec<AccountChange>, ProfilesError> {
         let rows = self
-            .within(self.session.client.query(&self.read, &[]))
+            .within(self.connection.client.query(&self.read, &[]))
             .await?;
         let mut changes = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -206,62 +206,61 @@ impl Listener {
         Ok(changes)
     }
 
-    /// Hands out changes, waits until they have been published, and forgets them. Whether to go on at once.
+    /// Hands out changes, waits until they are published, and deletes them. Returns whether to read again at once.
     async fn publish(
         &self,
-        changes: Vec<Change>,
-        batches: &mpsc::Sender<Batch>,
+        changes: Vec<AccountChange>,
+        batches: &mpsc::Sender<ChangeBatch>,
     ) -> Result<bool, Ended> {
         let (published, outcome) = oneshot::channel();
         let (users, kinds, revisions) = columns(&changes);
-        let batch = Batch { changes, published };
-        let handed_out = self.alive_during(batches.send(batch)).await?;
+        let batch = ChangeBatch { changes, published };
+        let handed_out = self.keep_alive_during(batches.send(batch)).await?;
         handed_out.map_err(|_| Ended::Unread)?;
-        if self.alive_during(outcome).await?.is_err() {
-            self.alive_during(tokio::time::sleep(jittered(PAUSE)))
+        if self.keep_alive_during(outcome).await?.is_err() {
+            self.keep_alive_during(tokio::time::sleep(jittered(RETRY_DELAY)))
                 .await?;
             return Ok(true);
         }
         let parameters: [&(dyn ToSql + Sync); 3] = [&users, &kinds, &revisions];
         let forgotten = self
-            .within(self.session.client.execute(&self.forget, &parameters))
+            .within(self.connection.client.execute(&self.forget, &parameters))
             .await?;
-        // What is left has a newer revision, or a writer is at it: no reason to hurry.
+        // Remaining rows have a newer revision or are locked by a writer: no reason to hurry.
         Ok(forgotten == users.len() as u64)
     }
 
-    /// Waits for something, or for so long.
+    /// Waits for `something`, at most `at_most`.
     async fn wait(
         &self,
         something: impl Future<Output = ()>,
         at_most: Duration,
     ) -> Result<(), ProfilesError> {
-        // Either is a reason to go on.
+        // Continue in either case.
         let _ = tokio::time::timeout(at_most, something).await;
-        match self.session.client.is_closed() {
-            true => Err(ProfilesError::Unavailable(
-                "the connection was lost".to_owned(),
-            )),
-            false => Ok(()),
+        if self.connection.client.is_closed() {
+            let reason = "the connection was lost".to_owned();
+            return Err(ProfilesError::Unavailable(reason));
         }
+        Ok(())
     }
 
-    /// Waits for something as long as it takes, and gives signs of life meanwhile.
-    async fn alive_during<T>(
+    /// Waits for `something` as long as it takes, and keeps the connection alive meanwhile.
+    async fn keep_alive_during<T>(
         &self,
         something: impl Future<Output = T>,
     ) -> Result<T, ProfilesError> {
         let mut something = std::pin::pin!(something);
         loop {
-            if let Ok(done) = tokio::time::timeout(PULSE, &mut something).await {
+            if let Ok(done) = tokio::time::timeout(POLL_INTERVAL, &mut something).await {
                 return Ok(done);
             }
-            self.within(self.session.client.batch_execute(SIGN_OF_LIFE))
+            self.within(self.connection.client.batch_execute(KEEPALIVE))
                 .await?;
         }
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, up to the timeout.
     async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -271,41 +270,41 @@ impl Listener {
     }
 }
 
-/// A row of `changes`; nothing where its kind is one that this version does not know.
-fn change(row: &Row) -> Result<Option<Change>, ProfilesError> {
+/// Decodes a row of `changes`; `None` for a part unknown to this version.
+fn change(row: &Row) -> Result<Option<AccountChange>, ProfilesError> {
     let user = as_user(row.try_get(0)?)?;
     let revision = as_revision(row.try_get(2)?);
-    let aspect = Aspect::from_name(row.try_get(1)?);
-    Ok(aspect.map(|aspect| Change {
+    let part = Part::from_name(row.try_get(1)?);
+    Ok(part.map(|part| AccountChange {
         user,
-        aspect,
+        part,
         revision,
     }))
 }
 
-/// Changes as the parameters of a statement.
-fn columns(changes: &[Change]) -> (Vec<i64>, Vec<&'static str>, Vec<i64>) {
+/// Changes as parameters of a statement.
+fn columns(changes: &[AccountChange]) -> (Vec<i64>, Vec<&'static str>, Vec<i64>) {
     let users = changes.iter().map(|change| as_id(change.user));
-    let kinds = changes.iter().map(|change| change.aspect.as_str());
+    let kinds = changes.iter().map(|change| change.part.as_str());
     let revisions = changes
         .iter()
         .map(|change| i64::try_from(change.revision).unwrap_or(i64::MAX));
     (users.collect(), kinds.collect(), revisions.collect())
 }
 
-/// A time during which Postgres could not be reached, told once.
+/// An outage of Postgres, logged once.
 #[derive(Default)]
 struct Outage {
     delay: Option<Duration>,
 }
 
 impl Outage {
-    /// Another attempt has failed; returns how long to wait for the next one.
-    fn goes_on(&mut self, error: &ProfilesError) -> Duration {
+    /// Records a failed attempt; returns the delay before the next one.
+    fn retry_delay(&mut self, error: &ProfilesError) -> Duration {
         let (first, longest) = RECONNECT_DELAYS;
         let delay = match self.delay {
             None => {
-                tracing::info!(reason = %error, "not listening to postgres; trying again until it works");
+                tracing::info!(reason = %error, "not listening to postgres; retrying");
                 first
             }
             Some(last) => (last * 2).min(longest),
@@ -314,14 +313,14 @@ impl Outage {
         jittered(delay)
     }
 
-    fn is_over(&mut self) {
+    fn end(&mut self) {
         if self.delay.take().is_some() {
             tracing::info!("listening to postgres again");
         }
     }
 }
 
-/// So much and up to half as much again, so that nodes do not all come back in the same millisecond.
+/// Adds up to half of the delay, so that nodes do not all reconnect in the same millisecond.
 fn jittered(delay: Duration) -> Duration {
     delay + delay.mul_f64(rand::random::<f64>() / 2.0)
 }

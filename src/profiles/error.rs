@@ -1,4 +1,4 @@
-//! What a caller can do about a call that failed.
+//! Errors of Postgres, and what to do about them.
 
 use std::error::Error;
 
@@ -6,84 +6,84 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::ids::UserId;
 
-/// Why nothing was changed, or read.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfilesError {
-    /// Postgres cannot be reached, or did not answer in time: try again later.
+    /// Postgres is unreachable or did not answer in time; retry later.
     #[error("postgres cannot be reached: {0}")]
     Unavailable(String),
-    /// There is no such account.
+    /// The account does not exist.
     #[error("there is no user {0}")]
     NoSuchUser(UserId),
-    /// The account was deleted, and stays so.
+    /// The account was deleted, permanently.
     #[error("the account of user {0} was deleted")]
     AccountDeleted(UserId),
-    /// What was to be stored breaks a rule; says which.
+    /// The input violates a rule, which the text names.
     #[error("{0}")]
     Invalid(String),
-    /// Postgres received the statement and refuses it; says why.
+    /// Postgres rejected the statement; the text says why.
     #[error("postgres refuses: {0}")]
     Refused(String),
-    /// The tables are missing or not up to date; says what to do.
+    /// The schema is missing or outdated; the text says what to do.
     #[error("{0}")]
     Schema(String),
-    /// Postgres or the settings are not as they have to be; says what to do.
+    /// Postgres or the settings are misconfigured; the text says what to do.
     #[error("{0}")]
     Setup(String),
 }
 
-/// What went wrong inside a transaction.
+/// Why a transaction failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// What the caller is told.
-    Told(ProfilesError),
-    /// What Postgres or the connection to it said.
+    /// An error for the caller.
+    Reported(ProfilesError),
+    /// An error of Postgres or of the connection.
     Postgres(tokio_postgres::Error),
 }
 
-/// What to do with a transaction that failed.
+/// Whether and how to retry a failed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
-    /// Others were in the way: the same again may succeed.
-    Again,
-    /// The connection is of no more use; the same on another may succeed.
-    Reconnect,
-    /// The same again fails again.
-    None,
+pub(super) enum Retry {
+    /// Concurrent transactions interfered: retry.
+    AfterPause,
+    /// The connection is unusable: retry on another.
+    NewConnection,
+    /// A retry would fail again.
+    Never,
 }
 
 impl Failure {
-    /// What to do about it.
-    pub(super) fn remedy(&self) -> Remedy {
+    pub(super) fn retry(&self) -> Retry {
         let Self::Postgres(error) = self else {
-            return Remedy::None;
+            return Retry::Never;
         };
         let Some(code) = error.code() else {
-            return match error.is_closed()
-                || error
-                    .source()
-                    .is_some_and(|cause| cause.is::<std::io::Error>())
-            {
-                true => Remedy::Reconnect,
-                false => Remedy::None,
+            let cause = error.source();
+            let is_io = cause.is_some_and(|cause| cause.is::<std::io::Error>());
+            return if error.is_closed() || is_io {
+                Retry::NewConnection
+            } else {
+                Retry::Never
             };
         };
         match *code {
-            SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => Remedy::Again,
-            // The session was ended from outside, or its prepared statements no longer fit the schema.
+            SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
+                Retry::AfterPause
+            }
+            // The server closed the connection, or its prepared statements no longer match the schema.
             SqlState::ADMIN_SHUTDOWN
             | SqlState::CRASH_SHUTDOWN
             | SqlState::IDLE_SESSION_TIMEOUT
             | SqlState::FEATURE_NOT_SUPPORTED
-            | SqlState::INVALID_SQL_STATEMENT_NAME => Remedy::Reconnect,
-            _ => Remedy::None,
+            | SqlState::INVALID_SQL_STATEMENT_NAME => Retry::NewConnection,
+            _ => Retry::Never,
         }
     }
 }
 
 impl From<ProfilesError> for Failure {
     fn from(error: ProfilesError) -> Self {
-        Self::Told(error)
+        Self::Reported(error)
     }
 }
 
@@ -95,7 +95,7 @@ impl From<tokio_postgres::Error> for Failure {
 
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
-        Self::Told(ProfilesError::Refused(format!(
+        Self::Reported(ProfilesError::Refused(format!(
             "a list that cannot be read: {error}"
         )))
     }
@@ -104,7 +104,7 @@ impl From<serde_json::Error> for Failure {
 impl From<Failure> for ProfilesError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Told(error) => error,
+            Failure::Reported(error) => error,
             Failure::Postgres(error) => error.into(),
         }
     }
@@ -114,12 +114,12 @@ impl From<tokio_postgres::Error> for ProfilesError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(refusal) => refused(refusal),
-            None => Self::Unavailable(advised(in_words(&error))),
+            None => Self::Unavailable(with_advice(error_chain(&error))),
         }
     }
 }
 
-/// What the server refused, by what can be done about it.
+/// Classifies an error of the server by what can be done about it.
 fn refused(refusal: &DbError) -> ProfilesError {
     let message = refusal.message().to_owned();
     let class = refusal.code().code().get(..2).unwrap_or_default();
@@ -138,11 +138,11 @@ fn refused(refusal: &DbError) -> ProfilesError {
         )),
         // Wrong password, unknown role or database.
         ("28", _) | (_, &SqlState::INVALID_CATALOG_NAME) => ProfilesError::Setup(format!(
-            "postgres lets nobody in with postgres.url (VIGIE_POSTGRES__URL): {message}"
+            "postgres rejects the login of postgres.url (VIGIE_POSTGRES__URL): {message}"
         )),
-        // Values that do not fit their types, and constraints.
+        // Invalid values, and constraints.
         ("22" | "23", _) => ProfilesError::Invalid(message),
-        // The connection was lost, or the server starts, stops or has too many connections.
+        // The connection was lost, or the server is starting, stopping or full.
         ("08" | "57", _) | (_, &SqlState::TOO_MANY_CONNECTIONS) => {
             ProfilesError::Unavailable(message)
         }
@@ -150,20 +150,20 @@ fn refused(refusal: &DbError) -> ProfilesError {
     }
 }
 
-/// Says what to do about a server that does not prove who it is.
-fn advised(words: String) -> String {
+/// Adds advice if the server's certificate is not trusted.
+fn with_advice(words: String) -> String {
     let unknown = ["UnknownIssuer", "BadSignature"];
-    match unknown.iter().any(|problem| words.contains(problem)) {
-        true => format!(
-            "{words}: nobody who is trusted has signed the certificate; name the PEM file of the authority that did in \
-             sslrootcert of postgres.url (VIGIE_POSTGRES__URL)"
-        ),
-        false => words,
+    if !unknown.iter().any(|problem| words.contains(problem)) {
+        return words;
     }
+    format!(
+        "{words}: the certificate is not signed by a trusted authority; name the PEM file of its authority in \
+         sslrootcert of postgres.url (VIGIE_POSTGRES__URL)"
+    )
 }
 
-/// The error and everything behind it: the outermost alone reads "db error".
-pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
+/// The error with all its causes: the outermost alone reads "db error".
+pub(super) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,18 +1,17 @@
-//! Friendships: each side asks; a friendship holds while both have asked.
+//! Friendships: each side requests it; it holds while both have.
 
 use super::error::Failure;
 use super::transaction::{Mutation, Transaction, as_id};
-use super::{Change, Profiles, ProfilesError};
+use super::{AccountChange, Profiles, ProfilesError};
 use crate::ids::UserId;
 
-/// Whom one user may have asked, friends included: as many as a list of friends can have without being a burden for
-/// every connection that gets it.
-const ASKED_MAX: i64 = 1000;
+/// Requests of one user at most, friends included: a longer friend list would burden every connection that receives it.
+const REQUESTED_MAX: i64 = 1000;
 
-const HAS_ASKED: &str =
+const HAS_REQUESTED: &str =
     "SELECT EXISTS (SELECT FROM friendships WHERE user_id = $1 AND friend_id = $2)";
 
-const COUNT_ASKED: &str = "SELECT count(*) FROM friendships WHERE user_id = $1";
+const COUNT_REQUESTED: &str = "SELECT count(*) FROM friendships WHERE user_id = $1";
 
 const ASK: &str =
     "INSERT INTO friendships (user_id, friend_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -21,87 +20,90 @@ const END: &str = "
 DELETE FROM friendships
  WHERE (user_id = $1 AND friend_id = $2) OR (user_id = $2 AND friend_id = $1)";
 
-/// Where two users stand.
+/// The state between two users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Friendship {
-    /// One has asked, and the other has not.
+    /// One user has requested the friendship.
     Requested,
-    /// Both have asked.
+    /// Both users have.
     Friends,
 }
 
 impl Profiles {
-    /// `user` asks for the friendship of `other`, or agrees to it. Asking again changes nothing.
+    /// `user` requests or accepts the friendship of `other`; idempotent.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) and [`AccountDeleted`](ProfilesError::AccountDeleted) about either,
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time.
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time.
     pub async fn ask_friendship(
         &self,
         user: UserId,
         other: UserId,
-    ) -> Result<(Friendship, Vec<Change>), ProfilesError> {
+    ) -> Result<(Friendship, Vec<AccountChange>), ProfilesError> {
         if user == other {
             return Err(ProfilesError::Invalid(
-                "nobody is their own friend".to_owned(),
+                "users cannot befriend themselves".to_owned(),
             ));
         }
-        self.pool.transaction(Ask { user, other }).await
+        self.pool
+            .transaction(RequestFriendship { user, other })
+            .await
     }
 
-    /// Ends the friendship, or takes back what was asked, in both directions.
+    /// Ends the friendship or withdraws the request, in both directions.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) about either, [`AccountDeleted`](ProfilesError::AccountDeleted) about
-    /// `user`, or when Postgres does not answer in time.
+    /// `user`, or if Postgres does not answer in time.
     pub async fn end_friendship(
         &self,
         user: UserId,
         other: UserId,
-    ) -> Result<Vec<Change>, ProfilesError> {
-        self.pool.transaction(End { user, other }).await
+    ) -> Result<Vec<AccountChange>, ProfilesError> {
+        self.pool.transaction(EndFriendship { user, other }).await
     }
 }
 
-struct Ask {
+struct RequestFriendship {
     user: UserId,
     other: UserId,
 }
 
-impl Mutation for Ask {
-    type Outcome = (Friendship, Vec<Change>);
+impl Mutation for RequestFriendship {
+    type Outcome = (Friendship, Vec<AccountChange>);
 
     async fn run(&self, transaction: &Transaction<'_>) -> Result<Self::Outcome, Failure> {
         let (user, other) = (self.user, self.other);
         let before = transaction.lock(&[user, other]).await?;
         before.require(user)?;
         before.require(other)?;
-        if !has_asked(transaction, user, other).await? {
+        if !has_requested(transaction, user, other).await? {
             let id = as_id(user);
-            let row = transaction.query_one(COUNT_ASKED, &[&id]).await?;
-            if row.try_get::<_, i64>(0)? >= ASKED_MAX {
+            let row = transaction.query_one(COUNT_REQUESTED, &[&id]).await?;
+            if row.try_get::<_, i64>(0)? >= REQUESTED_MAX {
                 return Err(too_many(user).into());
             }
             transaction.execute(ASK, &[&id, &as_id(other)]).await?;
         }
-        let friendship = match has_asked(transaction, other, user).await? {
-            true => Friendship::Friends,
-            false => Friendship::Requested,
+        let friendship = if has_requested(transaction, other, user).await? {
+            Friendship::Friends
+        } else {
+            Friendship::Requested
         };
         let changes = transaction.changes_since(&before, &[user, other]).await?;
         Ok((friendship, changes))
     }
 }
 
-struct End {
+struct EndFriendship {
     user: UserId,
     other: UserId,
 }
 
-impl Mutation for End {
-    type Outcome = Vec<Change>;
+impl Mutation for EndFriendship {
+    type Outcome = Vec<AccountChange>;
 
-    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<Change>, Failure> {
+    async fn run(&self, transaction: &Transaction<'_>) -> Result<Vec<AccountChange>, Failure> {
         let (user, other) = (self.user, self.other);
         let before = transaction.lock(&[user, other]).await?;
         before.require(user)?;
@@ -115,19 +117,19 @@ impl Mutation for End {
     }
 }
 
-async fn has_asked(
+async fn has_requested(
     transaction: &Transaction<'_>,
     user: UserId,
     other: UserId,
 ) -> Result<bool, Failure> {
     let row = transaction
-        .query_one(HAS_ASKED, &[&as_id(user), &as_id(other)])
+        .query_one(HAS_REQUESTED, &[&as_id(user), &as_id(other)])
         .await?;
     Ok(row.try_get(0)?)
 }
 
 fn too_many(user: UserId) -> ProfilesError {
     ProfilesError::Invalid(format!(
-        "user {user} has {ASKED_MAX} friends and requests, which is as many as there may be"
+        "user {user} has {REQUESTED_MAX} friends and requests, which is the maximum"
     ))
 }

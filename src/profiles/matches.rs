@@ -1,56 +1,59 @@
-//! Results: a match is recorded once, with its part of both players' statistics.
+//! Match results, recorded together with both players' statistics.
 
 use std::time::{Duration, SystemTime};
 
 use super::error::Failure;
 use super::transaction::{Mutation, Transaction, as_id};
-use super::{Change, Profiles, ProfilesError};
+use super::{AccountChange, Profiles, ProfilesError};
 use crate::ids::{SAFE_INTEGER_MAX, UserId};
 
 const RECORD: &str = "
 INSERT INTO matches (player_a, player_b, winner, score_a, score_b, played_at)
 VALUES ($1, $2, $3, $4, $5, coalesce($6, now())) RETURNING id";
 
-/// In ascending order of the players, as everything that locks.
+/// In ascending order of players, the order of all locks.
 const COUNT: &str = "
 INSERT INTO game_stats (user_id, wins, losses)
 SELECT player, (player = $2)::int, (player <> $2)::int FROM unnest($1::bigint[]) AS player ORDER BY player
 ON CONFLICT (user_id) DO UPDATE
    SET wins = game_stats.wins + excluded.wins, losses = game_stats.losses + excluded.losses";
 
-/// A match that was played.
+/// The result of a match to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewMatch {
-    /// Who played.
+    /// The players.
     pub players: [UserId; 2],
-    /// Which of them won.
+    /// The player who won.
     pub winner: UserId,
     /// Their points, in the same order.
     pub score: [i32; 2],
-    /// When, in ms since 1970; now where nothing is said.
+    /// When it was played, in ms since 1970; now if `None`.
     pub played_at_ms: Option<u64>,
 }
 
 impl Profiles {
-    /// Records a match; returns its number.
+    /// Records a match; returns its number and the changes.
     ///
     /// # Errors
     /// [`NoSuchUser`](ProfilesError::NoSuchUser) and [`AccountDeleted`](ProfilesError::AccountDeleted) about either,
-    /// [`Invalid`](ProfilesError::Invalid), or when Postgres does not answer in time. Where it is lost during the last
+    /// [`Invalid`](ProfilesError::Invalid), or if Postgres does not answer in time. Where it is lost during the last
     /// step, the match may have been recorded.
-    pub async fn record_match(&self, new: &NewMatch) -> Result<(u64, Vec<Change>), ProfilesError> {
+    pub async fn record_match(
+        &self,
+        new: &NewMatch,
+    ) -> Result<(u64, Vec<AccountChange>), ProfilesError> {
         let played_at = check(new)?;
-        self.pool.transaction(Record { new, played_at }).await
+        self.pool.transaction(RecordMatch { new, played_at }).await
     }
 }
 
-struct Record<'a> {
+struct RecordMatch<'a> {
     new: &'a NewMatch,
     played_at: Option<SystemTime>,
 }
 
-impl Mutation for Record<'_> {
-    type Outcome = (u64, Vec<Change>);
+impl Mutation for RecordMatch<'_> {
+    type Outcome = (u64, Vec<AccountChange>);
 
     async fn run(&self, transaction: &Transaction<'_>) -> Result<Self::Outcome, Failure> {
         let users = &self.new.players;
@@ -81,7 +84,7 @@ impl Mutation for Record<'_> {
     }
 }
 
-/// What the table would refuse too, in plainer words; returns when the match was played.
+/// Checks what the table's constraints would reject too, with clearer messages; returns when the match was played.
 fn check(new: &NewMatch) -> Result<Option<SystemTime>, ProfilesError> {
     let invalid = |problem: &str| Err(ProfilesError::Invalid(problem.to_owned()));
     if new.players[0] == new.players[1] {
@@ -91,7 +94,7 @@ fn check(new: &NewMatch) -> Result<Option<SystemTime>, ProfilesError> {
         return invalid("the winner of a match is one of its players");
     }
     match new.played_at_ms {
-        // Beyond, JavaScript would not read the number without loss, and Postgres has no such time.
+        // Larger values are not exact in JavaScript, and out of range in Postgres.
         Some(played_at_ms) if played_at_ms > SAFE_INTEGER_MAX / 1000 => {
             invalid("the time of a match is in ms since 1970")
         }

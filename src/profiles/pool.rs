@@ -1,4 +1,4 @@
-//! The connections that calls share: taken for one call, given up after an answer that did not come.
+//! The connection pool: a connection is taken for one call, and closed if the answer does not arrive in time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,21 +13,21 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row};
 
-use super::error::{Failure, Remedy};
-use super::session::{Connector, too_slow};
+use super::connector::{Connector, too_slow};
+use super::error::{Failure, Retry};
 use super::transaction::{Mutation, Transaction};
-use super::{Options, ProfilesError};
+use super::{PostgresOptions, ProfilesError};
 
-/// How often a transaction is tried again that others were in the way of.
+/// Retries of a transaction.
 const RETRIES_MAX: usize = 3;
 
-/// Before that, so that those who were in the way get what they wait for first.
+/// Pause before a retry, so that the interfering transactions finish first.
 const RETRY_PAUSE: Duration = Duration::from_millis(40);
 
-/// The schema is there when this can be read.
+/// Succeeds only if the schema exists.
 const PING: &str = "SELECT revision FROM changes LIMIT 1";
 
-/// The connections; clones share them.
+/// The pool; clones share it.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
@@ -36,20 +36,22 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool that has no connection yet.
-    pub(super) fn new(options: &Options) -> Result<Self, ProfilesError> {
+    /// Does not connect yet.
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, ProfilesError> {
         let connector = Arc::new(Connector::new(options)?);
         let manager = Manager::from_connect(
             connector.config().clone(),
-            Carried(connector.clone()),
+            SharedConnector(connector.clone()),
             ManagerConfig::default(),
         );
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(options.pool)
             .post_create(limits(options.timeout))
-            .pre_recycle(Hook::sync_fn(|client, _| match client.is_closed() {
-                true => Err(HookError::message("closed")),
-                false => Ok(()),
+            .pre_recycle(Hook::sync_fn(|client, _| {
+                if client.is_closed() {
+                    return Err(HookError::message("closed"));
+                }
+                Ok(())
             }))
             .build()
             .map_err(|error| ProfilesError::Setup(error.to_string()))?;
@@ -60,22 +62,19 @@ impl Pool {
         })
     }
 
-    /// How to connect outside the pool.
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// How long an answer may take.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Asks for something that only a database with the schema can answer.
+    /// Checks that Postgres answers and the schema exists.
     pub(super) async fn ping(&self) -> Result<(), ProfilesError> {
         self.query(PING, &[]).await.map(|_| ())
     }
 
-    /// Runs one statement.
     pub(super) async fn query(
         &self,
         statement: &str,
@@ -88,7 +87,7 @@ impl Pool {
         self.attempt(&statement).await
     }
 
-    /// Runs one transaction, from the beginning again where others were in the way.
+    /// Runs a transaction, retrying it from the beginning if others interfere.
     pub(super) async fn transaction<M: Mutation>(
         &self,
         mutation: M,
@@ -96,7 +95,7 @@ impl Pool {
         self.attempt(&InTransaction(mutation)).await
     }
 
-    /// Does some work on a connection, again where that may help.
+    /// Runs `work` on a connection, with retries.
     async fn attempt<W: Work>(&self, work: &W) -> Result<W::Outcome, ProfilesError> {
         let mut retries = 0;
         loop {
@@ -106,21 +105,21 @@ impl Pool {
                 Ok(Ok(outcome)) => return Ok(outcome),
                 Ok(Err(failure)) => failure,
                 Err(_) => {
-                    // What was asked may still be answered: nobody else is to wait for that.
+                    // The answer may still arrive, so the connection must not be reused.
                     drop(Object::take(client));
                     return Err(too_slow(self.timeout));
                 }
             };
-            let remedy = failure.remedy();
-            match remedy {
-                Remedy::Reconnect => drop(Object::take(client)),
-                Remedy::Again | Remedy::None => drop(client),
+            let retry = failure.retry();
+            match retry {
+                Retry::NewConnection => drop(Object::take(client)),
+                Retry::AfterPause | Retry::Never => drop(client),
             }
-            if remedy == Remedy::None || retries == RETRIES_MAX {
+            if retry == Retry::Never || retries == RETRIES_MAX {
                 return Err(failure.into());
             }
             retries += 1;
-            if remedy == Remedy::Again {
+            if retry == Retry::AfterPause {
                 tokio::time::sleep(RETRY_PAUSE.mul_f64(rand::random::<f64>() + 0.5)).await;
             }
         }
@@ -138,8 +137,8 @@ impl Pool {
     }
 }
 
-/// What is done on a connection. No closure: the compiler cannot tell of one that takes a reference whether its future
-/// may move between threads.
+/// Work on a connection. A trait rather than a closure: the compiler cannot prove that the future of a closure taking a
+/// reference is `Send`.
 trait Work: Sync {
     type Outcome: Send;
 
@@ -176,15 +175,15 @@ impl<M: Mutation> Work for InTransaction<M> {
     }
 }
 
-/// A connection that is lost during the commit leaves open what happened: doing it again might do it twice.
+/// If the connection is lost during the commit, the outcome is unknown, so a retry might apply the changes twice.
 fn undecided(failure: Failure) -> Failure {
-    match failure.remedy() {
-        Remedy::Reconnect => ProfilesError::from(failure).into(),
-        Remedy::Again | Remedy::None => failure,
+    match failure.retry() {
+        Retry::NewConnection => ProfilesError::from(failure).into(),
+        Retry::AfterPause | Retry::Never => failure,
     }
 }
 
-/// Makes the server give up what nobody waits for any more.
+/// Makes the server abort statements and transactions after the timeout.
 fn limits(timeout: Duration) -> Hook {
     let limit_ms = timeout.as_millis();
     let statement = Arc::new(format!(
@@ -199,10 +198,10 @@ fn limits(timeout: Duration) -> Hook {
     })
 }
 
-/// Connects as everybody here does, so that a lost connection is not logged for each of the pool.
-struct Carried(Arc<Connector>);
+/// Connects with [`Connector`], so that an outage is not logged once per pooled connection.
+struct SharedConnector(Arc<Connector>);
 
-type Connecting<'a> = Pin<
+type ConnectFuture<'a> = Pin<
     Box<
         dyn Future<Output = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
             + Send
@@ -210,8 +209,8 @@ type Connecting<'a> = Pin<
     >,
 >;
 
-impl Connect for Carried {
-    fn connect(&self, _config: &Config) -> Connecting<'_> {
+impl Connect for SharedConnector {
+    fn connect(&self, _config: &Config) -> ConnectFuture<'_> {
         Box::pin(self.0.connect(Arc::new(Notify::new())))
     }
 }

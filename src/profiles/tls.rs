@@ -1,4 +1,4 @@
-//! Whether and how connections are encrypted: the URL's `sslmode`, with the meanings that it has for `psql`.
+//! TLS settings of connections: the URL's `sslmode`, with the meaning it has for `psql`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,15 +14,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::ProfilesError;
 use crate::tls;
 
-/// What a URL asks for.
+/// The TLS settings of a URL.
 pub(super) struct Tls {
-    /// Whether to encrypt.
     pub(super) mode: SslMode,
-    /// How to.
     pub(super) connect: MakeRustlsConnect,
 }
 
-/// Takes `sslmode` and `sslrootcert` out of a URL; returns the rest of it, and what they ask for.
+/// Extracts `sslmode` and `sslrootcert` from a URL; returns the rest of it and the settings.
 pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let (mut mode, mut root_file, mut kept) = ("prefer", None, Vec::new());
@@ -34,9 +32,10 @@ pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
             _ => kept.push(pair),
         }
     }
-    let rest = match kept.is_empty() {
-        true => base.to_owned(),
-        false => format!("{base}?{}", kept.join("&")),
+    let rest = if kept.is_empty() {
+        base.to_owned()
+    } else {
+        format!("{base}?{}", kept.join("&"))
     };
     let (mode, verified) = match mode {
         "disable" => (SslMode::Disable, false),
@@ -55,17 +54,16 @@ pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
 
 fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig, ProfilesError> {
     let provider = tls::provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match verified {
-        true => {
-            let roots = Arc::new(roots(root_file)?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
-            verifier.build().map_err(|error| {
-                setup(format!(
-                    "asks for verified TLS, but there is no certificate to trust ({error})"
-                ))
-            })?
-        }
-        false => Arc::new(Anybody(provider.clone())),
+    let verifier: Arc<dyn ServerCertVerifier> = if verified {
+        let roots = Arc::new(roots(root_file)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+        verifier.build().map_err(|error| {
+            setup(format!(
+                "asks for verified TLS, but there is no certificate to trust ({error})"
+            ))
+        })?
+    } else {
+        Arc::new(AcceptAnyCertificate(provider.clone()))
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -76,7 +74,7 @@ fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig
         .with_no_client_auth())
 }
 
-/// The authorities to trust: those of the file, or those of the system.
+/// The trusted authorities: those of the file, or the system's.
 fn roots(file: Option<&str>) -> Result<RootCertStore, ProfilesError> {
     let setting = file.map_or_else(
         || "asks for a checked certificate, but sslrootcert".to_owned(),
@@ -89,12 +87,12 @@ fn setup(problem: String) -> ProfilesError {
     ProfilesError::Setup(format!("postgres.url (VIGIE_POSTGRES__URL) {problem}"))
 }
 
-/// Encrypts, whoever answers: what `prefer` and `require` mean. Debian's Postgres has a certificate that nobody
-/// signed, and whoever can put themselves in between under `prefer` can just as well refuse TLS.
+/// Accepts any certificate, which is what `prefer` and `require` mean. Debian's Postgres has a self-signed one, and
+/// under `prefer` an attacker in the middle could just as well refuse TLS.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sslmode_means_what_it_means_to_psql() {
+    fn sslmode_has_the_meaning_of_psql() {
         for (url, rest, wanted) in [
             ("postgres://h/d", "postgres://h/d", SslMode::Prefer),
             (

@@ -317,7 +317,7 @@ async fn what_cannot_be_shown_is_explained() {
         ),
         ("", &[("VIGIE_REDIS__PARTITIONS", "2")], "redis.partitions"),
         ("user ada", &[], "from 1 to"),
-        ("online --cursor x", &[], "the page before"),
+        ("online --cursor x", &[], "the previous page"),
         ("online --limit 0", &[], "--limit"),
     ] {
         let output = try_inspect(&cluster, words, env).await;

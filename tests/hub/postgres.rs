@@ -11,7 +11,7 @@ mod triggers;
 use std::collections::BTreeMap;
 
 use vigie::UserId;
-use vigie::profiles::{Account, Aspect, Change, Profiles};
+use vigie::profiles::{Account, AccountChange, Part, Profiles};
 
 use crate::harness::{ADA, BOB, EVE, Postgres};
 
@@ -77,25 +77,25 @@ async fn revisions(postgres: &Postgres, user: u64) -> [u64; 5] {
 }
 
 /// Changes without their revisions.
-fn told(changes: &[Change]) -> Vec<(u64, Aspect)> {
+fn told(changes: &[AccountChange]) -> Vec<(u64, Part)> {
     let mut told: Vec<_> = changes
         .iter()
-        .map(|change| (change.user.get(), change.aspect))
+        .map(|change| (change.user.get(), change.part))
         .collect();
     told.sort();
     told
 }
 
 /// That changes carry the revisions that are noted for them, and that all that is noted was returned.
-async fn assert_noted(postgres: &Postgres, changes: &[Change]) {
+async fn assert_noted(postgres: &Postgres, changes: &[AccountChange]) {
     let lines = postgres
         .psql("SELECT user_id, kind, revision FROM changes")
         .await;
-    let line = |change: &Change| {
+    let line = |change: &AccountChange| {
         format!(
             "{}|{}|{}",
             change.user,
-            change.aspect.as_str(),
+            change.part.as_str(),
             change.revision
         )
     };

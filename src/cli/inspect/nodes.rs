@@ -1,7 +1,7 @@
 //! The nodes that are alive, as of their last heartbeats.
 
 use serde_json::{Value, json};
-use vigie::app::inspect::{LiveNode, NodeInfo, Nodes};
+use vigie::app::inspect::{LiveNode, NodeInfo, NodeList};
 
 use super::{Shown, span};
 use crate::cli::table::{Align, Cell, FAINT, GOOD, NOTABLE, Table, styled};
@@ -9,7 +9,7 @@ use crate::cli::table::{Align, Cell, FAINT, GOOD, NOTABLE, Table, styled};
 /// What is left of a lease when somebody might want to look; nodes renew theirs well before.
 const LEASE_SHORT_MS: u64 = 2_000;
 
-pub(super) fn show(nodes: &Nodes) -> Shown {
+pub(super) fn show(nodes: &NodeList) -> Shown {
     Shown {
         text: match nodes.nodes.is_empty() {
             true => "no node is alive\n".to_owned(),
@@ -19,7 +19,7 @@ pub(super) fn show(nodes: &Nodes) -> Shown {
     }
 }
 
-pub(super) fn table(nodes: &Nodes) -> Table {
+pub(super) fn table(nodes: &NodeList) -> Table {
     let mut table = Table::new([
         ("node", Align::Left),
         ("lease left", Align::Right),
@@ -56,7 +56,7 @@ pub(super) fn table(nodes: &Nodes) -> Table {
     table
 }
 
-pub(super) fn json(nodes: &Nodes) -> Value {
+pub(super) fn json(nodes: &NodeList) -> Value {
     let one = |node: &LiveNode| {
         let info = &node.info;
         json!({

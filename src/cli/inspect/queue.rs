@@ -1,12 +1,12 @@
 //! Those who wait for an opponent.
 
 use serde_json::{Value, json};
-use vigie::app::inspect::{Queue, QueueStatus, Ticket};
+use vigie::app::inspect::{QueueReport, QueueStats, Ticket};
 
 use super::{Shown, span};
 use crate::cli::table::{Align, Table};
 
-pub(super) fn show(queue: &Queue, now_ms: u64) -> Shown {
+pub(super) fn show(queue: &QueueReport, now_ms: u64) -> Shown {
     Shown {
         text: text(queue, now_ms),
         json: json(queue),
@@ -14,7 +14,7 @@ pub(super) fn show(queue: &Queue, now_ms: u64) -> Shown {
 }
 
 /// How the queue is, in one line.
-pub(super) fn status_text(status: &QueueStatus) -> String {
+pub(super) fn status_text(status: &QueueStats) -> String {
     format!(
         "{} waiting, the first for {}; {} matches in the last minute, {} not shown everywhere yet",
         status.queue_len,
@@ -25,7 +25,7 @@ pub(super) fn status_text(status: &QueueStatus) -> String {
 }
 
 /// The same for programs.
-pub(super) fn status_json(status: &QueueStatus) -> Value {
+pub(super) fn status_json(status: &QueueStats) -> Value {
     json!({
         "queueLength": status.queue_len,
         "oldestWaitMs": status.oldest_wait_ms,
@@ -34,7 +34,7 @@ pub(super) fn status_json(status: &QueueStatus) -> Value {
     })
 }
 
-fn text(queue: &Queue, now_ms: u64) -> String {
+fn text(queue: &QueueReport, now_ms: u64) -> String {
     let mut text = status_text(&queue.status) + "\n";
     if !queue.first.is_empty() {
         text += &format!("\n{}", table(&queue.first, now_ms));
@@ -66,7 +66,7 @@ fn table(first: &[Ticket], now_ms: u64) -> Table {
     table
 }
 
-fn json(queue: &Queue) -> Value {
+fn json(queue: &QueueReport) -> Value {
     let mut json = status_json(&queue.status);
     json["first"] = queue.first.iter().map(ticket_json).collect();
     json
@@ -82,24 +82,24 @@ mod tests {
 
     use super::*;
 
-    fn queue(queue_len: u64) -> Queue {
+    fn queue(queue_len: u64) -> QueueReport {
         let ticket = Ticket {
             user: UserId::try_from(42).expect("a valid id"),
             rating: 1036,
             joined_at_ms: 1_000_000,
             version: 7,
         };
-        let status = QueueStatus {
+        let status = QueueStats {
             queue_len,
             oldest_wait_ms: 61_000,
             pending: 1,
             matches_per_minute: 30,
         };
         let first = vec![ticket; queue_len.min(1) as usize];
-        Queue { status, first }
+        QueueReport { status, first }
     }
 
-    fn plain(queue: &Queue, now_ms: u64) -> String {
+    fn plain(queue: &QueueReport, now_ms: u64) -> String {
         anstream::adapter::strip_str(&text(queue, now_ms)).to_string()
     }
 

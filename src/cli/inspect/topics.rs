@@ -1,13 +1,13 @@
 //! Who listens to what: topics by node, and nodes by topic.
 
 use serde_json::json;
-use vigie::app::inspect::{Nodes, OnlinePage};
+use vigie::app::inspect::{NodeList, OnlinePage};
 
 use super::online::{page_json, page_text};
 use super::{Shown, several};
 use crate::cli::table::{Align, NOTABLE, Table, styled};
 
-pub(super) fn show(nodes: &Nodes, page: &OnlinePage) -> Shown {
+pub(super) fn show(nodes: &NodeList, page: &OnlinePage) -> Shown {
     let mut by_node = Table::new([("node", Align::Left), ("topics", Align::Right)]);
     for node in &nodes.nodes {
         by_node.row([node.info.id.as_str().into(), node.info.topics.into()]);

@@ -1,4 +1,4 @@
-//! What Postgres and the engine know of a user, brought together, and whether Postgres can be asked at all.
+//! Combines what Postgres and the engine store about a user, and tracks whether Postgres is available.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
@@ -15,26 +15,22 @@ use crate::domain::profile::{self, Notification, NotifyError};
 use crate::domain::visibility::Visibility;
 use crate::engine::{Engine, EngineError, Kind, Stored, Views};
 use crate::ids::{Revision, UserId};
-use crate::profiles::{Account, Aspect, Change, Migration, Profiles, ProfilesError};
+use crate::profiles::{Account, AccountChange, Migration, Part, Profiles, ProfilesError};
 
-/// Postgres, if the hub has it, beside the engine.
 pub(crate) struct Accounts {
     pub(super) engine: Engine,
     visibility: Visibility,
     profiles: Option<Profiles>,
-    /// Why Postgres was of no use when it was asked last.
-    trouble: ArcSwapOption<ProfilesError>,
+    /// Why the last request to Postgres failed, if it did.
+    outage: ArcSwapOption<ProfilesError>,
 }
 
-/// What is known about a user.
 pub(crate) struct AccountState {
-    /// The last updates.
     pub(crate) stored: Stored,
-    /// Postgres was asked, if there is one: who is a friend is known for sure.
+    /// The friendships are authoritative: Postgres, if configured, answered.
     pub(crate) certain: bool,
 }
 
-/// Why a change was not told.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PublishError {
     #[error(transparent)]
@@ -51,7 +47,7 @@ impl Accounts {
             engine,
             visibility,
             profiles,
-            trouble: ArcSwapOption::empty(),
+            outage: ArcSwapOption::empty(),
         }
     }
 
@@ -59,22 +55,21 @@ impl Accounts {
         self.profiles.as_ref()
     }
 
-    /// Whether the hub keeps accounts.
     pub(crate) fn exist(&self) -> bool {
         self.profiles.is_some()
     }
 
-    /// Whether there is a Postgres that is of no use at the moment.
+    /// Whether Postgres is configured but unavailable.
     pub(crate) fn are_away(&self) -> bool {
-        self.trouble.load().is_some()
+        self.outage.load().is_some()
     }
 
-    /// Whether Postgres can be used; `None` where there is none. A Postgres that cannot be reached leaves sockets and
-    /// presence; one without the tables was never set up, so balancers pass this node over.
+    /// The health check of Postgres; `None` if it is not configured. An unreachable Postgres does not affect sockets
+    /// and presence. Missing tables are a vital failure: they mean that the database was never set up.
     pub(crate) fn check(&self) -> Option<Check> {
         let migration = self.profiles.as_ref()?.migration();
-        let trouble = self.trouble.load_full();
-        let (failure, is_vital) = match postgres_failure(&migration, trouble.as_deref()) {
+        let outage = self.outage.load_full();
+        let (failure, is_vital) = match postgres_failure(&migration, outage.as_deref()) {
             None => (None, false),
             Some((failure, is_vital)) => (Some(failure), is_vital),
         };
@@ -85,13 +80,13 @@ impl Accounts {
         })
     }
 
-    /// Asks Postgres whether it can be used. Returns whether it could not be, and now can.
+    /// Pings Postgres. Returns whether it has just become available.
     pub(crate) async fn probe(&self) -> bool {
         let Some(profiles) = &self.profiles else {
             return false;
         };
         match profiles.ping().await {
-            Ok(()) => self.trouble.swap(None).is_some(),
+            Ok(()) => self.outage.swap(None).is_some(),
             Err(error) => {
                 self.record_outage(&error);
                 false
@@ -100,13 +95,13 @@ impl Accounts {
     }
 
     fn record_outage(&self, error: &ProfilesError) {
-        let before = self.trouble.swap(Some(Arc::new(error.clone())));
+        let before = self.outage.swap(Some(Arc::new(error.clone())));
         if before.is_none_or(|before| discriminant(&*before) != discriminant(error)) {
-            tracing::warn!(%error, "Postgres is of no use; who begins to watch sees public fields only");
+            tracing::warn!(%error, "Postgres is unavailable; new watchers see public fields only");
         }
     }
 
-    /// What is known about `user`. What Postgres knows and the engine does not is published first.
+    /// Loads what is known about `user`, after publishing whatever the engine lacks.
     pub(crate) async fn load(&self, user: UserId) -> Result<AccountState, EngineError> {
         let stored = self.engine.stored(user).await?;
         let Some(profiles) = self.profiles.as_ref().filter(|_| !self.are_away()) else {
@@ -131,7 +126,7 @@ impl Accounts {
                 })
             }
             Err(error @ PublishError::Update(_)) => {
-                tracing::warn!(user = user.get(), %error, "could not tell what Postgres knows");
+                tracing::warn!(user = user.get(), %error, "could not publish an account from Postgres");
                 Ok(AccountState {
                     stored,
                     certain: false,
@@ -140,7 +135,7 @@ impl Accounts {
         }
     }
 
-    /// Publishes what Postgres knows about `user` and the engine does not. Returns whether there was anything.
+    /// Publishes the account if the engine lacks parts of it. Returns whether it did.
     async fn complete(
         &self,
         profiles: &Profiles,
@@ -150,7 +145,7 @@ impl Accounts {
         if stored.deleted {
             return Ok(false);
         }
-        let Some(mark) = profiles.marks(&[user]).await?.pop() else {
+        let Some(summary) = profiles.summaries(&[user]).await?.pop() else {
             return Ok(false);
         };
         let revision_of = |kind: Kind| {
@@ -159,32 +154,33 @@ impl Accounts {
             Some(update.1.revision.0)
         };
         let has_profile = revision_of(Kind::Profile).is_some();
-        let has_friends = revision_of(Kind::Friendships) >= Some(mark.friends_revision);
-        if has_profile && has_friends && !mark.deleted {
+        let has_friends = revision_of(Kind::Friendships) >= Some(summary.friends_revision);
+        if has_profile && has_friends && !summary.deleted {
             return Ok(false);
         }
-        let everything = Aspect::ALL.map(|aspect| Change {
-            user,
-            aspect,
-            revision: 0,
-        });
-        let everything: Vec<_> = everything
+        let everything: Vec<_> = Part::ALL
             .into_iter()
-            .filter(|change| mark.deleted || change.aspect != Aspect::Deleted)
+            .filter(|part| summary.deleted || *part != Part::Deleted)
+            .map(|part| AccountChange {
+                user,
+                part,
+                revision: 0,
+            })
             .collect();
         self.publish(&everything).await?;
         Ok(true)
     }
 
-    /// Publishes the parts of accounts that changed, as they are now.
-    pub(super) async fn publish(&self, changes: &[Change]) -> Result<(), PublishError> {
+    /// Publishes the current content of the parts that changed.
+    pub(super) async fn publish(&self, changes: &[AccountChange]) -> Result<(), PublishError> {
         let Some(profiles) = &self.profiles else {
             return Ok(());
         };
         let users: BTreeSet<UserId> = changes.iter().map(|change| change.user).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        let accounts = profiles.read(&users).await?;
-        let accounts: BTreeMap<UserId, Account> = accounts
+        let accounts: BTreeMap<UserId, Account> = profiles
+            .read(&users)
+            .await?
             .into_iter()
             .map(|account| (account.user, account))
             .collect();
@@ -192,10 +188,10 @@ impl Accounts {
         for change in changes {
             match accounts.get(&change.user) {
                 Some(account) if !account.deleted => {
-                    notifications.extend(notifications_of(account, change.aspect));
+                    notifications.extend(notifications_of(account, change.part));
                 }
-                // Gone in the meantime: there is another change that says so.
-                Some(_) | None if change.aspect != Aspect::Deleted => {}
+                // Deleted in the meantime: a later change says so.
+                Some(_) | None if change.part != Part::Deleted => {}
                 Some(_) | None => {
                     self.engine.delete_account(change.user).await?;
                 }
@@ -203,7 +199,7 @@ impl Accounts {
         }
         for outcome in profile::notify(&self.engine, &self.visibility, notifications).await {
             match outcome {
-                // An account that is deleted by now is told about no more.
+                // Updates about a deleted account are dropped.
                 Ok(_) | Err(NotifyError::AccountDeleted) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -211,11 +207,10 @@ impl Accounts {
         Ok(())
     }
 
-    /// What an account shows, in both views.
     pub(super) fn updates_of(&self, account: &Account) -> LastUpdates {
-        let notifications = Aspect::ALL
+        let notifications = Part::ALL
             .into_iter()
-            .flat_map(|aspect| notifications_of(account, aspect));
+            .flat_map(|part| notifications_of(account, part));
         let mut last = LastUpdates::new();
         for notification in notifications {
             let kind = notification.kind;
@@ -234,12 +229,12 @@ impl Accounts {
     }
 }
 
-/// What is wrong with Postgres, and whether the node is not ready because of it.
+/// Why Postgres cannot be used, and whether that is vital.
 fn postgres_failure(
     migration: &Migration,
-    trouble: Option<&ProfilesError>,
+    outage: Option<&ProfilesError>,
 ) -> Option<(String, bool)> {
-    let is_away = matches!(trouble, Some(ProfilesError::Unavailable(_)));
+    let is_away = matches!(outage, Some(ProfilesError::Unavailable(_)));
     match migration {
         Migration::Failed(reason) => {
             return Some((format!("the migrations fail: {reason}"), true));
@@ -250,17 +245,18 @@ fn postgres_failure(
         }
         Migration::Pending | Migration::NotAsked | Migration::Done => {}
     }
-    match trouble? {
+    match outage? {
         ProfilesError::Unavailable(_) => Some(("cannot be reached".to_owned(), false)),
         error => Some((error.to_string(), matches!(error, ProfilesError::Schema(_)))),
     }
 }
 
-/// What is told when a part of an account changed. Who is a friend is said before what friends see.
-fn notifications_of(account: &Account, aspect: Aspect) -> Vec<Notification> {
+/// The updates to publish for one part of an account. Friendships come before the friend list, because they decide who
+/// sees it.
+fn notifications_of(account: &Account, part: Part) -> Vec<Notification> {
     let revisions = account.revisions;
-    match aspect {
-        Aspect::Profile => {
+    match part {
+        Part::Profile => {
             let profile = json!({
                 "userID": account.user,
                 "username": account.username,
@@ -268,27 +264,27 @@ fn notifications_of(account: &Account, aspect: Aspect) -> Vec<Notification> {
             });
             notification(account.user, Kind::Profile, &profile, revisions.profile)
         }
-        Aspect::Stats => notification(account.user, Kind::Stats, &account.stats, revisions.stats),
-        Aspect::Friends => {
+        Part::Stats => notification(account.user, Kind::Stats, &account.stats, revisions.stats),
+        Part::Friends => {
             let friends = &account.friends;
             let ids: Vec<UserId> = friends.iter().map(|friend| friend.user_id).collect();
             let who = notification(account.user, Kind::Friendships, &ids, revisions.friends);
             let list = notification(account.user, Kind::Friends, friends, revisions.friends);
             return who.into_iter().chain(list).collect();
         }
-        Aspect::Matches => notification(
+        Part::Matches => notification(
             account.user,
             Kind::Matches,
             &account.matches,
             revisions.matches,
         ),
-        Aspect::Deleted => None,
+        Part::Deleted => None,
     }
     .into_iter()
     .collect()
 }
 
-/// `None` for what cannot be written as JSON, which none of it is.
+/// `None` if `content` cannot be written as JSON, which never happens for the types used here.
 fn notification(
     user: UserId,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! Sends a message through the engine to this node itself, and waits until it arrives.
+//! Sends a message through the engine back to this node, and waits for it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,36 +8,36 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Check;
-use crate::engine::{Engine, EngineError, Refusal};
+use crate::engine::{Engine, EngineError, ErrorReply};
 
-/// How long a canary may take. Balancers ask for readiness every few seconds, so late is as good as lost.
+/// Timeout of a canary. Load balancers probe readiness every few seconds, so late is as good as lost.
 pub(super) const CANARY_WITHIN: Duration = Duration::from_secs(1);
 
-/// The name of the check that a canary comes back.
+/// Name of the check that the canary came back.
 pub(super) const CANARY: &str = "canary";
 
-/// Canaries on their way.
+/// Canaries in flight.
 #[derive(Default)]
 pub(super) struct Canaries {
     last: AtomicU64,
-    /// The engine refused the last one, and would refuse it on a new connection, too.
+    /// The engine refused the last canary for a reason that a new connection would not change.
     refused: AtomicBool,
     flying: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
-/// Whether a new connection would be refused for the same reason. To a replica it would not: a Sentinel names the new
-/// primary. A server with `MISCONF` refuses even the `PING` of a new connection.
-fn stays_on_a_new_connection(refusal: &Refusal) -> bool {
+/// Whether a new connection would get the same error. After `READONLY` it would not: Sentinel names the new primary. A
+/// server in `MISCONF` rejects even the `PING` of a new connection.
+fn stays_on_a_new_connection(refusal: &ErrorReply) -> bool {
     match refusal {
-        Refusal::NoPermission(_)
-        | Refusal::OutOfMemory
-        | Refusal::Misconfigured
-        | Refusal::Unauthenticated(_) => true,
-        Refusal::ReadOnly | Refusal::Other(_) => false,
+        ErrorReply::NoPermission(_)
+        | ErrorReply::OutOfMemory
+        | ErrorReply::Misconfigured
+        | ErrorReply::Unauthenticated(_) => true,
+        ErrorReply::ReadOnly | ErrorReply::Other(_) => false,
     }
 }
 
-/// A canary on its way. Dropping it forgets the canary.
+/// One canary in flight; dropping it deregisters the canary.
 struct Flight<'a> {
     canaries: &'a Canaries,
     nonce: u64,
@@ -50,20 +50,18 @@ impl Drop for Flight<'_> {
 }
 
 impl Canaries {
-    /// A canary came back.
     pub(super) fn landed(&self, nonce: u64) {
         if let Some(sender) = self.flying.lock().remove(&nonce) {
-            // The check may be over.
+            // The check may have timed out.
             let _ = sender.send(());
         }
     }
 
-    /// Whether the engine refused the last canary, for a reason that holds on a new connection, too.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Asks the engine, and whether what it publishes arrives.
+    /// Checks that the engine answers, and that what it publishes arrives.
     pub(super) async fn check(&self, engine: &Engine) -> [Check; 2] {
         let nonce = self.last.fetch_add(1, Ordering::Relaxed);
         let (sender, landed) = oneshot::channel();

@@ -3,40 +3,38 @@
 use parking_lot::Mutex;
 
 use super::Check;
-use crate::engine::{Engine, EngineError, Examination, KEEPS_EVERYTHING};
+use crate::engine::{Engine, EngineError, Examination, NOEVICTION};
 
-/// The result of the last examination.
 #[derive(Default)]
 pub(super) struct Examined(Mutex<Examination>);
 
 impl Examined {
-    /// Whether the engine carries out the commands that the hub needs, and keeps its data.
+    /// Whether the engine accepts the commands that the hub needs, and keeps its data.
     pub(super) fn checks(&self) -> [Check; 2] {
         let last = self.0.lock();
         [
             Check {
                 name: "commands",
                 failure: last.refused.clone(),
-                // The users of the partitions on other servers can be served.
+                // Users whose partitions are on other servers can be served.
                 is_vital: !last.is_partial,
             },
             Check::lesser("eviction", eviction(&last)),
         ]
     }
 
-    /// Whether the engine refused a command.
     pub(super) fn is_refused(&self) -> bool {
         self.0.lock().refused.is_some()
     }
 
-    /// Examines the engine once, and logs each finding that is new.
+    /// Examines the engine, and logs findings that are new.
     pub(super) async fn examine(&self, engine: &Engine) -> Result<(), EngineError> {
         let found = engine.examine().await?;
         let mut last = self.0.lock();
         if found.refused != last.refused {
             match &found.refused {
                 Some(reason) => tracing::error!(reason, "commands that the hub needs are refused"),
-                None => tracing::info!("all commands that the hub needs are carried out again"),
+                None => tracing::info!("all commands that the hub needs are accepted again"),
             }
         }
         if let Some(problem) = eviction(&found).filter(|_| eviction(&last) != eviction(&found)) {
@@ -47,13 +45,12 @@ impl Examined {
     }
 }
 
-/// What is wrong with the eviction policy, if anything.
 fn eviction(examination: &Examination) -> Option<String> {
     let policy = examination.eviction_policy.as_deref()?;
-    (policy != KEEPS_EVERYTHING).then(|| {
+    (policy != NOEVICTION).then(|| {
         format!(
             "maxmemory-policy is {policy}: redis drops presence, profiles and revocations when its memory is full; set \
-             maxmemory-policy {KEEPS_EVERYTHING}"
+             maxmemory-policy {NOEVICTION}"
         )
     })
 }

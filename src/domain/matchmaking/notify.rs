@@ -1,4 +1,4 @@
-//! Makes matches and tells them: what any node does, whoever put the players in the queue.
+//! Makes matches and notifies their players. Any node does this for all players.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,38 +10,36 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::{Matchmaking, Streams};
-use crate::engine::matchmaking::{Notify, Paired, PendingMatch, TicketSelector};
+use crate::engine::matchmaking::{NotifyOutcome, Paired, PendingMatch, TicketSelector};
 use crate::engine::{EngineError, Kind, TopicMessage, Views};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::warn_seldom;
 
-/// Tickets looked at by one call of the script: a few milliseconds of Redis's time at most.
+/// Tickets scanned per script call: a few milliseconds of Redis's time at most.
 const PAIR_BATCH_MAX: u32 = 100;
 
-/// Matches, and users whose ticket ran out, told together.
+/// Matches and expired tickets announced together.
 const NOTIFY_BATCH_MAX: u32 = 64;
 
-/// How often a node looks for matches to make and to tell.
+/// How often a node looks for matches to make and to announce.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long those who found nobody rest until somebody looks at them again.
+/// How long unmatched tickets rest before the next scan.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long a match is left to the node that tells it before it is told again, by whichever node: nodes confirm within
-/// milliseconds, unless a connection closed at that moment, or its node did.
+/// How long a match stays with the node that announces it before any node announces it again. Nodes confirm within
+/// milliseconds unless the connection or its node has just closed.
 const RENOTIFY_AFTER: Duration = Duration::from_millis(500);
 
-/// A node that took so long stood still: others have told the match since, or called it off.
+/// A node that took this long was suspended: others have announced or cancelled the match since.
 const LATE_AFTER: Duration = Duration::from_secs(2);
 
-/// Confirmations sent together.
 const CONFIRM_BATCH_MAX: usize = 64;
 
-/// Pause before what failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Matchmaking {
-    /// Makes matches and tells them.
+    /// Makes matches and announces them.
     pub(crate) async fn run_matching(self: Arc<Self>) {
         loop {
             let pause = match self.match_all().await {
@@ -59,26 +57,28 @@ impl Matchmaking {
         }
     }
 
-    /// Returns whether there was anybody to tell, who may have to be told again.
+    /// Returns whether any player was notified, who may need to be notified again.
     async fn match_all(&self) -> Result<bool, EngineError> {
-        let mut told = false;
+        let mut notified = false;
         loop {
             let paired = self.pair().await?;
-            // Asking the engine about those alone whom this node does not see online costs next to nothing.
-            let unseen = paired.waiting.into_iter();
-            let unseen = unseen.filter(|(user, _)| !self.presence.may_be_online(*user));
+            // Ask the engine only about users who look offline to this node: that is almost free.
+            let unseen = paired
+                .waiting
+                .into_iter()
+                .filter(|(user, _)| !self.presence.may_be_online(*user));
             if let Err(error) = self.drop_if_offline(unseen).await {
-                // Others are told all the same.
+                // Other players are notified nevertheless.
                 tracing::debug!(%error, "could not see who is offline; trying again");
             }
-            told |= self.notify_due().await?;
+            notified |= self.notify_due().await?;
             if !paired.more {
-                return Ok(told);
+                return Ok(notified);
             }
         }
     }
 
-    /// Confirms matches that were shown, and handles messages that were held back.
+    /// Confirms delivered matches, and handles messages that were held back.
     pub(crate) async fn run_match_tasks(self: Arc<Self>, streams: Streams) {
         tokio::join!(
             self.run_confirmations(streams.shown),
@@ -86,26 +86,24 @@ impl Matchmaking {
         );
     }
 
-    /// Takes those who went offline out of the queue.
+    /// Removes users who went offline from the queue.
     pub(crate) async fn run_queue_cleanup(
         self: Arc<Self>,
         mut offline: mpsc::Receiver<Vec<UserId>>,
     ) {
         while let Some(users) = offline.recv().await {
             if let Err(error) = self.drop_offline(&users).await {
-                warn_seldom!(%error, "could not take users out of the queue; whoever looks at them next does");
+                warn_seldom!(%error, "could not remove offline users from the queue; the next scan does");
             }
         }
     }
 
-    /// Handles messages that were held back until joining was answered.
     async fn run_held_back(&self, mut held_back: mpsc::Receiver<(UserId, TopicMessage)>) {
         while let Some((user, message)) = held_back.recv().await {
             self.receive(user, message).await;
         }
     }
 
-    /// Confirms to the engine which matches this node has shown.
     async fn run_confirmations(&self, mut shown: mpsc::Receiver<(MatchId, UserId)>) {
         let mut batch = Vec::new();
         while shown.recv_many(&mut batch, CONFIRM_BATCH_MAX).await > 0 {
@@ -117,7 +115,7 @@ impl Matchmaking {
                 .into_iter()
                 .filter_map(Result::err)
             {
-                warn_seldom!(%error, "could not confirm a match; it is told again");
+                warn_seldom!(%error, "could not confirm a match; it is announced again");
             }
             batch.clear();
         }
@@ -131,33 +129,38 @@ impl Matchmaking {
         Ok(paired)
     }
 
-    /// Tells whom there is to tell. Returns whether there was anybody.
+    /// Notifies all players that are due. Returns whether there were any.
     async fn notify_due(&self) -> Result<bool, EngineError> {
-        let mut told = false;
+        let mut notified = false;
         loop {
             let due = self.engine.due(NOTIFY_BATCH_MAX, RENOTIFY_AFTER).await?;
             let longest = due.matches.len().max(due.expired.len());
-            told |= longest > 0;
-            // One that cannot be told holds up no other.
+            notified |= longest > 0;
+            // A failed notification delays no other.
             let asked_at = Instant::now();
-            let matches = due.matches.iter();
-            let matches = matches.map(|pending| self.notify_players(pending, asked_at));
-            let matches = join_all(matches).await;
-            let before_ms = due.now_ms - (self.rules.max_wait.as_millis() as u64).min(due.now_ms);
-            let timeouts = due.expired.iter();
-            let timeouts = timeouts.map(|user| self.publish_timeout(*user, before_ms));
-            let timeouts = join_all(timeouts).await;
-            matches
+            let matches = due
+                .matches
+                .iter()
+                .map(|pending| self.notify_players(pending, asked_at));
+            let notified_players = join_all(matches).await;
+            let max_wait_ms = self.rules.max_wait.as_millis() as u64;
+            let before_ms = due.now_ms.saturating_sub(max_wait_ms);
+            let timeouts = due
+                .expired
+                .iter()
+                .map(|user| self.publish_timeout(*user, before_ms));
+            let published_timeouts = join_all(timeouts).await;
+            notified_players
                 .into_iter()
-                .chain(timeouts)
+                .chain(published_timeouts)
                 .collect::<Result<(), _>>()?;
             if longest < NOTIFY_BATCH_MAX as usize {
-                return Ok(told);
+                return Ok(notified);
             }
         }
     }
 
-    /// Who has no connection at the moment is told later, if the user comes back.
+    /// A user between two connections is notified later, if the user returns.
     async fn publish_timeout(&self, user: UserId, before_ms: u64) -> Result<(), EngineError> {
         let (online, connections) = self.engine.connections_of(user).await?;
         if online && connections.is_empty() {
@@ -170,7 +173,7 @@ impl Matchmaking {
         self.engine.end_timeout(user).await
     }
 
-    /// Tells both players once both are there.
+    /// Notifies both players if both are connected.
     async fn notify_players(
         &self,
         pending: &PendingMatch,
@@ -181,15 +184,15 @@ impl Matchmaking {
             tokio::try_join!(self.engine.connections_of(a), self.engine.connections_of(b))?;
         let both = [(a, of_a), (b, of_b)];
         let online = both.iter().filter(|(_, (online, _))| *online);
-        let there: Vec<UserId> = online.map(|(user, _)| *user).collect();
+        let online_users: Vec<UserId> = online.map(|(user, _)| *user).collect();
         let is_late = || asked_at.elapsed() >= LATE_AFTER;
         if is_late() {
             return Ok(());
         }
-        if there.len() < both.len() {
-            return self.call_off(&pending.id, &there).await;
+        if online_users.len() < both.len() {
+            return self.cancel_match(&pending.id, &online_users).await;
         }
-        // Whoever has no connection at the moment may be back before the grace is over.
+        // A player without a connection may return before the grace period ends.
         if both
             .iter()
             .any(|(_, (_, connections))| connections.is_empty())
@@ -203,16 +206,16 @@ impl Matchmaking {
         nodes.sort();
         nodes.dedup();
         match self.engine.begin_notify(&pending.id, &nodes).await? {
-            Notify::Users(_) if is_late() => Ok(()),
-            Notify::Users(users) => {
-                let told = users.into_iter().map(|user| {
+            NotifyOutcome::Users(_) if is_late() => Ok(()),
+            NotifyOutcome::Users(users) => {
+                let notified = users.into_iter().map(|user| {
                     let other = if user == a { b } else { a };
                     self.notify_one(&pending.id, user, other)
                 });
-                try_join_all(told).await.map(|_| ())
+                try_join_all(notified).await.map(|_| ())
             }
-            Notify::Withdrawn => self.call_off(&pending.id, &[a, b]).await,
-            Notify::Over => Ok(()),
+            NotifyOutcome::Withdrawn => self.cancel_match(&pending.id, &[a, b]).await,
+            NotifyOutcome::Over => Ok(()),
         }
     }
 
@@ -222,12 +225,12 @@ impl Matchmaking {
         user: UserId,
         opponent: UserId,
     ) -> Result<(), EngineError> {
-        let opponent = self.opponent(opponent).await?;
+        let opponent = self.opponent_json(opponent).await?;
         self.engine.publish_match(user, id, opponent).await
     }
 
-    async fn call_off(&self, id: &MatchId, there: &[UserId]) -> Result<(), EngineError> {
-        let sent_back = self.engine.requeue(id, there).await?;
+    async fn cancel_match(&self, id: &MatchId, online: &[UserId]) -> Result<(), EngineError> {
+        let sent_back = self.engine.requeue(id, online).await?;
         self.metrics.matchmaking_requeued.inc_by(sent_back);
         if sent_back > 0 {
             self.wanted.notify_one();
@@ -235,20 +238,20 @@ impl Matchmaking {
         Ok(())
     }
 
-    /// What the other player is told about `user`: what everybody may see.
-    async fn opponent(&self, user: UserId) -> Result<Arc<RawValue>, EngineError> {
+    /// The public fields of `user`, as shown to the opponent.
+    async fn opponent_json(&self, user: UserId) -> Result<Arc<RawValue>, EngineError> {
         let stored = self.engine.stored(user).await?;
         let mut updates = stored.updates.iter();
         let profile = updates.find(|(kind, ..)| *kind == Kind::Profile);
-        let shown = profile.and_then(|(_, views, _)| described(views));
-        let Described { username, avatar } = shown.unwrap_or_default();
+        let shown = profile.and_then(|(_, views, _)| public_profile(views));
+        let PublicProfile { username, avatar } = shown.unwrap_or_default();
         let opponent = json!({ "userId": user, "username": username, "avatar": avatar });
         serde_json::value::to_raw_value(&opponent)
             .map(Arc::from)
             .map_err(|error| EngineError::Answer(error.to_string()))
     }
 
-    /// Takes out of the queue those of `users` who are offline and have not asked again since.
+    /// Removes offline users from the queue, unless their ticket was renewed since.
     async fn drop_offline(&self, users: &[UserId]) -> Result<(), EngineError> {
         let tickets = self.engine.tickets(users).await?;
         let versions = tickets.iter().map(|ticket| (ticket.user, ticket.version));
@@ -272,18 +275,18 @@ impl Matchmaking {
     }
 }
 
-/// What a profile says of somebody, as everybody may see it.
+/// The public fields of a profile that an opponent sees.
 #[derive(Default)]
-struct Described {
+struct PublicProfile {
     username: Option<String>,
     avatar: Option<String>,
 }
 
-fn described(views: &Views) -> Option<Described> {
+fn public_profile(views: &Views) -> Option<PublicProfile> {
     let public = views.public.as_ref()?;
     let fields: HashMap<String, serde_json::Value> = serde_json::from_str(public.get()).ok()?;
     let text = |name: &str| Some(fields.get(name)?.as_str()?.to_owned());
-    Some(Described {
+    Some(PublicProfile {
         username: text("username"),
         avatar: text("avatar"),
     })

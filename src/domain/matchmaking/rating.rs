@@ -1,11 +1,11 @@
-//! How good somebody is.
+//! Ratings of players.
 
 use serde::Deserialize;
 
-/// The rating of who has not played, and of everybody where nobody knows better.
+/// The rating of a newcomer, and of everyone if there are no statistics.
 pub(super) const RATING_DEFAULT: i64 = 1000;
 
-/// How often somebody won and lost, as `game-stats-update` tells it.
+/// Wins and losses, as `game-stats-update` carries them.
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct GameRecord {
     #[serde(default)]
@@ -14,8 +14,8 @@ pub(super) struct GameRecord {
     losses: u64,
 }
 
-/// The algorithm of 400: the average opponent's rating, plus 400 times wins minus losses over games. Ten drawn games
-/// on top keep newcomers in the middle until they have played some.
+/// The algorithm of 400: the average opponent's rating, plus 400 × (wins − losses) / games. Ten extra draws keep
+/// newcomers near the middle.
 pub(super) fn rating(record: GameRecord) -> i64 {
     let (wins, losses) = (record.wins as f64, record.losses as f64);
     RATING_DEFAULT + (400.0 * (wins - losses) / (wins + losses + 10.0)) as i64
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_wins_more_is_rated_higher() {
+    fn more_wins_mean_a_higher_rating() {
         let of = |wins, losses| rating(GameRecord { wins, losses });
         assert_eq!(of(0, 0), RATING_DEFAULT);
         assert_eq!(of(7, 7), RATING_DEFAULT);

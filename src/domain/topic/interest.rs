@@ -1,4 +1,4 @@
-//! Interest in a topic: what keeps it in the table, and its subscription open.
+//! Guards that keep a topic in the table, and its subscription open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,16 @@ use crate::domain::visibility::view_of;
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{ConnectionId, UserId};
 
-/// How long a caller waits for a subscription while Redis comes and goes.
+/// How long a caller waits for a subscription while Redis is unstable.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Keeps a topic subscribed while a call works with it. A connection then [joins](Self::join) or
-/// [watches](Self::watch) the topic.
+/// Keeps a topic subscribed during a call. A connection then [joins](Self::join) or [watches](Self::watch) the topic.
 pub(crate) struct Interest {
     topics: Arc<Topics>,
     user: UserId,
 }
 
-/// The place of a connection in a topic. Dropping it takes the connection out.
+/// A connection's membership in a topic; ends when dropped.
 pub(crate) struct Membership {
     topics: Arc<Topics>,
     user: UserId,
@@ -35,19 +34,19 @@ enum Role {
     Watcher,
 }
 
-/// The state of a topic's partition when a connection of the user's own joined.
+/// The partition's interruptions when one of the user's own connections joined.
 #[derive(Clone, Copy)]
 pub(crate) struct JoinedAt {
     interruptions: u64,
 }
 
 impl Topics {
-    /// Subscribes to the topic of `user`. Returns once the node receives it.
+    /// Subscribes to the topic of `user`. Returns once the subscription is confirmed.
     pub(crate) async fn interest(self: &Arc<Self>, user: UserId) -> Result<Interest, EngineError> {
         let (interest, confirmed) = self.begin_interest(user);
         if let Some(confirmed) = confirmed {
             let confirmed = tokio::time::timeout(CONFIRMED_WITHIN, confirmed).await;
-            let stopping = || EngineError::NotNow("it is stopping".to_owned());
+            let stopping = || EngineError::NotNow("the node is stopping".to_owned());
             let late = || EngineError::NotNow("subscribing to a topic takes too long".to_owned());
             confirmed.map_err(|_| late())?.map_err(|_| stopping())??;
         }
@@ -76,9 +75,9 @@ impl Topics {
 }
 
 impl Interest {
-    /// Adds a connection of the user's own: from here on messages on the topic reach it.
+    /// Adds one of the user's own connections, which from now on receives messages on the topic.
     pub(crate) fn join(self, connection: ConnectionId) -> (Membership, JoinedAt) {
-        // Read before the connection joins: an interruption in between counts one too many, not one too few.
+        // Read first, so that an interruption in between is counted.
         let interruptions = self.topics.table.lock().partition(self.user).interruptions;
         let topics = &self.topics;
         topics.edit(self.user, |topic| topic.state.add_own(connection));
@@ -88,8 +87,8 @@ impl Interest {
         )
     }
 
-    /// Adds a watching connection of `viewer`, or of a guest, and answers it with the last updates. A connection that
-    /// `watches_already`, or is the user's own, only gets the answer; the former keeps the membership that it has.
+    /// Adds a watching connection of `viewer` (`None` for a guest) and replies with the last updates. A connection that
+    /// `watches_already`, or is the user's own, only gets the reply; the former keeps its membership.
     pub(crate) async fn watch(
         self,
         to: ReplyTo,
@@ -103,7 +102,7 @@ impl Interest {
         let enters = !watches_already && viewer != Some(self.user);
         table.watchers += usize::from(enters);
         let topic = table.topics.entry(self.user).or_default();
-        // While Postgres is away, the end of a friendship may be unknown.
+        // While Postgres is unavailable, a friendship may have ended unnoticed.
         let certain = !self.topics.accounts.are_away();
         let friends = topic.state.friends.as_ref().filter(|_| certain);
         let view = view_of(self.user, viewer, friends);
@@ -128,8 +127,8 @@ impl Interest {
         }
     }
 
-    /// Reads the stored updates, unless they are known. An update newer than the last one delivered is delivered to
-    /// everybody: its message may have been missed.
+    /// Reads the stored updates unless they are known. Any that is newer than the last delivered is delivered to all:
+    /// its message may have been missed.
     pub(crate) async fn load(&self) -> Result<(), EngineError> {
         let Some(interruptions) = self.unless_loaded() else {
             return Ok(());
@@ -166,9 +165,8 @@ impl Drop for Interest {
 }
 
 impl Membership {
-    /// Records since when the connection counts, in ms on the engine's clock. If messages may have been missed since it
-    /// joined, the topic catches up once more: the order to close the connection may have been read before the
-    /// connection counted.
+    /// Records when the connection was registered, in ms on the engine's clock. If messages may have been missed since
+    /// it joined, the topic catches up once more: a disconnect may have been read before the connection counted.
     pub(crate) fn registered_at(&self, since_ms: u64, joined: JoinedAt) {
         let (topics, user) = (&self.topics, self.user);
         topics.edit(user, |topic| {

@@ -1,40 +1,40 @@
-//! The state of one topic: who cares about the user, and the last updates that were delivered. Pure: messages and ids
-//! in, deliveries out.
+//! The state of one topic: the user's own connections, the watchers, and the last updates delivered. Pure: messages and
+//! ids in, deliveries out.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::watching::Watching;
+use super::watcher_set::WatcherSet;
 use crate::domain::delivery::{Delivery, LastUpdates, Recipients};
 use crate::engine::{Kind, Stored, TopicMessage, Update, Views};
 use crate::ids::{ConnectionId, MatchId, UserId};
 
-/// Matches remembered for each user. A repeated announcement is hardly older than the one after the next.
+/// Matches remembered per user. A repeated announcement is rarely older than the one after the next.
 const MATCHES_MAX: usize = 8;
 
 #[derive(Default)]
-pub(super) struct State {
-    /// Every update that was stored when the topic was loaded is in `last`.
+pub(super) struct TopicState {
+    /// `last` contains every update stored when the topic was loaded.
     pub(super) complete: bool,
     /// The account was deleted, and the connections were notified.
     deleted: bool,
     own: Vec<Own>,
-    pub(super) watching: Watching,
-    /// The user's friends, where they are known.
+    pub(super) watching: WatcherSet,
+    /// The user's friends; `None` while unknown.
     pub(super) friends: Option<HashSet<UserId>>,
     pub(super) last: LastUpdates,
-    /// The last matches found for the user, and the connections that were notified: an announcement may be repeated.
+    /// The last matches found for the user, and the connections notified: an announcement may be repeated.
     matches: VecDeque<(MatchId, HashSet<ConnectionId>)>,
 }
 
-/// A connection of the user's own.
+/// One of the user's own connections.
 struct Own {
     id: ConnectionId,
-    /// Since when it counts, in ms on the engine's clock; `u64::MAX` until it is registered.
+    /// When it was registered, in ms on the engine's clock; `u64::MAX` before that.
     since_ms: u64,
 }
 
-impl State {
+impl TopicState {
     pub(super) fn is_empty(&self) -> bool {
         self.own.is_empty() && self.watching.is_empty()
     }
@@ -51,12 +51,11 @@ impl State {
         self.own.iter().map(|own| own.id)
     }
 
-    /// The user's own connections.
     fn own(&self) -> Recipients {
         Arc::new(self.own_ids().collect())
     }
 
-    /// The user's own connections that counted at a time.
+    /// The user's own connections registered by `before_ms`.
     fn own_before(&self, before_ms: u64) -> Recipients {
         let own = self.own.iter();
         let counted = own.filter(|own| own.since_ms <= before_ms);
@@ -80,7 +79,7 @@ impl State {
         }
     }
 
-    /// The delivery that a message causes; `None` for an update that is not newer than the last.
+    /// The delivery that a message causes; `None` for a repetition.
     pub(super) fn receive(&mut self, user: UserId, message: TopicMessage) -> Option<Delivery> {
         match message {
             TopicMessage::Update(kind, views) => {
@@ -109,8 +108,8 @@ impl State {
             TopicMessage::AccountDeleted => {
                 self.last.clear();
                 self.friends = None;
-                let told = std::mem::replace(&mut self.deleted, true);
-                (!told).then(|| Delivery::AccountDeleted {
+                let was_deleted = std::mem::replace(&mut self.deleted, true);
+                (!was_deleted).then(|| Delivery::AccountDeleted {
                     user,
                     own: self.own(),
                     watchers: self.watching.watchers(),
@@ -121,20 +120,19 @@ impl State {
                 (!own.is_empty()).then_some(Delivery::MatchFound { id, opponent, own })
             }
             TopicMessage::MatchTimeout { .. } => Some(Delivery::MatchTimeout { own: self.own() }),
-            // Nodes remember who waits; connections are not told.
+            // Concerns nodes only, not connections.
             TopicMessage::MatchLeft => None,
         }
     }
 
-    /// Replaces the user's friends.
     fn set_friends(&mut self, user: UserId, views: &Views) -> Option<Delivery> {
-        // Content that is no list of ids names no friend.
+        // Invalid content counts as no friends.
         self.friends = serde_json::from_str(views.full.get()).ok();
         self.review(user)
     }
 
-    /// Reviews the view of each watcher. Watchers who became friends get the last updates that strangers do not see;
-    /// the rest reaches them with the next update.
+    /// Reviews the view of each watcher. New friends get the last updates that strangers do not see; the rest reaches
+    /// them with the next update.
     pub(super) fn review(&mut self, user: UserId) -> Option<Delivery> {
         let to = self.watching.review(user, self.friends.as_ref());
         let decided_by = self
@@ -143,17 +141,21 @@ impl State {
             .map(|views| views.revision);
         let hidden = |(kind, views): &(&Kind, &Views)| match kind {
             Kind::Friendships => false,
-            // A list older than the friendships it shows is about to be replaced.
+            // A friend list older than the friendships is about to be replaced.
             Kind::Friends if Some(views.revision) < decided_by => false,
             _ => views.public.is_none(),
         };
-        let last = self.last.iter().filter(hidden);
-        let last: LastUpdates = last.map(|(kind, views)| (*kind, views.clone())).collect();
+        let last: LastUpdates = self
+            .last
+            .iter()
+            .filter(hidden)
+            .map(|(kind, views)| (*kind, views.clone()))
+            .collect();
         let disclosure = !to.is_empty() && !last.is_empty();
         disclosure.then_some(Delivery::Disclosure { user, last, to })
     }
 
-    /// The user's own connections that have not been notified of a match yet.
+    /// The user's own connections not notified of the match yet; marks them as notified.
     fn first_delivery_of(&mut self, id: &MatchId) -> Recipients {
         if !self.matches.iter().any(|(known, _)| known == id) {
             self.matches.truncate(MATCHES_MAX - 1);
@@ -170,14 +172,14 @@ impl State {
         )
     }
 
-    /// The stored updates that this node may not have delivered. Where it knows none of a kind, it missed an update that
-    /// was stored after one of the user's own connections began to count.
+    /// The stored updates that this node may not have delivered. If it has delivered none of a kind, it missed one
+    /// stored after one of the user's own connections was registered.
     pub(super) fn missed(&self, stored: Stored) -> Vec<TopicMessage> {
         if stored.deleted {
             return vec![TopicMessage::AccountDeleted];
         }
-        let oldest_ms = self.own.iter().map(|own| own.since_ms).min();
-        let oldest_ms = oldest_ms.unwrap_or(u64::MAX);
+        let registered_at = self.own.iter().map(|own| own.since_ms);
+        let oldest_ms = registered_at.min().unwrap_or(u64::MAX);
         let mut missed = Vec::new();
         if stored.disconnected_at_ms >= oldest_ms {
             let before_ms = Some(stored.disconnected_at_ms);
@@ -191,7 +193,7 @@ impl State {
         missed
     }
 
-    /// The delivered updates that are newer than the stored ones of the same epoch: the engine came back with old data.
+    /// Delivered updates newer than the stored ones of the same epoch: the engine came back with old data.
     pub(super) fn lost(&self, user: UserId, stored: &Stored) -> Vec<Update> {
         if stored.deleted {
             return Vec::new();
@@ -213,7 +215,7 @@ impl State {
         .collect()
     }
 
-    /// Records an update; `false` where it is not newer. In another epoch every order starts over.
+    /// Records an update; `false` if it is not newer. A new epoch starts the order over.
     fn accept(&mut self, kind: Kind, views: &Views) -> bool {
         if self.deleted {
             return false;
@@ -260,14 +262,14 @@ mod tests {
         }
     }
 
-    fn update(state: &mut State, epoch: &str, revision: u64) -> bool {
+    fn update(state: &mut TopicState, epoch: &str, revision: u64) -> bool {
         let message = TopicMessage::Update(Kind::Stats, views(epoch, revision));
         state.receive(ada(), message).is_some()
     }
 
     #[test]
     fn an_update_is_delivered_once_and_in_order() {
-        let mut state = State::default();
+        let mut state = TopicState::default();
         assert!(update(&mut state, "a", 2));
         assert!(!update(&mut state, "a", 2));
         assert!(!update(&mut state, "a", 1));
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_disconnect_reaches_connections_that_counted_at_its_time() {
-        let mut state = State::default();
+        let mut state = TopicState::default();
         state.add_own(PHONE);
         state.add_own(LAPTOP);
         state.set_registered_at(PHONE, 1_000);
@@ -297,7 +299,7 @@ mod tests {
 
     #[test]
     fn each_connection_is_notified_of_a_match_once() {
-        let mut state = State::default();
+        let mut state = TopicState::default();
         let mut notified = |joins: Option<ConnectionId>| {
             joins.into_iter().for_each(|id| state.add_own(id));
             let id = MatchId::new("m");
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_update_stored_before_a_connection_counted_was_not_missed() {
-        let mut state = State::default();
+        let mut state = TopicState::default();
         state.add_own(PHONE);
         state.set_registered_at(PHONE, 1_000);
         assert!(state.missed(stored("a", 1, 999)).is_empty());
@@ -325,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_lost_what_is_older_there_in_the_same_epoch() {
-        let mut state = State::default();
+    fn an_older_stored_update_of_the_same_epoch_is_lost() {
+        let mut state = TopicState::default();
         update(&mut state, "a", 5);
         assert_eq!(state.lost(ada(), &stored("a", 4, 0)).len(), 1);
         assert!(state.lost(ada(), &stored("a", 5, 0)).is_empty());

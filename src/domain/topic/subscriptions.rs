@@ -1,31 +1,31 @@
 //! Reconciles the engine's subscriptions with the table of topics.
 //!
-//! Each partition has one loop, so that a subscription that comes, goes and comes again ends as it should, and a
-//! partition that is unreachable delays no other.
+//! Each partition has one loop, so that a topic that is subscribed, unsubscribed and subscribed again ends up
+//! subscribed, and an unreachable partition delays no other.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{READ_BATCH_MAX, RETRY_DELAY, Table, Topics, place};
+use super::{READ_BATCH_MAX, RETRY_DELAY, TopicTable, Topics, partition_index};
 use crate::engine::{EngineError, Stored, TopicMessage, Update};
 use crate::ids::UserId;
 use crate::telemetry::warn_seldom;
 
-/// Topics subscribed by one call.
+/// Topics subscribed per call.
 const BATCH_MAX: usize = 512;
 
 #[derive(Default)]
-pub(super) struct Partition {
-    /// Topics whose subscription may be out of line.
+pub(super) struct PartitionSubscriptions {
+    /// Topics whose subscription may differ from the table.
     changed: HashSet<UserId>,
-    /// Number of interruptions. Whatever was read before the last one is void.
+    /// Number of interruptions. Anything read before the last one is stale.
     pub(super) interruptions: u64,
 }
 
 /// Topics of one partition to reconcile.
-struct Batch {
+struct Reconciliation {
     wanted: Vec<UserId>,
     unwanted: Vec<UserId>,
     /// The partition's interruptions when the batch was taken.
@@ -34,9 +34,9 @@ struct Batch {
 
 impl Topics {
     /// Queues the topic for the loop of its partition.
-    pub(super) fn request_reconcile(&self, table: &mut Table, user: UserId) {
+    pub(super) fn request_reconcile(&self, table: &mut TopicTable, user: UserId) {
         table.partition(user).changed.insert(user);
-        self.changed[place(user, self.changed.len())].notify_one();
+        self.changed[partition_index(user, self.changed.len())].notify_one();
     }
 
     /// Subscribes to everything in these partitions again, because messages may have been missed.
@@ -52,12 +52,12 @@ impl Topics {
             }
         }
         for (user, topic) in &mut table.topics {
-            let place = place(*user, count);
-            if is_concerned[place] {
+            let index = partition_index(*user, count);
+            if is_concerned[index] {
                 topic.confirmed = false;
                 topic.loaded = false;
                 topic.behind = true;
-                table.partitions[place].changed.insert(*user);
+                table.partitions[index].changed.insert(*user);
             }
         }
         for (changed, _) in self.changed.iter().zip(is_concerned).filter(|(_, is)| *is) {
@@ -65,25 +65,25 @@ impl Topics {
         }
     }
 
-    /// Keeps the engine's subscriptions in line with the table.
+    /// Reconciles the engine's subscriptions with the table.
     pub(crate) async fn run_subscriptions(self: Arc<Self>) {
-        join_all((0..self.changed.len()).map(|place| self.run_subscriptions_of(place))).await;
+        join_all((0..self.changed.len()).map(|index| self.run_subscriptions_of(index))).await;
     }
 
-    async fn run_subscriptions_of(&self, place: usize) {
+    async fn run_subscriptions_of(&self, index: usize) {
         loop {
-            self.changed[place].notified().await;
-            while let Some(batch) = self.take_changed(place) {
+            self.changed[index].notified().await;
+            while let Some(batch) = self.take_changed(index) {
                 self.reconcile(batch).await;
             }
         }
     }
 
-    /// The next topics of a partition to reconcile, or `None` when all are in line.
-    fn take_changed(&self, place: usize) -> Option<Batch> {
+    /// The next topics of a partition to reconcile, if any.
+    fn take_changed(&self, index: usize) -> Option<Reconciliation> {
         let mut guard = self.table.lock();
         let table = &mut *guard;
-        let partition = &mut table.partitions[place];
+        let partition = &mut table.partitions[index];
         if partition.changed.is_empty() {
             return None;
         }
@@ -100,18 +100,18 @@ impl Topics {
                 Some(_) | None => {}
             }
         }
-        Some(Batch {
+        Some(Reconciliation {
             wanted,
             unwanted,
             interruptions: partition.interruptions,
         })
     }
 
-    async fn reconcile(&self, batch: Batch) {
+    async fn reconcile(&self, batch: Reconciliation) {
         if !batch.unwanted.is_empty()
             && let Err(error) = self.engine.unsubscribe(&batch.unwanted).await
         {
-            // A topic too many costs a little; messages on it are left out.
+            // A superfluous subscription costs little; its messages are ignored.
             warn_seldom!(%error, "could not unsubscribe");
         }
         if batch.wanted.is_empty() {
@@ -128,14 +128,14 @@ impl Topics {
         }
     }
 
-    /// Resolves the calls that wait for a subscription, and queues those that failed again.
-    fn resolve_waiters(&self, batch: &Batch, outcome: &Result<(), EngineError>) {
+    /// Resolves the calls waiting for a subscription, and queues failed topics again.
+    fn resolve_waiters(&self, batch: &Reconciliation, outcome: &Result<(), EngineError>) {
         let mut guard = self.table.lock();
         let table = &mut *guard;
         let partition = batch.wanted.first().map(|user| table.partition(*user));
         let interruptions = partition.map(|partition| partition.interruptions);
         if outcome.is_ok() && interruptions != Some(batch.interruptions) {
-            // The interruption may have ended these subscriptions; all are queued already.
+            // An interruption may have ended these subscriptions; all are queued again already.
             return;
         }
         for user in &batch.wanted {
@@ -153,8 +153,8 @@ impl Topics {
         }
     }
 
-    /// Delivers the updates that were missed on interrupted topics.
-    async fn catch_up(&self, batch: &Batch) {
+    /// Delivers updates missed on interrupted topics.
+    async fn catch_up(&self, batch: &Reconciliation) {
         let wanted = batch.wanted.iter().copied();
         let behind: Vec<UserId> = wanted.filter(|user| self.is_behind(*user)).collect();
         for users in behind.chunks(READ_BATCH_MAX) {
@@ -167,7 +167,7 @@ impl Topics {
                             .await
                     }
                     Err(error) => {
-                        tracing::warn!(user = user.get(), %error, "could not read what was missed; trying again");
+                        tracing::warn!(user = user.get(), %error, "could not read missed updates; trying again");
                         self.resubscribe(*user);
                         failed = true;
                     }
@@ -187,13 +187,13 @@ impl Topics {
             .is_some_and(|topic| topic.behind)
     }
 
-    /// Subscribes the topic once more, and catches up with it.
+    /// Queues the topic to be subscribed again and caught up.
     pub(super) fn resubscribe(&self, user: UserId) {
         self.edit(user, |topic| topic.confirmed = false);
         self.request_reconcile(&mut self.table.lock(), user);
     }
 
-    /// Delivers the stored updates that this node missed, and stores again the updates that the engine lost.
+    /// Delivers stored updates that this node missed, and stores again those that the engine lost.
     async fn deliver_missed(&self, user: UserId, stored: Stored, interruptions: u64) {
         let (missed, lost) = self.compare(user, stored, interruptions);
         for message in missed {
@@ -207,7 +207,7 @@ impl Topics {
         tracing::warn!(
             user = user.get(),
             count = lost.len(),
-            "updates that were told are no longer stored; storing them again"
+            "delivered updates are no longer stored; storing them again"
         );
         for outcome in self.engine.publish(lost).await {
             if let Err(error) = outcome {
@@ -217,8 +217,8 @@ impl Topics {
         }
     }
 
-    /// The messages that this node may have missed, and the updates that the engine lost. After another interruption the
-    /// topic stays behind.
+    /// The messages this node may have missed, and the updates the engine lost. After another interruption the topic
+    /// stays behind.
     fn compare(
         &self,
         user: UserId,

@@ -1,84 +1,85 @@
-//! Matchmaking in this process: the same rules as the scripts in `lua/matchmaking/`, which say more about them.
+//! Matchmaking in this process: the rules of the scripts in `lua/matchmaking/`, which document them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
 use serde_json::value::RawValue;
 
 use super::Memory;
 use crate::clock::now_ms;
 use crate::engine::matchmaking::{
-    Due, Enqueued, Notify, Paired, PairingRules, PendingMatch, QueueStatus, Ticket, TicketSelector,
+    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket,
+    TicketSelector,
 };
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{MatchId, UserId, random_name};
 
-/// Seconds of which the matches made are counted.
+/// Period over which matches are counted, in seconds.
 const SECONDS: u64 = 60;
 
-/// Calls in a row that look at those who have just come, while others are to be looked at again.
+/// Consecutive calls that scan new tickets while others are due for another scan.
 const FRESH_CALLS_MAX: u32 = 8;
 
-/// Everything about matchmaking.
 #[derive(Default)]
-pub(super) struct Matchmaking {
-    tickets: HashMap<UserId, Waiting>,
+pub(super) struct MatchmakingState {
+    tickets: HashMap<UserId, QueuedTicket>,
     queue: BTreeMap<i64, UserId>,
-    /// The same by rating, then place.
+    /// The queue by rating, then place.
     ratings: BTreeMap<(i64, i64), UserId>,
-    /// Matches found for users that are not over.
+    /// Pending matches of users.
     playing: HashMap<UserId, MatchId>,
-    matches: HashMap<MatchId, Found>,
-    /// Users whose ticket ran out, and when they are told again (ms).
+    matches: HashMap<MatchId, MatchState>,
+    /// Users whose ticket expired, and when that is announced next (ms).
     timeouts: HashMap<UserId, u64>,
-    /// The last number given, for places and versions.
+    /// The last number assigned, for places and versions.
     count: u64,
-    looked: Looked,
-    /// Matches made in each second.
-    made: BTreeMap<u64, u64>,
+    scan: ScanCursor,
+    /// Matches made, by second.
+    made_per_second: BTreeMap<u64, u64>,
 }
 
-/// How far tickets were looked at.
+/// How far tickets have been scanned.
 #[derive(Default)]
-struct Looked {
+struct ScanCursor {
     fresh: i64,
     again: Option<i64>,
     next_ms: u64,
-    /// Calls in a row that looked at those who had just come.
+    /// Consecutive calls that scanned new tickets.
     streak: u32,
 }
 
 #[derive(Clone, Copy)]
-struct Waiting {
+struct QueuedTicket {
     place: i64,
     ticket: Ticket,
 }
 
-/// A match that is not over.
-struct Found {
+/// A pending match.
+struct MatchState {
     tickets: [Ticket; 2],
-    taken: HashSet<UserId>,
-    /// Those who left when it was too late.
-    quit: HashSet<UserId>,
-    told: bool,
-    left: bool,
+    acked_users: HashSet<UserId>,
+    /// Users who left after the match was announced.
+    withdrawn: HashSet<UserId>,
+    notified: bool,
+    cancelled: bool,
     due_ms: u64,
 }
 
-impl Found {
+impl MatchState {
     fn users(&self) -> [UserId; 2] {
         self.tickets.map(|ticket| ticket.user)
     }
 
-    fn is_over(&self) -> bool {
-        self.users().iter().all(|user| self.taken.contains(user))
+    fn is_complete(&self) -> bool {
+        self.users()
+            .iter()
+            .all(|user| self.acked_users.contains(user))
     }
 }
 
-impl Matchmaking {
-    fn number(&mut self) -> u64 {
+impl MatchmakingState {
+    fn next_number(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
@@ -86,58 +87,67 @@ impl Matchmaking {
     fn insert(&mut self, place: i64, ticket: Ticket) {
         self.queue.insert(place, ticket.user);
         self.ratings.insert((ticket.rating, place), ticket.user);
-        self.tickets.insert(ticket.user, Waiting { place, ticket });
+        self.tickets
+            .insert(ticket.user, QueuedTicket { place, ticket });
     }
 
     fn remove(&mut self, user: UserId) -> Option<Ticket> {
-        let Waiting { place, ticket } = self.tickets.remove(&user)?;
+        let QueuedTicket { place, ticket } = self.tickets.remove(&user)?;
         self.queue.remove(&place);
         self.ratings.remove(&(ticket.rating, place));
         Some(ticket)
     }
 
-    /// Users to look at, and whether there are more.
+    /// Users to scan, and whether more are due.
     fn batch(&mut self, now_ms: u64, batch_max: usize, rest: Duration) -> (Vec<UserId>, bool) {
-        let is_round = now_ms >= self.looked.next_ms;
-        let others_due = is_round && self.looked.streak >= FRESH_CALLS_MAX;
+        let is_round = now_ms >= self.scan.next_ms;
+        let others_due = is_round && self.scan.streak >= FRESH_CALLS_MAX;
         if !others_due {
-            let fresh = self.queue.range(self.looked.fresh + 1..).take(batch_max);
-            let fresh: Vec<(i64, UserId)> = fresh.map(|(place, user)| (*place, *user)).collect();
+            let fresh: Vec<(i64, UserId)> = self
+                .queue
+                .range(self.scan.fresh + 1..)
+                .take(batch_max)
+                .map(|(place, user)| (*place, *user))
+                .collect();
             if let Some((last, _)) = fresh.last() {
-                self.looked.fresh = *last;
-                self.looked.streak += 1;
+                self.scan.fresh = *last;
+                self.scan.streak += 1;
                 return (fresh.into_iter().map(|(_, user)| user).collect(), true);
             }
         }
         if !is_round {
             return (Vec::new(), false);
         }
-        let from = self.looked.again.map_or(i64::MIN, |again| again + 1);
-        let again = self.queue.range(from..).take(batch_max);
-        let again: Vec<(i64, UserId)> = again.map(|(place, user)| (*place, *user)).collect();
-        let goes_on = again.len() == batch_max;
-        self.looked.again = again.last().filter(|_| goes_on).map(|(place, _)| *place);
-        self.looked.streak = 0;
-        if !goes_on {
-            self.looked.next_ms = now_ms + rest.as_millis() as u64;
+        let from = self.scan.again.map_or(i64::MIN, |again| again + 1);
+        let again: Vec<(i64, UserId)> = self
+            .queue
+            .range(from..)
+            .take(batch_max)
+            .map(|(place, user)| (*place, *user))
+            .collect();
+        let has_more = again.len() == batch_max;
+        self.scan.again = again.last().filter(|_| has_more).map(|(place, _)| *place);
+        self.scan.streak = 0;
+        if !has_more {
+            self.scan.next_ms = now_ms + rest.as_millis() as u64;
         }
-        let more = others_due || goes_on;
+        let more = others_due || has_more;
         (again.into_iter().map(|(_, user)| user).collect(), more)
     }
 
-    /// Those with a rating from `low` to `high`, by rating and then place.
+    /// Users with a rating from `low` to `high`, by rating and then place.
     fn rated(
         &self,
         low: i64,
         high: i64,
     ) -> impl DoubleEndedIterator<Item = (&(i64, i64), &UserId)> {
-        // A range that is none would be a mistake of ours to the map.
+        // `BTreeMap::range` panics on an inverted range.
         let range = (low, i64::MIN)..=(high.max(low), i64::MAX);
         self.ratings.range(range).filter(move |_| low <= high)
     }
 
-    /// The closest rating within `reach`; the oldest of several.
-    fn closest(&self, waiting: &Waiting, reach: i64) -> Option<UserId> {
+    /// The user with the closest rating within `reach`; the oldest of several.
+    fn closest(&self, waiting: &QueuedTicket, reach: i64) -> Option<UserId> {
         let (rating, place) = (waiting.ticket.rating, waiting.place);
         let equal = self
             .rated(rating, rating)
@@ -145,15 +155,15 @@ impl Matchmaking {
         let above = self.rated(rating + 1, rating.saturating_add(reach)).next();
         let below = self
             .rated(rating.saturating_sub(reach), rating - 1)
-            .next_back();
-        let below = below.and_then(|((below, _), _)| self.rated(*below, *below).next());
+            .next_back()
+            .and_then(|((below, _), _)| self.rated(*below, *below).next());
         let near = [equal, above, below].into_iter().flatten();
         near.min_by_key(|((other, place), _)| ((other - rating).abs(), *place))
             .map(|(_, user)| *user)
     }
 
-    /// These two play, unless somebody leaves before they are told.
-    fn found(&mut self, user: UserId, opponent: UserId) {
+    /// Creates a match of two users.
+    fn make_match(&mut self, user: UserId, opponent: UserId) {
         let (Some(ticket), Some(other)) = (self.remove(user), self.remove(opponent)) else {
             return;
         };
@@ -161,19 +171,19 @@ impl Matchmaking {
         for user in [user, opponent] {
             self.playing.insert(user, id.clone());
         }
-        let found = Found {
+        let found = MatchState {
             tickets: [ticket, other],
-            taken: HashSet::new(),
-            quit: HashSet::new(),
-            told: false,
-            left: false,
+            acked_users: HashSet::new(),
+            withdrawn: HashSet::new(),
+            notified: false,
+            cancelled: false,
             due_ms: 0,
         };
         self.matches.insert(id, found);
     }
 
-    /// Forgets a match. Returns the tickets of players on whom nothing else has a claim.
-    fn end(&mut self, id: &MatchId) -> Vec<Ticket> {
+    /// Removes a match. Returns the tickets of players who have no newer match.
+    fn remove_match(&mut self, id: &MatchId) -> Vec<Ticket> {
         let Some(found) = self.matches.remove(id) else {
             return Vec::new();
         };
@@ -189,31 +199,26 @@ impl Matchmaking {
 }
 
 impl Memory {
-    /// No call leaves it half changed, so a poisoned lock is as good as any.
-    fn matchmaking(&self) -> MutexGuard<'_, Matchmaking> {
-        self.matchmaking.lock()
-    }
-
     pub(in crate::engine) fn enqueue(
         &self,
         user: UserId,
         rating: i64,
         joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let id = matchmaking.playing.get(&user).cloned();
         let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
         if let Some(found) = found
-            && (joined_at_ms.is_some() || !found.taken.contains(&user))
+            && (joined_at_ms.is_some() || !found.acked_users.contains(&user))
         {
             if joined_at_ms.is_none() {
-                found.quit.remove(&user);
+                found.withdrawn.remove(&user);
             }
             let (already, since_ms) = (true, 0);
             return Ok(Enqueued { already, since_ms });
         }
         matchmaking.playing.remove(&user);
-        let version = matchmaking.number();
+        let version = matchmaking.next_number();
         if let Some(waiting) = matchmaking.tickets.get_mut(&user) {
             waiting.ticket.version = version;
             return Ok(Enqueued {
@@ -238,21 +243,21 @@ impl Memory {
     pub(in crate::engine) fn cancel(
         &self,
         user: UserId,
-        meant: TicketSelector,
+        selector: TicketSelector,
     ) -> Result<bool, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         if let Some(waiting) = matchmaking.tickets.get(&user) {
             let is_meant = [
                 TicketSelector::Any,
                 TicketSelector::Version(waiting.ticket.version),
             ]
-            .contains(&meant);
+            .contains(&selector);
             if is_meant {
                 matchmaking.remove(user);
             }
             return Ok(is_meant);
         }
-        if meant != TicketSelector::Any {
+        if selector != TicketSelector::Any {
             return Ok(false);
         }
         let left = matchmaking.timeouts.remove(&user).is_some();
@@ -260,11 +265,11 @@ impl Memory {
         let Some(found) = id.and_then(|id| matchmaking.matches.get_mut(&id)) else {
             return Ok(left);
         };
-        if found.told {
-            found.quit.insert(user);
+        if found.notified {
+            found.withdrawn.insert(user);
             return Ok(left);
         }
-        (found.left, found.due_ms) = (true, 0);
+        (found.cancelled, found.due_ms) = (true, 0);
         matchmaking.playing.remove(&user);
         Ok(true)
     }
@@ -275,7 +280,7 @@ impl Memory {
         batch_max: u32,
         rest: Duration,
     ) -> Result<Paired, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
         let (batch, more) = matchmaking.batch(now_ms, batch_max as usize, rest);
         let mut paired = Paired {
@@ -297,22 +302,24 @@ impl Memory {
             let reach = (u64::from(rules.rating_window) + widened) as i64;
             match matchmaking.closest(&waiting, reach) {
                 Some(opponent) => {
-                    matchmaking.found(user, opponent);
+                    matchmaking.make_match(user, opponent);
                     paired.matches += 1;
                 }
                 None => paired.waiting.push((user, waiting.ticket.version)),
             }
         }
-        // Who found nobody may have been taken since by somebody with a wider window.
+        // A user without a match may have been chosen since by another with a wider window.
         paired
             .waiting
             .retain(|(user, _)| matchmaking.tickets.contains_key(user));
         paired.queue_len = matchmaking.queue.len() as u64;
         let second = now_ms / 1000;
         if paired.matches > 0 {
-            *matchmaking.made.entry(second).or_default() += paired.matches;
+            *matchmaking.made_per_second.entry(second).or_default() += paired.matches;
         }
-        matchmaking.made.retain(|made, _| made + SECONDS > second);
+        matchmaking
+            .made_per_second
+            .retain(|made_per_second, _| made_per_second + SECONDS > second);
         Ok(paired)
     }
 
@@ -321,26 +328,32 @@ impl Memory {
         batch_max: u32,
         keep: Duration,
     ) -> Result<Due, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
         let again_ms = now_ms + keep.as_millis() as u64;
-        let found = matchmaking.matches.iter_mut();
-        let due = found.filter(|(_, found)| found.due_ms <= now_ms);
-        let matches = due.take(batch_max as usize).map(|(id, found)| {
-            found.due_ms = again_ms;
-            PendingMatch {
-                id: id.clone(),
-                users: found.users(),
-            }
-        });
-        let matches = matches.collect();
-        let timeouts = matchmaking.timeouts.iter_mut();
-        let due = timeouts.filter(|(_, due_ms)| **due_ms <= now_ms);
-        let expired = due.take(batch_max as usize).map(|(user, due_ms)| {
-            *due_ms = again_ms;
-            *user
-        });
-        let expired = expired.collect();
+        let matches = matchmaking
+            .matches
+            .iter_mut()
+            .filter(|(_, found)| found.due_ms <= now_ms)
+            .take(batch_max as usize)
+            .map(|(id, found)| {
+                found.due_ms = again_ms;
+                PendingMatch {
+                    id: id.clone(),
+                    users: found.users(),
+                }
+            })
+            .collect();
+        let expired = matchmaking
+            .timeouts
+            .iter_mut()
+            .filter(|(_, due_ms)| **due_ms <= now_ms)
+            .take(batch_max as usize)
+            .map(|(user, due_ms)| {
+                *due_ms = again_ms;
+                *user
+            })
+            .collect();
         Ok(Due {
             matches,
             expired,
@@ -348,23 +361,23 @@ impl Memory {
         })
     }
 
-    /// There is one node, so who has taken a match has taken it everywhere.
+    /// With one node, a user has confirmed a match everywhere or nowhere.
     pub(in crate::engine) fn begin_notify(
         &self,
         id: &MatchId,
         _nodes: &[(UserId, String)],
-    ) -> Result<Notify, EngineError> {
-        let mut matchmaking = self.matchmaking();
+    ) -> Result<NotifyOutcome, EngineError> {
+        let mut matchmaking = self.matchmaking.lock();
         let Some(found) = matchmaking.matches.get_mut(id) else {
-            return Ok(Notify::Over);
+            return Ok(NotifyOutcome::Over);
         };
-        if found.left {
-            return Ok(Notify::Withdrawn);
+        if found.cancelled {
+            return Ok(NotifyOutcome::Withdrawn);
         }
-        found.told = true;
+        found.notified = true;
         let users = found.users().into_iter();
-        let to_tell = users.filter(|user| !found.taken.contains(user));
-        Ok(Notify::Users(to_tell.collect()))
+        let to_notify = users.filter(|user| !found.acked_users.contains(user));
+        Ok(NotifyOutcome::Users(to_notify.collect()))
     }
 
     pub(in crate::engine) fn publish_match(
@@ -374,7 +387,7 @@ impl Memory {
         opponent: Arc<RawValue>,
     ) -> Result<(), EngineError> {
         let id = id.clone();
-        self.tell_existing(user, TopicMessage::MatchFound { id, opponent });
+        self.send_to_account(user, TopicMessage::MatchFound { id, opponent });
         Ok(())
     }
 
@@ -383,43 +396,43 @@ impl Memory {
         id: &MatchId,
         user: UserId,
     ) -> Result<bool, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let Some(found) = matchmaking.matches.get_mut(id) else {
             return Ok(true);
         };
-        found.taken.insert(user);
-        if !found.is_over() {
+        found.acked_users.insert(user);
+        if !found.is_complete() {
             return Ok(false);
         }
-        matchmaking.end(id);
+        matchmaking.remove_match(id);
         Ok(true)
     }
 
     pub(in crate::engine) fn requeue(
         &self,
         id: &MatchId,
-        there: &[UserId],
+        online: &[UserId],
     ) -> Result<u64, EngineError> {
-        let mut matchmaking = self.matchmaking();
+        let mut matchmaking = self.matchmaking.lock();
         let mut sent_back = 0;
         let found = matchmaking.matches.get(id);
-        let takes_place = found.is_some_and(Found::is_over);
-        let quit = found.map_or_else(HashSet::new, |found| found.quit.clone());
-        for ticket in matchmaking.end(id) {
-            if takes_place || quit.contains(&ticket.user) {
+        let takes_place = found.is_some_and(MatchState::is_complete);
+        let withdrawn = found.map_or_else(HashSet::new, |found| found.withdrawn.clone());
+        for ticket in matchmaking.remove_match(id) {
+            if takes_place || withdrawn.contains(&ticket.user) {
                 continue;
             }
             let waits = matchmaking.tickets.contains_key(&ticket.user);
-            if waits || !there.contains(&ticket.user) {
+            if waits || !online.contains(&ticket.user) {
                 continue;
             }
-            let version = matchmaking.number();
+            let version = matchmaking.next_number();
             let first = matchmaking.queue.first_key_value();
             let place = first.map_or(version as i64, |(place, _)| *place) - 1;
             matchmaking.insert(place, Ticket { version, ..ticket });
             sent_back += 1;
         }
-        matchmaking.looked.next_ms = 0;
+        matchmaking.scan.next_ms = 0;
         Ok(sent_back)
     }
 
@@ -428,22 +441,22 @@ impl Memory {
         user: UserId,
         before_ms: u64,
     ) -> Result<u64, EngineError> {
-        let nodes = self.tell_existing(user, TopicMessage::MatchTimeout { before_ms });
+        let nodes = self.send_to_account(user, TopicMessage::MatchTimeout { before_ms });
         Ok(nodes.unwrap_or(0))
     }
 
     pub(in crate::engine) fn publish_left(&self, user: UserId) -> Result<(), EngineError> {
-        self.tell_existing(user, TopicMessage::MatchLeft);
+        self.send_to_account(user, TopicMessage::MatchLeft);
         Ok(())
     }
 
     pub(in crate::engine) fn end_timeout(&self, user: UserId) -> Result<(), EngineError> {
-        self.matchmaking().timeouts.remove(&user);
+        self.matchmaking.lock().timeouts.remove(&user);
         Ok(())
     }
 
     pub(in crate::engine) fn tickets(&self, users: &[UserId]) -> Result<Vec<Ticket>, EngineError> {
-        let matchmaking = self.matchmaking();
+        let matchmaking = self.matchmaking.lock();
         let waiting = users
             .iter()
             .filter_map(|user| matchmaking.tickets.get(user));
@@ -452,22 +465,27 @@ impl Memory {
 
     pub(in crate::engine) fn first_tickets(&self, count: u32) -> Result<Vec<Ticket>, EngineError> {
         let first: Vec<UserId> = {
-            let matchmaking = self.matchmaking();
+            let matchmaking = self.matchmaking.lock();
             let users = matchmaking.queue.values().take(count as usize);
             users.copied().collect()
         };
         self.tickets(&first)
     }
 
-    pub(in crate::engine) fn queue_status(&self) -> Result<QueueStatus, EngineError> {
-        let matchmaking = self.matchmaking();
+    pub(in crate::engine) fn queue_stats(&self) -> Result<QueueStats, EngineError> {
+        let matchmaking = self.matchmaking.lock();
         let now_ms = now_ms();
-        let first = matchmaking.queue.values().next();
-        let first = first.and_then(|user| matchmaking.tickets.get(user));
-        let joined_at_ms = first.map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
-        let made = matchmaking.made.iter();
-        let recent = made.filter(|(second, _)| *second + SECONDS > now_ms / 1000);
-        Ok(QueueStatus {
+        let joined_at_ms = matchmaking
+            .queue
+            .values()
+            .next()
+            .and_then(|user| matchmaking.tickets.get(user))
+            .map_or(now_ms, |waiting| waiting.ticket.joined_at_ms);
+        let recent = matchmaking
+            .made_per_second
+            .iter()
+            .filter(|(second, _)| *second + SECONDS > now_ms / 1000);
+        Ok(QueueStats {
             queue_len: matchmaking.queue.len() as u64,
             oldest_wait_ms: now_ms.saturating_sub(joined_at_ms),
             pending: matchmaking.matches.len() as u64,

@@ -1,4 +1,4 @@
-//! Accounts in Redis: `lua/account/`, typed, and which tokens of a user count.
+//! Accounts in Redis: typed calls of `lua/account/`, and which tokens are valid.
 
 use super::Redis;
 use crate::engine::{AccountStatus, EngineError, Revoked};
@@ -40,7 +40,7 @@ impl Redis {
         &self,
         user: UserId,
     ) -> Result<AccountStatus, EngineError> {
-        // Sent together, in one round trip: neither says anything about the other.
+        // Independent, so sent in one round trip.
         let (profile, revoked) = (self.keys.profile(user), self.keys.revoked(user));
         let deleted = self
             .servers

@@ -1,88 +1,88 @@
-//! The messages that come in over the subscriptions, on all servers, as one stream.
+//! Decodes the messages that arrive on the subscriptions of all servers into one stream.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fred::interfaces::EventInterface;
 use fred::prelude::Client;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::keys::{Channel, Keys};
+use super::keys::{Channel, Keyspace};
 use crate::engine::{
-    Kind, MESSAGES_MAX, Message, Messages, NodeRequest, Pulse, TopicMessage, Views,
+    EngineMessage, Kind, MESSAGES_MAX, Messages, NodeRequest, Pulse, TopicMessage, Views,
 };
 use crate::ids::{MatchId, Revision, UserId};
 
-/// What the doctor asks.
+/// The doctor's request.
 const ASK_CONNECTIONS: &str = "connections";
 
-/// What nodes ask on a topic.
+/// A node's request on a topic.
 const ASK_WATCHERS: &str = "count-watchers";
 
-/// Puts what arrives into the stream of messages. Clones share the stream.
+/// Forwards arriving messages into the stream; clones share it.
 #[derive(Clone)]
-pub(super) struct Listener {
-    keys: Keys,
-    sender: mpsc::Sender<Message>,
+pub(super) struct Subscriber {
+    keys: Keyspace,
+    sender: mpsc::Sender<EngineMessage>,
     interrupted: Arc<Interrupted>,
 }
 
-/// An interruption that has not been announced yet.
+/// Interruptions not announced yet.
 #[derive(Default)]
 struct Interrupted {
     servers: Mutex<Affected>,
     any: Notify,
 }
 
-/// Of which servers messages may have been missed.
+/// What the interrupted servers hold.
 #[derive(Clone, Default)]
 pub(super) struct Affected {
     pub(super) partitions: BTreeSet<u32>,
-    /// Whether one of them has the list of leases.
+    /// Whether the list of leases is among it.
     pub(super) leases: bool,
 }
 
-impl Listener {
-    /// Returns it with its stream, which ends with the last clone.
-    pub(super) fn new(keys: Keys) -> (Self, Messages) {
+impl Subscriber {
+    /// Also returns the stream, which ends with the last clone.
+    pub(super) fn new(keys: Keyspace) -> (Self, Messages) {
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let interrupted = Arc::<Interrupted>::default();
         tokio::spawn(interrupted.clone().announce(sender.downgrade()));
-        let listener = Self {
+        let subscriber = Self {
             keys,
             sender,
             interrupted,
         };
-        (listener, messages)
+        (subscriber, messages)
     }
 
-    pub(super) fn keys(&self) -> &Keys {
+    pub(super) fn keys(&self) -> &Keyspace {
         &self.keys
     }
 
-    /// Messages may have been missed. Several interruptions before the stream has room are one.
+    /// Records that messages may have been missed. Interruptions merge until the stream has room.
     pub(super) fn interrupt(&self, affected: Affected) {
         {
-            let mut servers = self.interrupted.lock();
+            let mut servers = self.interrupted.servers.lock();
             servers.partitions.extend(affected.partitions);
             servers.leases |= affected.leases;
         }
         self.interrupted.any.notify_one();
     }
 
-    /// Forwards messages of `client` until nobody reads the stream any more; calls `note` for each. A reader that falls
-    /// behind loses the oldest messages, and a new connection has missed some: both interrupt what the server serves.
+    /// Forwards messages of `client` until the stream is closed; calls `note` for each. A lagging reader loses the
+    /// oldest messages, and a new connection has missed some: both interrupt what the server serves.
     pub(super) fn read(
         self,
         client: &Client,
         note: impl Fn() + Send + 'static,
         affected: impl Fn() -> Affected + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
-        // Taken before the task runs: the client may connect at once.
+        // Subscribed before the task runs: the client may connect at once.
         let arriving = client.message_rx();
         let reconnected = client.reconnect_rx();
         self.run(arriving, reconnected, note, affected)
@@ -97,7 +97,7 @@ impl Listener {
     ) {
         loop {
             let message = tokio::select! {
-                // Messages of the old connection come before the news of the new one.
+                // Messages of the old connection come before the reconnect event.
                 biased;
                 arrived = arriving.recv() => match arrived {
                     Ok(arrived) => {
@@ -129,12 +129,8 @@ impl Listener {
 }
 
 impl Interrupted {
-    fn lock(&self) -> MutexGuard<'_, Affected> {
-        self.servers.lock()
-    }
-
     /// Announces interruptions until the stream is closed.
-    async fn announce(self: Arc<Self>, sender: mpsc::WeakSender<Message>) {
+    async fn announce(self: Arc<Self>, sender: mpsc::WeakSender<EngineMessage>) {
         loop {
             self.any.notified().await;
             let Some(sender) = sender.upgrade() else {
@@ -143,8 +139,8 @@ impl Interrupted {
             let Ok(room) = sender.reserve().await else {
                 return;
             };
-            let Affected { partitions, leases } = std::mem::take(&mut *self.lock());
-            room.send(Message::Interrupted {
+            let Affected { partitions, leases } = std::mem::take(&mut *self.servers.lock());
+            room.send(EngineMessage::Interrupted {
                 partitions: partitions.into_iter().collect(),
                 leases,
             });
@@ -152,71 +148,72 @@ impl Interrupted {
     }
 }
 
-/// Reads one message; anything foreign on our channels is logged and left out.
-fn decode(keys: &Keys, arrived: &fred::types::Message) -> Option<Message> {
+/// Decodes one message; invalid ones are logged and dropped.
+fn decode(keys: &Keyspace, arrived: &fred::types::Message) -> Option<EngineMessage> {
     let text = arrived.value.as_bytes_str()?;
     let message = match keys.parse_channel(&arrived.channel)? {
         Channel::Presence(partition) => {
             serde_json::from_str(&text)
                 .ok()
-                .map(|transition| Message::Presence {
+                .map(|transition| EngineMessage::Presence {
                     partition,
                     transition,
                 })
         }
         Channel::Pulse(partition) => serde_json::from_str::<Pulse>(&text)
             .ok()
-            .map(|pulse| Message::Pulse { partition, pulse }),
+            .map(|pulse| EngineMessage::Pulse { partition, pulse }),
         Channel::Topic(user) => serde_json::from_str::<WireMessage>(&text)
             .ok()
             .and_then(|message| message.decode(user)),
         Channel::Node => decode_own(&text),
     };
     if message.is_none() {
-        tracing::warn!(channel = %arrived.channel, "ignored a message that makes no sense on this channel");
+        tracing::warn!(channel = %arrived.channel, "dropped an invalid message");
     }
     message
 }
 
-/// What is said on a node's own channel: a number by the node itself, a question by the doctor, an answer by another
-/// node.
-fn decode_own(text: &str) -> Option<Message> {
+/// Decodes a message on a node's own channel: a canary's number, a request, or a reply.
+fn decode_own(text: &str) -> Option<EngineMessage> {
     if let Ok(nonce) = text.parse() {
-        return Some(Message::Canary { nonce });
+        return Some(EngineMessage::Canary { nonce });
     }
     match serde_json::from_str(text).ok()? {
         OwnMessage::NodeRequest { ask, reply } => {
             let known = ask == ASK_CONNECTIONS;
-            known.then_some(Message::Request(NodeRequest::Connections { reply }))
+            known.then_some(EngineMessage::Request(NodeRequest::Connections { reply }))
         }
-        OwnMessage::Watchers { survey, watchers } => Some(Message::Watchers { survey, watchers }),
+        OwnMessage::Watchers { count_id, watchers } => {
+            Some(EngineMessage::WatcherCount { count_id, watchers })
+        }
     }
 }
 
-/// What others publish on a node's own channel.
+/// Messages of other processes on a node's own channel.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OwnMessage {
     NodeRequest { ask: String, reply: String },
-    Watchers { survey: u64, watchers: u64 },
+    Watchers { count_id: u64, watchers: u64 },
 }
 
-/// The message that asks a node which connections it holds.
-pub(super) fn question(reply: &str) -> String {
+/// The message that requests a connection report.
+pub(super) fn connections_request(reply: &str) -> String {
     serde_json::json!({ "ask": ASK_CONNECTIONS, "reply": reply }).to_string()
 }
 
-/// The message that asks on a topic how many watch.
-pub(super) fn watchers_question(asker: &str, survey: u64) -> String {
-    serde_json::json!({ "kind": ASK_WATCHERS, "asker": asker, "survey": survey }).to_string()
+/// The message that requests, on a topic, the number of watchers.
+pub(super) fn watchers_request(asker: &str, count_id: u64) -> String {
+    serde_json::json!({ "kind": ASK_WATCHERS, "asker": asker, "count_id": count_id }).to_string()
 }
 
-/// The message that answers it, on the channel of the node that asked.
-pub(super) fn watchers_answer(survey: u64, watchers: u64) -> String {
-    serde_json::json!({ "survey": survey, "watchers": watchers }).to_string()
+/// The reply, on the requesting node's channel.
+pub(super) fn watchers_reply(count_id: u64, watchers: u64) -> String {
+    serde_json::json!({ "count_id": count_id, "watchers": watchers }).to_string()
 }
 
-/// What scripts publish on a topic, and nodes that ask.
+/// Messages of scripts and nodes on a topic.
 #[derive(Deserialize)]
 struct WireMessage {
     kind: String,
@@ -232,20 +229,20 @@ struct WireMessage {
     #[serde(rename = "beforeMs")]
     before_ms: Option<u64>,
     asker: Option<String>,
-    survey: Option<u64>,
+    count_id: Option<u64>,
 }
 
 impl WireMessage {
-    fn decode(self, user: UserId) -> Option<Message> {
+    fn decode(self, user: UserId) -> Option<EngineMessage> {
         if self.kind == ASK_WATCHERS {
-            return Some(Message::Request(NodeRequest::Watchers {
+            return Some(EngineMessage::Request(NodeRequest::Watchers {
                 user,
                 asker: self.asker?,
-                survey: self.survey?,
+                count_id: self.count_id?,
             }));
         }
         let message = self.about_user()?;
-        Some(Message::Topic { user, message })
+        Some(EngineMessage::Topic { user, message })
     }
 
     fn about_user(self) -> Option<TopicMessage> {
@@ -292,18 +289,18 @@ mod tests {
     use super::*;
     use crate::ids::{SAFE_INTEGER_MAX, UserId};
 
-    /// What becomes of a message as the client library hands it over.
-    fn heard(channel: &str, value: impl Into<Value>) -> Option<Message> {
+    /// Decodes a message as the client library delivers it.
+    fn decoded(channel: &str, value: impl Into<Value>) -> Option<EngineMessage> {
         let arrived = fred::types::Message {
             channel: channel.into(),
             value: value.into(),
             kind: MessageKind::SMessage,
             server: Server::new("127.0.0.1", 6379),
         };
-        decode(&Keys::new("vigie", 4), &arrived)
+        decode(&Keyspace::new("vigie", 4), &arrived)
     }
 
-    fn understood(text: &str) -> Option<TopicMessage> {
+    fn topic_message(text: &str) -> Option<TopicMessage> {
         let message = serde_json::from_str::<WireMessage>(text).ok()?;
         message.about_user()
     }
@@ -311,7 +308,7 @@ mod tests {
     #[test]
     fn an_update_keeps_both_views_to_the_letter() {
         let text = r#"{"kind":"profile","epoch":"e","revision":7,"public":null,"full":{"a": 1}}"#;
-        match understood(text) {
+        match topic_message(text) {
             Some(TopicMessage::Update(Kind::Profile, views)) => {
                 assert_eq!(views.revision, Revision(7));
                 assert!(views.public.is_none());
@@ -323,18 +320,18 @@ mod tests {
 
     #[test]
     fn an_event_without_data_carries_null() {
-        match understood(r#"{"kind":"event","event":"x","data":null}"#) {
+        match topic_message(r#"{"kind":"event","event":"x","data":null}"#) {
             Some(TopicMessage::Event { data, .. }) => assert_eq!(data.get(), "null"),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_node_hears_canaries_and_questions() {
+    fn a_node_decodes_canaries_and_requests() {
         let canary = decode_own("7");
-        assert!(matches!(canary, Some(Message::Canary { nonce: 7 })));
-        match decode_own(&question("x1")) {
-            Some(Message::Request(asked)) => {
+        assert!(matches!(canary, Some(EngineMessage::Canary { nonce: 7 })));
+        match decode_own(&connections_request("x1")) {
+            Some(EngineMessage::Request(asked)) => {
                 let reply = "x1".to_owned();
                 assert_eq!(asked, NodeRequest::Connections { reply });
             }
@@ -346,27 +343,27 @@ mod tests {
     }
 
     #[test]
-    fn watchers_are_asked_for_and_told() {
+    fn watcher_counts_are_requested_and_replied() {
         let user = UserId::try_from(7).expect("a valid id");
-        let question = serde_json::from_str::<WireMessage>(&watchers_question("a.1", 3));
+        let question = serde_json::from_str::<WireMessage>(&watchers_request("a.1", 3));
         match question.expect("JSON").decode(user) {
-            Some(Message::Request(asked)) => {
-                let (asker, survey) = ("a.1".to_owned(), 3);
+            Some(EngineMessage::Request(asked)) => {
+                let (asker, count_id) = ("a.1".to_owned(), 3);
                 let wanted = NodeRequest::Watchers {
                     user,
                     asker,
-                    survey,
+                    count_id,
                 };
                 assert_eq!(asked, wanted);
             }
             other => panic!("{other:?}"),
         }
-        let answer = decode_own(&watchers_answer(3, 12));
+        let answer = decode_own(&watchers_reply(3, 12));
         assert!(
             matches!(
                 answer,
-                Some(Message::Watchers {
-                    survey: 3,
+                Some(EngineMessage::WatcherCount {
+                    count_id: 3,
                     watchers: 12
                 })
             ),
@@ -375,18 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn foreign_messages_are_left_out() {
+    fn foreign_messages_are_dropped() {
         for text in ["", "1", "{}", r#"{"kind":"else"}"#, r#"{"kind":"profile"}"#] {
-            assert!(understood(text).is_none(), "{text}");
+            assert!(topic_message(text).is_none(), "{text}");
         }
     }
 
-    /// JSON that no client of ours would send.
+    /// JSON that no script would publish.
     fn odd() -> impl Strategy<Value = String> {
         let values = "null|true|0|-1|1[.]5|1e9|9007199254740992|18446744073709551616|\"\"|\"x\"|\\[0?\\]|\\{\\}";
         let names = select(vec![
             "kind", "epoch", "revision", "rev", "online", "offline", "public", "full", "event",
-            "data", "matchId", "opponent", "beforeMs", "ask", "reply", "asker", "survey",
+            "data", "matchId", "opponent", "beforeMs", "ask", "reply", "asker", "count_id",
             "watchers",
         ]);
         let kinds = "profile|stats|friends|matches|friendships|event|disconnect|match-found|match-timeout|count-watchers|x";
@@ -408,7 +405,7 @@ mod tests {
         })]
 
         #[test]
-        fn whatever_arrives_is_understood_or_left_out(
+        fn any_message_is_decoded_or_dropped(
             channel in prop_oneof![
                 select(vec!["vigie:{3}:user:7", "vigie:{0}:presence", "vigie:node:n.1", "vigie:{0}:user:0", "other"])
                     .prop_map(str::to_owned),
@@ -420,9 +417,9 @@ mod tests {
         ) {
             let values = [Value::from(text), Value::Bytes(bytes.into()), Value::from(number), Value::Null];
             for value in values {
-                let message = heard(&channel, value);
+                let message = decoded(&channel, value);
                 prop_assert!(message.is_none() || channel.starts_with("vigie:"));
-                if let Some(Message::Topic { user, .. }) = message {
+                if let Some(EngineMessage::Topic { user, .. }) = message {
                     prop_assert_eq!(user.get(), 7);
                 }
             }
@@ -443,7 +440,7 @@ mod tests {
                 r#"{{"kind":"{}","epoch":{epoch},"revision":{revision},"public":{view},"full":{full}}}"#,
                 kind.as_str()
             );
-            let Some(Message::Topic { message: TopicMessage::Update(read, views), .. }) = heard("vigie:{3}:user:7", text)
+            let Some(EngineMessage::Topic { message: TopicMessage::Update(read, views), .. }) = decoded("vigie:{3}:user:7", text)
             else {
                 return Err(TestCaseError::fail("it is an update"));
             };
@@ -460,8 +457,8 @@ mod tests {
         ) {
             let text = serde_json::json!({ "epoch": "e", "rev": rev, "online": online, "offline": [] });
             let valid: Option<Vec<_>> = online.iter().map(|id| UserId::try_from(*id).ok()).collect();
-            match (heard("vigie:{3}:presence", text.to_string()), valid) {
-                (Some(Message::Presence { partition: 3, transition }), Some(online)) => {
+            match (decoded("vigie:{3}:presence", text.to_string()), valid) {
+                (Some(EngineMessage::Presence { partition: 3, transition }), Some(online)) => {
                     prop_assert_eq!((transition.revision, transition.online), (rev, online));
                 }
                 (None, None) => {}

@@ -1,4 +1,4 @@
-//! One connection to one Redis server: how it is configured, and the task that keeps it running.
+//! One connection to one Redis server: its configuration, and the task that keeps it running.
 
 use std::time::Duration;
 
@@ -9,47 +9,46 @@ use fred::types::config::UnresponsiveConfig;
 use socket2::TcpKeepalive;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::{Options, tls};
+use super::{RedisOptions, tls};
 use crate::engine::OpenError;
 
-/// Pub/sub messages that fred keeps for a slow reader before the oldest are lost (which counts as an
-/// interruption). At 1 KiB a message this is 16 MiB at the very most.
+/// Pub/sub messages that fred buffers for a slow reader before it drops the oldest (an interruption). At 1 KiB each
+/// this is at most 16 MiB.
 const PUBSUB_BUFFER: usize = 16 * 1024;
 
-/// The same for a client that subscribes to nothing. fred fills several channels of this size for each client.
+/// The same for a client without subscriptions. fred fills several channels of this size per client.
 const NO_PUBSUB_BUFFER: usize = 32;
 
-/// Commands that wait while a server cannot be reached; more are refused at once. At 1 KiB a command this is 64 MiB.
+/// Commands queued while a server is unreachable; more are rejected at once. At 1 KiB each this is 64 MiB.
 const COMMAND_BUFFER: usize = 64 * 1024;
 
 /// How long [`RunningClient::reconnect`] waits for the new connection.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Delays between attempts to reconnect grow from the first to the second, with jitter on top.
+/// Reconnect delays grow from the first to the second, plus jitter.
 const RECONNECT_DELAY_MS: (u32, u32) = (50, 2_000);
 
-/// Random extra delay, so that nodes do not all come back in the same millisecond.
+/// Random extra delay, so that nodes do not all reconnect in the same millisecond.
 const RECONNECT_JITTER_MS: u32 = 100;
 
 /// Pause before a client task that ended is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
-/// TCP keepalive: a peer that vanished without a FIN is noticed after 10 + 3 × 5 s, also where nothing is sent.
+/// TCP keepalive: a peer that vanished without a FIN is noticed after 10 + 3 × 5 s, even on an idle connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// What a client is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Commands,
     Subscriptions,
 }
 
-/// A client whose task runs until this is dropped. fred's task can end by itself; then it is started again.
+/// A client whose task runs until this is dropped. fred's task can end by itself; then it is restarted.
 pub(super) struct RunningClient {
     client: Client,
-    keeper: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
 }
 
 /// Ends fred's task together with the task that waits for it.
@@ -63,12 +62,9 @@ impl Drop for AbortOnDrop {
 
 impl RunningClient {
     /// Connects to the server in `config`.
-    ///
-    /// # Errors
-    /// When the server does not answer, or is not trusted.
     pub(super) async fn open(
         config: Config,
-        options: &Options,
+        options: &RedisOptions,
         purpose: Purpose,
     ) -> Result<Self, OpenError> {
         let encrypted = config.uses_tls();
@@ -76,34 +72,31 @@ impl RunningClient {
         let task = client
             .init()
             .await
-            .map_err(|error| tls::refusal(server_of(&client), &error, encrypted))?;
-        Ok(Self::keep(client, Some(task)))
+            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted))?;
+        Ok(Self::supervise(client, Some(task)))
     }
 
-    /// Connects in the background, for as long as it takes. Commands wait meanwhile, as long as they may take.
-    ///
-    /// # Errors
-    /// When the settings make no client.
+    /// Connects in the background, however long it takes. Until then commands wait up to their timeout.
     pub(super) fn start(
         mut config: Config,
-        options: &Options,
+        options: &RedisOptions,
         purpose: Purpose,
     ) -> Result<Self, OpenError> {
         config.fail_fast = false;
-        Ok(Self::keep(build(config, options, purpose)?, None))
+        Ok(Self::supervise(build(config, options, purpose)?, None))
     }
 
-    fn keep(client: Client, task: Option<ConnectHandle>) -> Self {
-        let keeper = tokio::spawn(keep_running(client.clone(), task));
-        Self { client, keeper }
+    fn supervise(client: Client, task: Option<ConnectHandle>) -> Self {
+        let supervisor = tokio::spawn(run_client(client.clone(), task));
+        Self { client, supervisor }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Replaces the connection, unless it is being replaced already. fred closes a connection that does not answer
-    /// only when nothing was sent over it for a while, so it never closes one that is in use.
+    /// Replaces the connection, unless that is in progress. fred closes an unresponsive connection only if nothing was
+    /// sent for a while, so it never closes one in use.
     pub(super) async fn reconnect(&self) {
         if !self.client.is_connected() {
             return;
@@ -112,20 +105,20 @@ impl RunningClient {
         match tokio::time::timeout(RECONNECT_WITHIN, reconnected).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, "could not reconnect to redis; the client keeps trying")
+                tracing::debug!(%error, "could not reconnect to redis; retrying")
             }
-            Err(_) => tracing::debug!("reconnecting to redis takes long; the client keeps trying"),
+            Err(_) => tracing::debug!("reconnecting to redis is slow; retrying"),
         }
     }
 }
 
 impl Drop for RunningClient {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.supervisor.abort();
     }
 }
 
-async fn keep_running(client: Client, mut task: Option<ConnectHandle>) {
+async fn run_client(client: Client, mut task: Option<ConnectHandle>) {
     loop {
         let running = task.take().unwrap_or_else(|| client.connect());
         let _guard = AbortOnDrop(running.abort_handle());
@@ -139,7 +132,7 @@ async fn keep_running(client: Client, mut task: Option<ConnectHandle>) {
     }
 }
 
-fn build(config: Config, options: &Options, purpose: Purpose) -> Result<Client, OpenError> {
+fn build(config: Config, options: &RedisOptions, purpose: Purpose) -> Result<Client, OpenError> {
     let mut policy =
         ReconnectPolicy::new_exponential(0, RECONNECT_DELAY_MS.0, RECONNECT_DELAY_MS.1, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
@@ -171,7 +164,7 @@ fn build(config: Config, options: &Options, purpose: Purpose) -> Result<Client, 
         .map_err(|error| OpenError::Url(error.details().to_owned()))
 }
 
-/// Where Redis is looked for, without its password.
+/// The host and port of a client's server.
 pub(super) fn server_of(client: &Client) -> String {
     let hosts = client.client_config().server.hosts();
     hosts.first().map_or_else(String::new, ToString::to_string)

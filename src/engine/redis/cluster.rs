@@ -1,8 +1,7 @@
-//! Which master of a Redis Cluster serves which hash slot, as several of its servers see it.
+//! The map from hash slots to masters of a Redis Cluster, merged from the views of several servers.
 //!
-//! Pure: `servers` asks, this reads the answers. A server that stood still, or is cut off, has an old view; the
-//! epoch of a master's configuration, which the cluster increases with every move and every failover, says which of
-//! two views of a slot is the newer one.
+//! Pure: `servers` queries, this parses. A suspended or isolated server has an old view. The config epoch of a master,
+//! which grows with every move and failover, tells which of two views of a slot is newer.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,19 +14,17 @@ pub(super) const SLOTS: u16 = 16_384;
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
-    /// The name that its certificate has to be for, where it announces one beside its address.
+    /// The host name that its certificate must match, if it announces one beside its address.
     pub(super) name: Option<String>,
 }
 
-/// The cluster, as one server sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct ClusterView {
     pub(super) masters: Vec<MasterView>,
-    /// Every server, also those that are no masters.
+    /// All servers, replicas included.
     pub(super) members: Vec<Address>,
 }
 
-/// A master, as a server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MasterView {
     pub(super) address: Address,
@@ -35,14 +32,14 @@ pub(super) struct MasterView {
     pub(super) slots: Vec<RangeInclusive<u16>>,
 }
 
-/// Where a command is to be sent instead.
+/// Where to send a command instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// The slot belongs to another master.
     Moved(u16, Address),
-    /// The key has been moved already, its slot has not: this command alone goes there.
+    /// The key has already moved, its slot has not: only this command goes there.
     Ask(Address),
-    /// Some of the keys have been moved already. The command works once all have.
+    /// Some of the keys have moved already. The command works once all have.
     TryAgain,
 }
 
@@ -53,7 +50,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Reads `host:port`; a missing host is that of the server that says it.
+    /// Parses `host:port`; a missing host is that of the sender.
     fn parse(text: &str, said_by: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Some(Self {
@@ -64,8 +61,8 @@ impl Address {
     }
 }
 
-impl View {
-    /// Reads the answer of `CLUSTER NODES`. `asked` is the host that was asked: a server may not know its own.
+impl ClusterView {
+    /// Parses the reply to `CLUSTER NODES`. `asked` is the queried host: a server may not know its own.
     pub(super) fn parse(text: &str, asked: &str) -> Self {
         let mut view = Self::default();
         for line in text.lines() {
@@ -79,7 +76,7 @@ impl View {
     }
 }
 
-/// Reads `<id> <host:port@bus-port[,name]> <flags> <master> <ping> <pong> <config-epoch> <link> <slot> …`.
+/// Parses `<id> <host:port@bus-port[,name]> <flags> <master> <ping> <pong> <config-epoch> <link> <slot> …`.
 fn parse_line(line: &str, asked: &str) -> Option<(Address, Option<MasterView>)> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let (endpoint, flags) = (words.get(1)?, words.get(2)?);
@@ -95,13 +92,13 @@ fn parse_line(line: &str, asked: &str) -> Option<(Address, Option<MasterView>)> 
         name: name.map(str::to_owned),
         ..Address::parse(endpoint, asked)?
     };
-    // Slots on the move stand in brackets, and are listed with their owner all the same.
+    // Migrating slots appear in brackets, and also among their owner's slots.
     let slots: Vec<_> = words
         .iter()
         .skip(8)
         .filter_map(|word| range(word))
         .collect();
-    // A master without slots serves nothing, and may have left the cluster without knowing. `ASK` names one that is new.
+    // A master without slots serves nothing, and may have left the cluster unknowingly. `ASK` announces new ones.
     if !flagged("master") || slots.is_empty() {
         return Some((address, None));
     }
@@ -119,21 +116,20 @@ fn range(word: &str) -> Option<RangeInclusive<u16>> {
     (first <= last && last < SLOTS).then_some(first..=last)
 }
 
-/// The master of every slot, by its place in the list of masters; `None` where nobody knows one. The list has every
-/// master that some view knows.
-pub(super) fn merge(views: &[View]) -> (Vec<Address>, Vec<Option<usize>>) {
+/// All masters known to any view, and for each slot the index of its master; `None` if it has none.
+pub(super) fn merge(views: &[ClusterView]) -> (Vec<Address>, Vec<Option<usize>>) {
     let mut masters: Vec<Address> = Vec::new();
     let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
     for master in views.iter().flat_map(|view| &view.masters) {
         let known = masters.iter().position(|known| *known == master.address);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             masters.push(master.address.clone());
             masters.len() - 1
         });
         for slot in master.slots.iter().cloned().flatten() {
             let owner = &mut owners[usize::from(slot)];
             if owner.is_none_or(|(epoch, _)| epoch < master.config_epoch) {
-                *owner = Some((master.config_epoch, place));
+                *owner = Some((master.config_epoch, index));
             }
         }
     }
@@ -142,7 +138,7 @@ pub(super) fn merge(views: &[View]) -> (Vec<Address>, Vec<Option<usize>>) {
 }
 
 impl Redirect {
-    /// Reads the error of a server that listens on `said_by`; `None` where it is none of these.
+    /// Parses an error reply of the server at `said_by`; `None` if it is not a redirect.
     pub(super) fn parse(error: &str, said_by: &str) -> Option<Self> {
         let mut words = error.split_ascii_whitespace();
         let kind = words.next()?;
@@ -158,101 +154,4 @@ impl Redirect {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NODES: &str = "\
-07c37df 127.0.0.1:30004@31004,host-4 slave e7d1eec 0 1426238317239 4 connected\n\
-67ed2db 127.0.0.1:30002@31002,host-2,shard-id=x master - 0 1426238316232 2 connected 5461-10922\n\
-292f8b3 [::1]:30003@31003 master,fail - 0 1426238318243 3 disconnected 10923-16383 [93-<-67ed2db]\n\
-6ec2392 :30005@31005 myself,master - 0 0 1 connected 0-5459 5460 [5461->-67ed2db]\n\
-aaaaaaa :0@0 master,noaddr - 0 0 7 disconnected 12\n\
-nonsense\n";
-
-    fn address(host: &str, port: u16) -> Address {
-        Address {
-            host: host.to_owned(),
-            port,
-            name: None,
-        }
-    }
-
-    #[test]
-    fn a_view_has_the_masters_with_their_slots() {
-        let view = View::parse(NODES, "10.0.0.1");
-        let slots: Vec<_> = view
-            .masters
-            .iter()
-            .map(|master| (master.address.to_string(), master.slots.clone()))
-            .collect();
-        assert_eq!(
-            slots,
-            [
-                ("127.0.0.1:30002".to_owned(), vec![5461..=10922]),
-                ("[::1]:30003".to_owned(), vec![10923..=16383]),
-                ("10.0.0.1:30005".to_owned(), vec![0..=5459, 5460..=5460]),
-            ]
-        );
-        assert_eq!(view.masters[0].address.name.as_deref(), Some("host-2"));
-        assert_eq!(view.members.len(), 4);
-    }
-
-    #[test]
-    fn the_newer_view_of_a_slot_wins() {
-        let view = |masters: &[(&Address, u64, RangeInclusive<u16>)]| View {
-            masters: masters
-                .iter()
-                .map(|(address, config_epoch, slots)| MasterView {
-                    address: (*address).clone(),
-                    config_epoch: *config_epoch,
-                    slots: vec![slots.clone()],
-                })
-                .collect(),
-            members: Vec::new(),
-        };
-        let (old, new) = (address("a", 1), address("b", 2));
-        let stale = view(&[(&old, 1, 0..=9)]);
-        let fresh = view(&[(&old, 1, 0..=4), (&new, 2, 5..=9)]);
-        for views in [[stale.clone(), fresh.clone()], [fresh, stale]] {
-            let (masters, owners) = merge(&views);
-            let owner = |slot: usize| owners[slot].map(|place| masters[place].clone());
-            assert_eq!(owner(4), Some(old.clone()));
-            assert_eq!(owner(5), Some(new.clone()));
-            assert_eq!(owner(10), None);
-        }
-    }
-
-    #[test]
-    fn redirects_are_read() {
-        let parse = |text| Redirect::parse(text, "10.0.0.1");
-        assert_eq!(
-            parse("MOVED 3999 127.0.0.1:6381"),
-            Some(Redirect::Moved(3999, address("127.0.0.1", 6381)))
-        );
-        assert_eq!(
-            parse("ASK 3999 :6381"),
-            Some(Redirect::Ask(address("10.0.0.1", 6381)))
-        );
-        assert_eq!(parse("TRYAGAIN Multiple keys"), Some(Redirect::TryAgain));
-        for other in ["", "MOVED", "ASK 1", "ERR x", "MOVED 1 a:x"] {
-            assert_eq!(parse(other), None, "{other}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: None,
-            ..ProptestConfig::with_cases(2048)
-        })]
-
-        #[test]
-        fn any_text_is_read(text in "[a-z0-9:@,\\[\\]\n -]{0,200}|.*") {
-            let view = View::parse(&text, "h");
-            let (masters, owners) = merge(&[view]);
-            prop_assert!(owners.iter().flatten().all(|place| *place < masters.len()));
-            let _ = Redirect::parse(&text, "h");
-        }
-    }
-}
+mod tests;

@@ -1,73 +1,74 @@
-//! Compares what Redis says with itself and with the nodes that hold the connections, and puts it right.
+//! Checks the data in Redis for contradictions, also with the connections that nodes hold, and repairs it.
 //!
-//! Clients come and go meanwhile, so nothing that is read is all of one moment. Hence two looks: the first reads
-//! everything in steps and collects suspects, the second reads those again a little later. Only what is wrong both
-//! times is a finding. The doctor is no node: it has no lease, registers nothing, and writes only to repair.
+//! Clients come and go during a scan, so what is read is never one consistent moment. Hence two passes: the first reads
+//! everything in steps and collects candidates; the second checks those again a little later. Only what is wrong both
+//! times is a finding. The doctor is not a node: it has no lease, registers nothing, and writes only to repair.
 
-mod census;
 mod contents;
 mod finding;
-mod known;
-mod look;
+mod key_kind;
 mod read;
-mod readable;
 mod removal;
 mod repair;
+mod scan;
+mod snapshot;
+mod validator;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::census::Census;
-pub use self::finding::{Category, Finding, Problem};
-use self::known::{Known, KnownKeys};
-use self::look::Suspects;
-use super::{Options, Redis};
-use crate::engine::{EngineError, KEEPS_EVERYTHING, OpenError};
+pub use self::finding::{Category, Finding, FindingKind};
+use self::key_kind::{KeyCatalog, KeyKind};
+use self::scan::Candidates;
+use self::snapshot::Snapshot;
+use super::{Redis, RedisOptions};
+use crate::engine::{EngineError, NOEVICTION, OpenError};
 
-/// Longer than an admission, a farewell or a round of reaping takes: whatever is wrong before and after stays so.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// Longer than admitting, closing or reaping a connection takes, so that a problem seen before and after is not
+/// transient.
+const RECHECK_AFTER: Duration = Duration::from_secs(3);
 
-/// After Redis stood still everybody's lease is over, and everybody gets a lease's time to renew; but not more.
+/// After Redis was suspended every lease is over, and nodes get the length of a lease to renew, but no more than this.
 const RENEWED_WITHIN_MAX: Duration = Duration::from_secs(10);
 
-/// Findings that are told at most. Whoever has more repairs these first.
+/// Maximum number of findings reported; repair these to see more.
 const FINDINGS_MAX: usize = 100_000;
 
-/// Looks at the data under one prefix.
+/// Examines and repairs the data under one prefix.
 pub struct Doctor {
     redis: Redis,
     rules: Rules,
-    known: KnownKeys,
+    known: KeyCatalog,
 }
 
-/// The settings of the nodes that the doctor needs to know.
+/// The nodes' settings that the doctor needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// How long a user without connections stays online.
     pub offline_grace: Duration,
-    /// How long a node counts as alive after its last sign of life.
+    /// How long a node counts as alive after its last renewal.
     pub lease: Duration,
-    /// How long a node may stay silent when it is asked something.
-    pub patience: Duration,
+    /// How long to wait for a node's next reply.
+    pub reply_timeout: Duration,
 }
 
-/// What an examination found.
+/// The result of an examination.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// What is wrong, in order.
+pub struct DoctorReport {
+    /// The findings, sorted.
     pub findings: Vec<Finding>,
-    /// There is more than could be told.
+    /// There are more findings than reported.
     pub more: bool,
     /// Nodes with a lease.
     pub nodes: usize,
-    /// Users who are online.
+    /// Online users.
     pub users: u64,
-    /// What is worth knowing and may be right.
+    /// Remarks that need not be problems.
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl DoctorReport {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
@@ -78,75 +79,71 @@ impl Doctor {
     /// Connects and checks the data's layout, without recording one.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
-    pub async fn open(options: &Options, rules: Rules) -> Result<Self, OpenError> {
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
+    pub async fn open(options: &RedisOptions, rules: Rules) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         Ok(Self {
-            known: KnownKeys::new(&redis.keys),
+            known: KeyCatalog::new(&redis.keys),
             redis,
             rules,
         })
     }
 
-    /// Looks twice, if the first look finds anything.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
-    pub async fn examine(&self) -> Result<Report, EngineError> {
+    /// Examines the data; checks candidates twice.
+    pub async fn examine(&self) -> Result<DoctorReport, EngineError> {
         if let Some(report) = self.examine_leases().await? {
             return Ok(report);
         }
-        let census = self.take_census().await?;
-        let first = self.look_at_everything(&census).await?;
-        let mut report = Report {
+        let snapshot = self.take_snapshot().await?;
+        let first = self.scan_all(&snapshot).await?;
+        let mut report = DoctorReport {
             more: first.more,
-            nodes: census.nodes(),
+            nodes: snapshot.nodes(),
             users: first.users,
-            notes: notes(&first.strangers),
-            ..Report::default()
+            notes: notes(&first.foreign_keys),
+            ..DoctorReport::default()
         };
         if !first.findings.is_empty() {
-            tokio::time::sleep(self.pause(&census)).await;
-            report.findings = self.look_again(first).await?;
+            tokio::time::sleep(self.pause(&snapshot)).await;
+            report.findings = self.recheck(first).await?;
         }
-        report.findings.extend(self.look_at_settings().await?);
+        report.findings.extend(self.check_settings().await?);
         Ok(report)
     }
 
-    /// What is wrong with the settings of Redis.
-    async fn look_at_settings(&self) -> Result<Option<Finding>, EngineError> {
+    async fn check_settings(&self) -> Result<Option<Finding>, EngineError> {
         let policy = self.redis.eviction_policy().await?;
-        let evicts = policy.is_some_and(|policy| policy != KEEPS_EVERYTHING);
-        Ok(evicts.then(|| Finding::of_server(Problem::Evicting)))
+        let evicts = policy.is_some_and(|policy| policy != NOEVICTION);
+        Ok(evicts.then(|| Finding::of_server(FindingKind::Evicting)))
     }
 
-    /// Where the list of leases is none, nobody can say who is alive, and nothing else is looked at.
-    async fn examine_leases(&self) -> Result<Option<Report>, EngineError> {
+    /// If the list of leases has the wrong type, no node's status is known, so nothing else is checked.
+    async fn examine_leases(&self) -> Result<Option<DoctorReport>, EngineError> {
         let leases = self.redis.keys.leases();
         let now_ms = self.redis.now_ms().await?;
         let findings = self
-            .look_at_contents(&leases, &Known::Leases, now_ms)
+            .check_contents(&leases, &KeyKind::Leases, now_ms)
             .await?;
-        let is_none = |finding: &Finding| finding.problem == Problem::WrongType;
-        Ok(findings.iter().any(is_none).then(|| Report {
+        let has_wrong_type = |finding: &Finding| finding.kind == FindingKind::WrongType;
+        Ok(findings.iter().any(has_wrong_type).then(|| DoctorReport {
             findings,
-            ..Report::default()
+            ..DoctorReport::default()
         }))
     }
 
-    fn pause(&self, census: &Census) -> Duration {
-        let renewal = if census.may_have_to_renew() {
+    fn pause(&self, snapshot: &Snapshot) -> Duration {
+        let renewal = if snapshot.may_have_to_renew() {
             self.rules.lease.min(RENEWED_WITHIN_MAX)
         } else {
             Duration::ZERO
         };
-        renewal.max(LOOK_AGAIN_AFTER)
+        renewal.max(RECHECK_AFTER)
     }
 
-    /// What was wrong the first time and still is.
-    async fn look_again(&self, first: Suspects) -> Result<Vec<Finding>, EngineError> {
-        let census = self.take_census().await?;
-        let second = self.look_at(&first.findings, &census).await?;
+    /// The candidates that are still wrong.
+    async fn recheck(&self, first: Candidates) -> Result<Vec<Finding>, EngineError> {
+        let snapshot = self.take_snapshot().await?;
+        let second = self.scan(&first.findings, &snapshot).await?;
         let suspected: HashSet<Finding> =
             first.findings.into_iter().map(Finding::identity).collect();
         let mut findings: Vec<Finding> = second
@@ -166,11 +163,11 @@ fn notes((count, first): &(u64, Vec<String>)) -> Vec<String> {
         ""
     };
     let note = format!(
-        "{count} under the prefix are none of this hub's keys, and left alone: {}{others}",
+        "{count} under the prefix are not keys of this hub and are left alone: {}{others}",
         first.join(", ")
     );
     Vec::from_iter((*count > 0).then_some(note))
 }
 
-/// An incarnation, named many times.
-type Name = Arc<str>;
+/// An incarnation, shared by many entries.
+type IncarnationName = Arc<str>;

@@ -1,4 +1,4 @@
-//! Shows operators what is in Redis: read in steps that are bounded whatever there is, and nothing is written.
+//! Read-only views of the data for operators, read in bounded steps.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -7,138 +7,138 @@ use std::str::FromStr;
 use futures_util::future::try_join_all;
 
 use super::layout::LAYOUT;
-use super::page::{BEGINNING, Page, SCAN_COUNT};
+use super::page::{BEGINNING, SCAN_COUNT, ScanPage};
 use super::presence::registered;
 use super::servers::slot_of;
-use super::{Options, Redis};
-use crate::engine::matchmaking::{QueueStatus, Ticket};
+use super::{Redis, RedisOptions};
+use crate::engine::matchmaking::{QueueStats, Ticket};
 use crate::engine::{EngineError, Kind, LiveNode, OpenError, RegisteredConnection};
 use crate::ids::{Revision, UserId};
 
-/// Users about whom Redis is asked at once.
-const TOGETHER: usize = 500;
+/// Users queried concurrently.
+const ONLINE_BATCH_MAX: usize = 500;
 
-/// Looks at the data under one prefix.
+/// Inspects the data under one prefix.
 pub struct Inspector {
     redis: Redis,
     prefix: String,
 }
 
-/// The hub as a whole.
+/// An overview of the hub.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// Where Redis is, without its password.
+    /// Host and port of Redis.
     pub server: String,
-    /// What every key starts with.
+    /// Prefix of every key.
     pub prefix: String,
-    /// Version of the keys' layout.
+    /// Version of the key layout.
     pub layout: u64,
-    /// Over how many partitions users are spread.
+    /// Number of partitions.
     pub partitions: u32,
-    /// Users who are online.
+    /// Online users.
     pub online: u64,
-    /// Those of them without a connection, who go offline soon.
+    /// Online users without a connection, who go offline soon.
     pub leaving: u64,
-    /// The nodes.
-    pub nodes: Nodes,
-    /// How the queue is.
-    pub queue: QueueStatus,
+    /// The live nodes.
+    pub nodes: NodeList,
+    /// The matchmaking queue.
+    pub queue: QueueStats,
 }
 
 /// The nodes that are alive.
 #[derive(Clone, Debug)]
-pub struct Nodes {
-    /// By id.
+pub struct NodeList {
+    /// Sorted by id.
     pub nodes: Vec<LiveNode>,
-    /// What Redis's clock shows, in ms since 1970.
+    /// Redis's clock, in ms since 1970.
     pub now_ms: u64,
 }
 
-/// Some of the online users.
+/// A page of online users.
 #[derive(Clone, Debug)]
 pub struct OnlinePage {
-    /// How many there are in all.
+    /// Total number of online users.
     pub online: u64,
-    /// Those on this page.
+    /// The users on this page.
     pub users: Vec<OnlineUser>,
-    /// Where the next page begins; none at the end.
+    /// Start of the next page; `None` at the end.
     pub next: Option<Cursor>,
 }
 
-/// A user who is online.
+/// An online user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnlineUser {
-    /// The user that the row is about.
+    /// The user's id.
     pub user: UserId,
-    /// Connections on all nodes; none while the grace runs.
+    /// Connections on all nodes; 0 during the grace period.
     pub connections: u64,
-    /// Nodes that listen to the user's topic.
+    /// Nodes subscribed to the user's topic.
     pub listeners: u64,
 }
 
-/// Where a page of online users begins, `<partition>-<step>-<seen>`.
+/// The start of a page, `<partition>-<step>-<seen>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     partition: u32,
     /// The cursor of `SSCAN`.
     step: u64,
-    /// The last id of this step that was on a page.
+    /// The last id of this step already shown.
     seen: u64,
 }
 
-/// A text that is no [`Cursor`].
+/// The text is not a [`Cursor`].
 #[derive(Debug, thiserror::Error)]
-#[error("a cursor is what the page before ended with, like 0-1024-0")]
+#[error("a cursor is what the previous page ended with, such as 0-1024-0")]
 pub struct InvalidCursor;
 
-/// All that Redis has about a user.
+/// Everything stored about a user.
 #[derive(Clone, Debug)]
 pub struct UserReport {
-    /// The user that the row is about.
+    /// The user's id.
     pub user: UserId,
     /// Whether the user is online.
     pub online: bool,
     /// When the user goes offline, in ms since 1970, if the last connection has closed.
     pub leaving_at_ms: Option<u64>,
-    /// The connections, oldest first; of very many only some.
+    /// The connections, oldest first; not all if there are very many.
     pub connections: Vec<RegisteredConnection>,
-    /// How many there are.
+    /// Total number of connections.
     pub refcount: u64,
     /// The last update of each kind.
-    pub updates: Vec<LastUpdate>,
-    /// Nodes that listen to the user's topic: those with a connection of the user, or of somebody who watches.
+    pub updates: Vec<UpdateSummary>,
+    /// Nodes subscribed to the user's topic: those with a connection of the user or of a watcher.
     pub listeners: u64,
-    /// The place in the queue, if the user waits for an opponent.
+    /// The user's matchmaking ticket.
     pub ticket: Option<Ticket>,
-    /// The match that was found for the user and is not over.
+    /// The user's pending match.
     pub match_id: Option<String>,
     /// When the account was deleted, in ms since 1970.
     pub deleted_at_ms: Option<u64>,
-    /// Before when tokens are refused, in ms since 1970.
+    /// Tokens issued before this time are revoked, in ms since 1970.
     pub revoked_before_ms: Option<u64>,
-    /// When a back end last had all connections closed, in ms since 1970.
+    /// When a back end last disconnected the user, in ms since 1970.
     pub disconnected_at_ms: Option<u64>,
-    /// What Redis's clock shows, in ms since 1970.
+    /// Redis's clock, in ms since 1970.
     pub now_ms: u64,
 }
 
-/// The last update of one kind, without what it says.
+/// The last update of one kind, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastUpdate {
-    /// About what.
+pub struct UpdateSummary {
+    /// The kind of update.
     pub kind: Kind,
-    /// Its revision.
+    /// The update's revision.
     pub revision: Revision,
     /// When it was stored, in ms since 1970.
     pub at_ms: u64,
 }
 
-/// The queue of those who wait for an opponent.
+/// The matchmaking queue.
 #[derive(Clone, Debug)]
-pub struct Queue {
-    /// How it is.
-    pub status: QueueStatus,
-    /// The first of those who wait.
+pub struct QueueReport {
+    /// Figures about the queue.
+    pub status: QueueStats,
+    /// The first tickets.
     pub first: Vec<Ticket>,
 }
 
@@ -146,17 +146,14 @@ impl Inspector {
     /// Connects and checks the data's layout, without recording one.
     ///
     /// # Errors
-    /// When the URL is none, Redis does not answer, or the data has another layout.
-    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+    /// If the URL is invalid, Redis does not answer, or the data has another layout.
+    pub async fn open(options: &RedisOptions) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         let prefix = options.prefix.clone();
         Ok(Self { redis, prefix })
     }
 
-    /// The hub as a whole.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
+    /// An overview of the hub.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
         Ok(Overview {
             server: self.redis.servers.name(),
@@ -166,7 +163,7 @@ impl Inspector {
             online: self.online_count().await?,
             leaving: self.leaving_count().await?,
             nodes: self.nodes().await?,
-            queue: self.redis.queue_status().await?,
+            queue: self.redis.queue_stats().await?,
         })
     }
 
@@ -183,19 +180,13 @@ impl Inspector {
     }
 
     /// The nodes that are alive.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
-    pub async fn nodes(&self) -> Result<Nodes, EngineError> {
+    pub async fn nodes(&self) -> Result<NodeList, EngineError> {
         let nodes = self.redis.nodes().await?;
         let now_ms = self.redis.now_ms().await?;
-        Ok(Nodes { nodes, now_ms })
+        Ok(NodeList { nodes, now_ms })
     }
 
-    /// At most `limit` of the online users, from `cursor` on.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
+    /// At most `limit` online users, starting at `cursor`.
     pub async fn online(
         &self,
         cursor: Option<Cursor>,
@@ -208,8 +199,8 @@ impl Inspector {
             let room = limit as usize - ids.len();
             let key = self.redis.keys.online(at.partition);
             let (step, count) = (at.step.to_string(), limit.min(SCAN_COUNT));
-            let page: Page<u64> = self.redis.page("SSCAN", &key, &step, count).await?;
-            // A small set is told in one step, whatever was asked for.
+            let page: ScanPage<u64> = self.redis.page("SSCAN", &key, &step, count).await?;
+            // A small set is returned in one step, whatever the count.
             let unseen: BTreeSet<u64> = page.items.into_iter().filter(|id| *id > at.seen).collect();
             let taken = unseen.iter().copied().take(room);
             ids.extend(taken.filter_map(|id| UserId::try_from(id).ok()));
@@ -222,7 +213,7 @@ impl Inspector {
             };
         }
         let mut users = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(TOGETHER) {
+        for ids in ids.chunks(ONLINE_BATCH_MAX) {
             users.extend(try_join_all(ids.iter().map(|user| self.online_user(*user))).await?);
         }
         Ok(OnlinePage {
@@ -241,10 +232,7 @@ impl Inspector {
         })
     }
 
-    /// All that Redis has about a user.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
+    /// Everything stored about a user.
     pub async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
         let (keys, servers) = (&self.redis.keys, &self.redis.servers);
         let partition = self.redis.partition_of(user);
@@ -260,7 +248,7 @@ impl Inspector {
         let kept = self.kept(user).await?;
         let number = |name: &str| kept.get(name).copied();
         let last_update = |kind: Kind| {
-            Some(LastUpdate {
+            Some(UpdateSummary {
                 kind,
                 revision: Revision(number(&revision_field(kind))?),
                 at_ms: number(&at_field(kind))?,
@@ -283,13 +271,13 @@ impl Inspector {
         })
     }
 
-    /// The connections of a user, oldest first: all of them, as long as they fit in one step.
+    /// The connections of a user that fit in one step, oldest first.
     async fn some_connections(
         &self,
         user: UserId,
     ) -> Result<Vec<RegisteredConnection>, EngineError> {
         let key = self.redis.keys.connections(user);
-        let page: Page<String> = self
+        let page: ScanPage<String> = self
             .redis
             .page("HSCAN", &key, BEGINNING, SCAN_COUNT)
             .await?;
@@ -300,7 +288,7 @@ impl Inspector {
         Ok(connections)
     }
 
-    /// The numbers among what is kept about a user: updates themselves may be long, and are nobody's business here.
+    /// The numeric fields stored about a user. Updates themselves may be large, and their content is private.
     async fn kept(&self, user: UserId) -> Result<HashMap<String, u64>, EngineError> {
         let mut fields = vec!["deleted".to_owned(), "disconnected".to_owned()];
         fields.extend(
@@ -320,20 +308,17 @@ impl Inspector {
             .collect())
     }
 
-    /// The queue, with the first `count` of those who wait.
-    ///
-    /// # Errors
-    /// When Redis cannot be reached.
-    pub async fn queue(&self, count: u32) -> Result<Queue, EngineError> {
-        Ok(Queue {
-            status: self.redis.queue_status().await?,
+    /// The queue, with its first `count` tickets.
+    pub async fn queue(&self, count: u32) -> Result<QueueReport, EngineError> {
+        Ok(QueueReport {
+            status: self.redis.queue_stats().await?,
             first: self.redis.first_tickets(count).await?,
         })
     }
 }
 
 impl Redis {
-    /// How many nodes listen to a user's topic, as the server says to which its messages go.
+    /// Number of nodes subscribed to a user's topic, as counted by its server.
     pub(super) async fn listeners(&self, user: UserId) -> Result<u64, EngineError> {
         let topic = self.keys.topic(user);
         let slot = slot_of(&topic);
@@ -353,7 +338,7 @@ fn at_field(kind: Kind) -> String {
 }
 
 impl Cursor {
-    /// Where to go on: in the same partition while there is more of it, else in the next.
+    /// The next start: in the same partition while it has more, else in the next one.
     fn after(self, next: Option<u64>, partitions: u32) -> Option<Self> {
         let next = match next {
             Some(step) => Self {
@@ -412,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cursor_is_one() {
+    fn invalid_cursors_are_rejected() {
         let read = |text: &str| text.parse::<Cursor>().ok();
         assert_eq!(
             read("3-96-7").map(|cursor| cursor.to_string()),

@@ -1,28 +1,27 @@
-//! Spells every key and channel. The table in `lua/README.md` says what each holds.
+//! The names of all keys and channels. The table in `lua/README.md` says what each holds.
 
 use fred::util::redis_keyslot;
 
 use crate::ids::UserId;
 
-/// Spells keys and channels under one prefix.
+/// The keys and channels under one prefix.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys {
+pub(crate) struct Keyspace {
     prefix: String,
     partitions: u32,
 }
 
-/// A key that says who is connected, or where.
+/// A parsed key about connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
-    /// The connections of a user.
+pub(crate) enum ParsedKey {
     Connections(UserId),
-    /// What an incarnation owes in a partition.
-    Owed(u32, String),
-    /// What an incarnation tells about itself.
+    /// The registrations of an incarnation in a partition.
+    Registrations(u32, String),
+    /// The report of an incarnation.
     Node(String),
 }
 
-/// What a channel carries.
+/// A parsed channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
     Presence(u32),
@@ -31,7 +30,7 @@ pub(crate) enum Channel {
     Node,
 }
 
-impl Keys {
+impl Keyspace {
     pub(crate) fn new(prefix: &str, partitions: u32) -> Self {
         Self {
             prefix: prefix.to_owned(),
@@ -51,12 +50,12 @@ impl Keys {
         format!("{}:nodes", self.prefix)
     }
 
-    /// What a node tells about itself; as a channel: what the node says to itself.
+    /// A node's report; as a channel: messages to that node.
     pub(crate) fn node(&self, incarnation: &str) -> String {
         format!("{}:node:{incarnation}", self.prefix)
     }
 
-    /// The answer of a node that was asked something, until the asking side has read it.
+    /// A node's reply to a request, until it is read.
     pub(crate) fn reply(&self, request: &str) -> String {
         format!("{}:reply:{request}", self.prefix)
     }
@@ -107,21 +106,21 @@ impl Keys {
         redis_keyslot(self.epoch(partition).as_bytes())
     }
 
-    pub(crate) fn owed(&self, partition: u32, incarnation: &str) -> String {
+    pub(crate) fn registrations_of(&self, partition: u32, incarnation: &str) -> String {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
 
-    /// What the keys of what nodes owe in the partition begin with; the incarnation follows.
-    pub(crate) fn owed_begin(&self, partition: u32) -> String {
+    /// Prefix of [`Self::registrations_of`]; the incarnation follows.
+    pub(crate) fn registrations_prefix(&self, partition: u32) -> String {
         self.of_partition(partition, "node:")
     }
 
-    /// A scratch key of a type, or the scratch channel: gone within the script that makes it.
+    /// A scratch key of a type, or the scratch channel; exists only within a script.
     pub(crate) fn probe(&self, partition: u32, kind: &str) -> String {
         self.of_partition(partition, &format!("probe:{kind}"))
     }
 
-    /// The answer given to a request, for a minute.
+    /// The recorded answer to a request, which makes repeating it safe; kept for a minute.
     pub(crate) fn request(&self, partition: u32, request: &str) -> String {
         self.of_partition(partition, &format!("request:{request}"))
     }
@@ -130,8 +129,8 @@ impl Keys {
         self.of_user(user, "conns")
     }
 
-    /// What the keys of the partition's users' connections begin with; the user's id follows.
-    pub(crate) fn connections_begin(&self, partition: u32) -> String {
+    /// Prefix of [`Self::connections`]; the user's id follows.
+    pub(crate) fn connections_prefix(&self, partition: u32) -> String {
         self.of_partition(partition, "conns:")
     }
 
@@ -139,7 +138,7 @@ impl Keys {
         self.of_user(user, "profile")
     }
 
-    /// Since when the user's tokens count: those issued before are refused.
+    /// The time before which the user's tokens are revoked.
     pub(crate) fn revoked(&self, user: UserId) -> String {
         self.of_user(user, "revoked")
     }
@@ -148,88 +147,89 @@ impl Keys {
         self.of_user(user, "user")
     }
 
-    /// All that matchmaking does touches everybody who waits, so it has one hash tag of its own.
+    /// Matchmaking scripts touch all tickets, so their keys share one hash tag.
     fn of_matchmaking(&self, name: &str) -> String {
         format!("{}:{{mm}}:{name}", self.prefix)
     }
 
-    /// Users who wait for an opponent, by their place.
+    /// Queued users by place.
     pub(crate) fn queue(&self) -> String {
         self.of_matchmaking("queue")
     }
 
-    /// The same by rating.
+    /// Queued users by rating.
     pub(crate) fn ratings(&self) -> String {
         self.of_matchmaking("ratings")
     }
 
-    /// What is known about each of them.
+    /// Tickets by user.
     pub(crate) fn tickets(&self) -> String {
         self.of_matchmaking("tickets")
     }
 
-    /// For whom a match was found that is not over.
+    /// Users' pending matches.
     pub(crate) fn playing(&self) -> String {
         self.of_matchmaking("playing")
     }
 
-    /// What is known about each of these matches.
+    /// Pending matches by id.
     pub(crate) fn matches(&self) -> String {
         self.of_matchmaking("matches")
     }
 
-    /// When they are told, or told again.
+    /// When pending matches are announced next.
     pub(crate) fn pending(&self) -> String {
         self.of_matchmaking("pending")
     }
 
-    /// Whose ticket ran out, and when that is told, or told again.
+    /// Users whose ticket expired, and when that is announced next.
     pub(crate) fn timeouts(&self) -> String {
         self.of_matchmaking("timeouts")
     }
 
-    /// The last number given, for places and versions.
+    /// The last number assigned, for places and versions.
     pub(crate) fn count(&self) -> String {
         self.of_matchmaking("count")
     }
 
-    /// How far tickets were looked at.
+    /// How far tickets have been scanned.
     pub(crate) fn looked(&self) -> String {
         self.of_matchmaking("looked")
     }
 
-    /// How many matches were made, by second.
+    /// Matches made, by second.
     pub(crate) fn made(&self) -> String {
         self.of_matchmaking("made")
     }
 
-    /// What all keys match, for `SCAN`. No prefix has a character that means something in a pattern.
+    /// The pattern of all keys, for `SCAN`. A prefix contains no special character.
     pub(crate) fn pattern(&self) -> String {
         let mut pattern = self.prefix.clone();
         pattern.push_str(":*");
         pattern
     }
 
-    /// Reads a key that says who is connected, or where; `None` for all others, also for a user's in a
-    /// partition that is not the user's.
-    pub(crate) fn parse(&self, key: &str) -> Option<Key> {
+    /// Parses a key about connections; `None` for all others, including a user's key in the wrong partition.
+    pub(crate) fn parse(&self, key: &str) -> Option<ParsedKey> {
         let name = key.strip_prefix(&self.prefix)?.strip_prefix(':')?;
         if let Some(incarnation) = name.strip_prefix("node:") {
-            return Some(Key::Node(incarnation.to_owned()));
+            return Some(ParsedKey::Node(incarnation.to_owned()));
         }
         let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
         let partition: u32 = partition.parse().ok().filter(|p| *p < self.partitions)?;
         match name.split_once(':')? {
-            ("node", incarnation) => Some(Key::Owed(partition, incarnation.to_owned())),
+            ("node", incarnation) => {
+                Some(ParsedKey::Registrations(partition, incarnation.to_owned()))
+            }
             ("conns", user) => {
                 let user: UserId = user.parse().ok()?;
-                (self.connections(user) == key).then_some(Key::Connections(user))
+                (self.connections(user) == key).then_some(ParsedKey::Connections(user))
             }
             _ => None,
         }
     }
 
-    /// Reads a channel's name back; `None` for a channel that is not ours.
+    /// Parses a channel's name; `None` for a foreign channel.
     pub(crate) fn parse_channel(&self, channel: &str) -> Option<Channel> {
         let name = channel.strip_prefix(&self.prefix)?.strip_prefix(':')?;
         if name.starts_with("node:") {
@@ -246,91 +246,4 @@ impl Keys {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::ids::SAFE_INTEGER_MAX;
-
-    fn user(id: u64) -> UserId {
-        UserId::try_from(id).expect("a valid id")
-    }
-
-    #[test]
-    fn all_that_concerns_a_user_has_the_hash_tag_of_the_partition() {
-        let keys = Keys::new("vigie", 4);
-        assert_eq!(keys.connections(user(42)), "vigie:{2}:conns:42");
-        assert_eq!(keys.profile(user(42)), "vigie:{2}:profile:42");
-        assert_eq!(keys.topic(user(42)), "vigie:{2}:user:42");
-        assert_eq!(keys.online(2), "vigie:{2}:online");
-    }
-
-    #[test]
-    fn keys_are_read_back() {
-        let keys = Keys::new("a:b", 4);
-        let parsed = |key: String| keys.parse(&key);
-        let connections = keys.connections(user(7));
-        assert_eq!(parsed(connections), Some(Key::Connections(user(7))));
-        let owed = keys.owed(3, "n.1");
-        assert_eq!(parsed(owed), Some(Key::Owed(3, "n.1".to_owned())));
-        assert_eq!(parsed(keys.node("n.1")), Some(Key::Node("n.1".to_owned())));
-        for foreign in [
-            "a:b:{2}:conns:7",
-            "a:b:{4}:node:n.1",
-            "a:b:{3}:conns:x",
-            "c",
-        ] {
-            assert_eq!(parsed(foreign.to_owned()), None, "{foreign}");
-        }
-        assert_eq!(parsed(keys.profile(user(7))), None);
-        assert_eq!(parsed(keys.reply("x")), None);
-    }
-
-    #[test]
-    fn channels_are_read_back() {
-        let keys = Keys::new("a:b", 4);
-        let parsed = |channel: String| keys.parse_channel(&channel);
-        assert_eq!(parsed(keys.topic(user(7))), Some(Channel::Topic(user(7))));
-        assert_eq!(parsed(keys.presence_channel(3)), Some(Channel::Presence(3)));
-        assert_eq!(parsed(keys.node("n.1")), Some(Channel::Node));
-        assert_eq!(parsed("other:{0}:presence".to_owned()), None);
-        assert_eq!(parsed(keys.online(0)), None);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: None,
-            ..ProptestConfig::with_cases(2048)
-        })]
-
-        #[test]
-        fn a_channel_is_read_back_and_no_other(
-            prefix in "[a-z:{}]{1,6}",
-            partitions in 1_u32..=1024,
-            id in 1..=SAFE_INTEGER_MAX,
-            foreign in "[a-z:{}]{0,6}(:|node:|\\{[0-9]{0,3}\\}:(user:|presence|conns:)?)?[0-9a-z:]{0,8}|.*",
-        ) {
-            let keys = Keys::new(&prefix, partitions);
-            let user = user(id);
-            let partition = (id % u64::from(partitions)) as u32;
-            prop_assert_eq!(keys.parse_channel(&keys.topic(user)), Some(Channel::Topic(user)));
-            let presence = keys.presence_channel(partition);
-            prop_assert_eq!(keys.parse_channel(&presence), Some(Channel::Presence(partition)));
-            let pulse = keys.pulse_channel(partition);
-            prop_assert_eq!(keys.parse_channel(&pulse), Some(Channel::Pulse(partition)));
-            prop_assert_eq!(keys.parse(&keys.connections(user)), Some(Key::Connections(user)));
-            for foreign in [foreign.clone(), format!("{prefix}{foreign}"), format!("{prefix}:{foreign}")] {
-                let ending = match keys.parse_channel(&foreign) {
-                    Some(Channel::Topic(user)) => format!("}}:user:{}", user),
-                    Some(Channel::Presence(_)) => "}:presence".to_owned(),
-                    Some(Channel::Pulse(_)) => "}:pulse".to_owned(),
-                    Some(Channel::Node) | None => String::new(),
-                };
-                prop_assert!(foreign.ends_with(&ending), "{}", foreign);
-                if let Some(Key::Connections(user)) = keys.parse(&foreign) {
-                    prop_assert_eq!(keys.connections(user), foreign);
-                }
-            }
-        }
-    }
-}
+mod tests;

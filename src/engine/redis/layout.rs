@@ -1,9 +1,9 @@
-//! The layout of the data: the first node records it, the others compare.
+//! The layout of the data: the first node records it, the others compare it.
 
-use super::{Options, Redis};
+use super::{Redis, RedisOptions};
 use crate::engine::{EngineError, OpenError};
 
-/// Version of the keys' layout. A node that finds another one refuses to start.
+/// Version of the key layout. A node that finds another refuses to start.
 pub(super) const LAYOUT: u64 = 1;
 
 impl Redis {
@@ -14,8 +14,8 @@ impl Redis {
         Ok(layout.zip(partitions))
     }
 
-    /// Records the layout, or compares with the one that is recorded.
-    pub(super) async fn claim_layout(&self, options: &Options) -> Result<(), OpenError> {
+    /// Records the layout, or compares it with the recorded one.
+    pub(super) async fn claim_layout(&self, options: &RedisOptions) -> Result<(), OpenError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
         let found: Result<(u64, u64), _> = self
             .scripts
@@ -24,9 +24,9 @@ impl Redis {
             .await;
         match found {
             Ok(found) => check_layout(options, found),
-            // The node begins without; `begin` compares before the lease begins.
+            // The node starts anyway; `begin` compares again before the lease begins.
             Err(error) if self.is_partial(&error).await => {
-                tracing::warn!(%error, "the layout of the data could not be compared yet");
+                tracing::warn!(%error, "could not compare the layout of the data yet");
                 Ok(())
             }
             Err(error) => Err(self.not_opened(error)),
@@ -34,9 +34,9 @@ impl Redis {
     }
 }
 
-/// Whether the data has the layout that this version and these settings need.
+/// Checks that the data has the layout of this version and these settings.
 pub(super) fn check_layout(
-    options: &Options,
+    options: &RedisOptions,
     (found_layout, found_partitions): (u64, u64),
 ) -> Result<(), OpenError> {
     let partitions = u64::from(options.partitions);

@@ -1,4 +1,4 @@
-//! Leases in Redis: `lua/lease/`, typed, and reaping what dead incarnations registered.
+//! Leases in Redis: typed calls of `lua/lease/`, and reaping the connections of dead incarnations.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use futures_util::future::join_all;
 use super::layout::LAYOUT;
 use super::scripts::{Script, bad_answer};
 use super::servers::slot_of;
-use super::{Redis, answer};
+use super::{Redis, connection_report};
 use crate::engine::{EngineError, NodeInfo, Reaped};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::UserConnection;
 use crate::telemetry::warn_seldom;
 
-/// Leases taken away by one call of the script.
-const BURY_BATCH_MAX: u32 = 100;
+/// Leases removed per script call.
+const EXPIRE_BATCH_MAX: u32 = 100;
 
 impl Redis {
     pub(in crate::engine) async fn begin(
@@ -23,7 +23,7 @@ impl Redis {
         lease: Duration,
     ) -> Result<(), EngineError> {
         let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
-        // Recorded again where Redis has lost its data; another node's record stays.
+        // Recorded again if Redis has lost its data; an existing record stays.
         let recorded: Result<(u64, u64), _> = self
             .scripts
             .claim
@@ -36,16 +36,16 @@ impl Redis {
                     "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
                 )));
             }
-            // Other nodes take a node without a lease for dead, so the lease does not wait for another server.
+            // A node without a lease counts as dead, so the lease must not wait for another server.
             Err(error) if self.servers.is_cluster() => {
-                warn_seldom!(%error, "the layout of the data could not be compared");
+                warn_seldom!(%error, "could not compare the layout of the data");
             }
             Err(error) => return Err(error),
         }
         let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
-        // The description has a server of its own in a Cluster. The lease holds without.
+        // In a Cluster the report may be on another server. The lease holds without it.
         if let Err(error) = self.describe(info, lease).await {
-            warn_seldom!(%error, "the node could not describe itself to others");
+            warn_seldom!(%error, "could not publish the node's report");
         }
         Ok(())
     }
@@ -103,27 +103,31 @@ impl Redis {
         until_ms: u64,
     ) -> Result<Vec<String>, EngineError> {
         let keys = vec![self.keys.leases()];
-        let args = vec![BURY_BATCH_MAX.to_string(), until_ms.to_string()];
+        let args = vec![EXPIRE_BATCH_MAX.to_string(), until_ms.to_string()];
         self.scripts.bury.call(&self.servers, keys, args).await
     }
 
     pub(in crate::engine) async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
         let registered = (0..self.partitions()).map(|partition| {
-            let nodes = self.keys.registered_nodes(partition);
-            let nodes = self.servers.call("SMEMBERS", nodes, Vec::new());
+            let key = self.keys.registered_nodes(partition);
+            let nodes = self.servers.call("SMEMBERS", key, Vec::new());
             async move { (partition, nodes.await) }
         });
         let registered: Vec<(u32, Result<Vec<String>, _>)> = join_all(registered).await;
-        // Read afterwards, so that a node that began meanwhile is seen with its lease.
-        let leases = self.leases().await?.into_iter();
-        let leases: HashSet<String> = leases.map(|(incarnation, _)| incarnation).collect();
+        // Read afterwards, so that a node that has just begun is seen with its lease.
+        let leases: HashSet<String> = self
+            .leases()
+            .await?
+            .into_iter()
+            .map(|(incarnation, _)| incarnation)
+            .collect();
         if !leases.contains(self.incarnation().as_str()) {
-            // The leases of all other nodes may be gone, too: the list may be lost.
+            // The list may be lost, and all other leases with it.
             return Ok(Vec::new());
         }
         let mut dead = Vec::new();
         for (partition, nodes) in registered {
-            // A partition whose server is away is read again when it is back.
+            // A partition whose server is unavailable is read again later.
             let nodes = nodes.unwrap_or_default().into_iter();
             let without_lease = nodes.filter(|incarnation| !leases.contains(incarnation));
             dead.extend(without_lease.map(|incarnation| (partition, incarnation)));
@@ -139,24 +143,24 @@ impl Redis {
         grace: Duration,
     ) -> Result<Reaped, EngineError> {
         let keys = vec![
-            self.keys.owed(partition, incarnation),
+            self.keys.registrations_of(partition, incarnation),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
         ];
         let args = vec![
             incarnation.to_owned(),
-            self.keys.connections_begin(partition),
+            self.keys.connections_prefix(partition),
             batch_max.to_string(),
             grace.as_millis().to_string(),
         ];
-        // The script reads keys that only it can name, so it never follows a slot that is on the move.
+        // The script computes key names itself, so it must not follow a migrating slot.
         let answer = self
             .scripts
             .reap
             .call_once(&self.servers, keys, args, false)
-            .await;
-        let answer = answer.map_err(|error| self.servers.failure(error))?;
+            .await
+            .map_err(|error| self.servers.failure(error))?;
         let (released, left) = answer.convert().map_err(bad_answer)?;
         Ok(Reaped { released, left })
     }
@@ -164,14 +168,14 @@ impl Redis {
     pub(in crate::engine) async fn registrations(
         &self,
         partition: u32,
-    ) -> Result<Vec<(UserId, ConnectionId)>, EngineError> {
+    ) -> Result<Vec<UserConnection>, EngineError> {
         let incarnation = self.incarnation();
         let entries: Vec<String> = self
-            .scan(self.keys.owed(partition, incarnation.as_str()))
+            .scan(self.keys.registrations_of(partition, incarnation.as_str()))
             .await?;
         Ok(entries
             .iter()
-            .filter_map(|entry| answer::read_entry(entry))
+            .filter_map(|entry| connection_report::read_entry(entry))
             .collect())
     }
 }

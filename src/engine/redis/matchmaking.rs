@@ -1,6 +1,6 @@
-//! Matchmaking in Redis: what `lua/matchmaking/` does, typed.
+//! Matchmaking in Redis: typed calls of `lua/matchmaking/`.
 //!
-//! The queue has a hash tag of its own, so scripts about it cannot see who is online: whoever tells players looks first.
+//! The queue has a hash tag of its own, so its scripts cannot see who is online: callers check that first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::Redis;
 use crate::engine::EngineError;
 use crate::engine::matchmaking::{
-    Due, Enqueued, Notify, Paired, PairingRules, PendingMatch, QueueStatus, Ticket, TicketSelector,
+    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket,
+    TicketSelector,
 };
 use crate::ids::{MatchId, UserId};
 
@@ -49,7 +50,7 @@ impl Redis {
     pub(in crate::engine) async fn cancel(
         &self,
         user: UserId,
-        meant: TicketSelector,
+        selector: TicketSelector,
     ) -> Result<bool, EngineError> {
         let at = &self.keys;
         let keys = vec![
@@ -61,7 +62,7 @@ impl Redis {
             at.pending(),
             at.timeouts(),
         ];
-        let version = match meant {
+        let version = match selector {
             TicketSelector::Any => 0,
             TicketSelector::Version(version) => version,
         };
@@ -128,7 +129,7 @@ impl Redis {
         };
         Ok(Due {
             matches: matches.chunks_exact(3).filter_map(pending).collect(),
-            expired: users(expired),
+            expired: users(&expired),
             now_ms,
         })
     }
@@ -137,7 +138,7 @@ impl Redis {
         &self,
         id: &MatchId,
         nodes: &[(UserId, String)],
-    ) -> Result<Notify, EngineError> {
+    ) -> Result<NotifyOutcome, EngineError> {
         let at = &self.keys;
         let keys = vec![at.matches(), at.pending(), at.playing()];
         let nodes: Vec<String> = nodes
@@ -145,16 +146,12 @@ impl Redis {
             .map(|(user, incarnation)| player_at(*user, incarnation))
             .collect();
         let args = vec![id.to_string(), nodes.join(" ")];
-        let mut words: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
-        if words.is_empty() {
-            return Err(EngineError::Answer("tell.lua".to_owned()));
-        }
-        let to_tell = words.split_off(1);
-        match words[0].as_str() {
-            "told" => Ok(Notify::Users(users(to_tell))),
-            "left" => Ok(Notify::Withdrawn),
-            "over" => Ok(Notify::Over),
-            _ => Err(EngineError::Answer("tell.lua".to_owned())),
+        let answer: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
+        match answer.split_first() {
+            Some((status, players)) if status == "told" => Ok(NotifyOutcome::Users(users(players))),
+            Some((status, _)) if status == "left" => Ok(NotifyOutcome::Withdrawn),
+            Some((status, _)) if status == "over" => Ok(NotifyOutcome::Over),
+            Some(_) | None => Err(EngineError::Answer("tell.lua".to_owned())),
         }
     }
 
@@ -191,7 +188,7 @@ impl Redis {
     pub(in crate::engine) async fn requeue(
         &self,
         id: &MatchId,
-        there: &[UserId],
+        online: &[UserId],
     ) -> Result<u64, EngineError> {
         let at = &self.keys;
         let keys = vec![
@@ -204,8 +201,8 @@ impl Redis {
             at.count(),
             at.looked(),
         ];
-        let there: Vec<String> = there.iter().map(UserId::to_string).collect();
-        let args = vec![id.to_string(), there.join(" ")];
+        let online: Vec<String> = online.iter().map(UserId::to_string).collect();
+        let args = vec![id.to_string(), online.join(" ")];
         self.scripts.requeue.call(&self.servers, keys, args).await
     }
 
@@ -242,8 +239,9 @@ impl Redis {
             .servers
             .call("HMGET", self.keys.tickets(), fields)
             .await?;
-        let found = users.iter().zip(found);
-        Ok(found
+        Ok(users
+            .iter()
+            .zip(found)
             .filter_map(|(user, text)| ticket(*user, &text?))
             .collect())
     }
@@ -253,7 +251,7 @@ impl Redis {
         count: u32,
     ) -> Result<Vec<Ticket>, EngineError> {
         if count == 0 {
-            // To Redis, "up to -1" is all of them.
+            // To Redis, "up to -1" means all of them.
             return Ok(Vec::new());
         }
         let range = vec!["0".to_owned(), (count - 1).to_string()];
@@ -261,10 +259,10 @@ impl Redis {
             .servers
             .call("ZRANGE", self.keys.queue(), range)
             .await?;
-        self.tickets(&users(first)).await
+        self.tickets(&users(&first)).await
     }
 
-    pub(in crate::engine) async fn queue_status(&self) -> Result<QueueStatus, EngineError> {
+    pub(in crate::engine) async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
         let at = &self.keys;
         let keys = vec![at.queue(), at.tickets(), at.pending(), at.made()];
         let (queue_len, oldest_wait_ms, pending, matches_per_minute) = self
@@ -272,7 +270,7 @@ impl Redis {
             .status
             .call(&self.servers, keys, Vec::new())
             .await?;
-        Ok(QueueStatus {
+        Ok(QueueStats {
             queue_len,
             oldest_wait_ms,
             pending,
@@ -281,16 +279,16 @@ impl Redis {
     }
 }
 
-/// A player on a node, as the scripts spell it.
+/// A player on a node, in the scripts' notation.
 fn player_at(user: UserId, incarnation: &str) -> String {
     format!("{user}@{incarnation}")
 }
 
-fn users(words: Vec<String>) -> Vec<UserId> {
+fn users(words: &[String]) -> Vec<UserId> {
     words.iter().filter_map(|word| word.parse().ok()).collect()
 }
 
-/// Reads `<place> <rating> <joined at> <version>`.
+/// Parses `<place> <rating> <joined at> <version>`.
 fn ticket(user: UserId, text: &str) -> Option<Ticket> {
     let mut words = text.split(' ').skip(1);
     Some(Ticket {

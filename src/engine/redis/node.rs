@@ -1,17 +1,15 @@
-//! Nodes in Redis: the report of each node, its own channel, and requests between nodes.
+//! Nodes in Redis: reports, each node's own channel, and requests between nodes.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::MutexGuard;
 
-use super::{Redis, answer, bus};
+use super::{Redis, bus, connection_report};
 use crate::engine::{EngineError, LiveNode, NodeInfo};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{UserConnection, UserId};
 
 impl Redis {
-    /// Describes the node to others, until the lease ends.
     pub(in crate::engine) async fn describe(
         &self,
         info: &NodeInfo,
@@ -37,7 +35,7 @@ impl Redis {
                 .flat_map(|(field, value)| [field.to_owned(), value]),
         );
         let expire = vec![key.clone(), lease.as_millis().to_string()];
-        // Together, so that a node that dies in between leaves no hash without an end.
+        // Together, so that a node that dies in between leaves no hash without an expiry.
         let commands = [("HSET", set), ("PEXPIRE", expire)];
         self.servers.call_together(&key, &commands).await?;
         Ok(())
@@ -45,14 +43,15 @@ impl Redis {
 
     pub(in crate::engine) async fn nodes(&self) -> Result<Vec<LiveNode>, EngineError> {
         let leases = self.leases().await?;
-        let told = leases.iter().map(|(incarnation, _)| {
+        let reports = leases.iter().map(|(incarnation, _)| {
             let key = self.keys.node(incarnation);
             self.servers
                 .call::<HashMap<String, String>>("HGETALL", key, Vec::new())
         });
         let mut nodes = Vec::with_capacity(leases.len());
-        for (fields, (_, ends_at)) in join_all(told).await.into_iter().zip(&leases) {
-            // The hash ends with the lease, so a node without one is no longer alive. One whose server is away is left out.
+        for (fields, (_, ends_at)) in join_all(reports).await.into_iter().zip(&leases) {
+            // The report expires with the lease, so a node without one is dead. One whose server is unavailable is
+            // omitted.
             if let Some(info) = fields.ok().as_ref().and_then(node_info) {
                 nodes.push(LiveNode {
                     info,
@@ -66,8 +65,8 @@ impl Redis {
 
     pub(in crate::engine) async fn send_canary(&self, nonce: u64) -> Result<(), EngineError> {
         let channel = self.subscribe_own().await?;
-        // Changes nothing, and is refused where nothing can be changed: a server that has become a replica would
-        // publish the canary nevertheless.
+        // Changes nothing, but fails where writes are refused: a server demoted to a replica would still publish the
+        // canary.
         let field = vec!["canary".to_owned()];
         let _: u64 = self.servers.call("HDEL", channel.clone(), field).await?;
         if self.spublish(channel, nonce.to_string()).await? == 0 {
@@ -79,23 +78,18 @@ impl Redis {
         Ok(())
     }
 
-    /// Makes sure that the channel of the present incarnation is subscribed, and returns it.
+    /// Subscribes the current incarnation's channel if necessary; returns it.
     async fn subscribe_own(&self) -> Result<String, EngineError> {
         let channel = self.keys.node(self.incarnation().as_str());
-        if self.own_channel().as_ref() != Some(&channel) {
+        if self.own_channel.lock().as_ref() != Some(&channel) {
             self.servers.subscribe(vec![channel.clone()]).await?;
-            *self.own_channel() = Some(channel.clone());
+            *self.own_channel.lock() = Some(channel.clone());
         }
         Ok(channel)
     }
 
-    fn own_channel(&self) -> MutexGuard<'_, Option<String>> {
-        self.own_channel.lock()
-    }
-
-    /// Has the node's own channel subscribed again before the next canary.
     pub(in crate::engine) fn forget_own_channel(&self) {
-        *self.own_channel() = None;
+        *self.own_channel.lock() = None;
     }
 
     pub(in crate::engine) async fn reconnect(&self) {
@@ -107,34 +101,34 @@ impl Redis {
     pub(in crate::engine) async fn request_watchers(
         &self,
         user: UserId,
-        survey: u64,
+        count_id: u64,
     ) -> Result<u64, EngineError> {
-        let question = bus::watchers_question(self.incarnation().as_str(), survey);
-        self.spublish(self.keys.topic(user), question).await
+        let request = bus::watchers_request(self.incarnation().as_str(), count_id);
+        self.spublish(self.keys.topic(user), request).await
     }
 
     pub(in crate::engine) async fn reply_watchers(
         &self,
         asker: &str,
-        survey: u64,
+        count_id: u64,
         watchers: u64,
     ) -> Result<(), EngineError> {
-        let answer = bus::watchers_answer(survey, watchers);
-        self.spublish(self.keys.node(asker), answer).await?;
+        let reply = bus::watchers_reply(count_id, watchers);
+        self.spublish(self.keys.node(asker), reply).await?;
         Ok(())
     }
 
-    pub(in crate::engine) async fn answer(
+    pub(in crate::engine) async fn reply_connections(
         &self,
         reply: &str,
-        held: &[(UserId, ConnectionId)],
+        held: &[UserConnection],
     ) -> Result<(), EngineError> {
-        // Read after `held` was: where a new life began meanwhile, the answer is not taken for the old one's.
+        // Read after `held`: if a new incarnation began meanwhile, the report does not pass for the old one's.
         let incarnation = self.incarnation().to_string();
-        answer::give(&self.servers, &self.keys.reply(reply), incarnation, held).await
+        connection_report::write(&self.servers, &self.keys.reply(reply), incarnation, held).await
     }
 
-    /// Returns how many nodes listen.
+    /// Returns the number of receiving nodes.
     pub(super) async fn spublish(
         &self,
         channel: String,

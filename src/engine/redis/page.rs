@@ -1,23 +1,23 @@
-//! Reads collections in steps: few enough members at a time that Redis stays responsive in between.
+//! Reads collections in steps small enough that Redis stays responsive.
 
 use fred::types::FromValue;
 
 use super::Redis;
 use crate::engine::EngineError;
 
-/// Where reading begins.
+/// The cursor at which a scan begins.
 pub(super) const BEGINNING: &str = "0";
 
-/// Members that one step asks for: few enough that Redis stays responsive in between.
+/// Members requested per step: few enough that Redis stays responsive.
 pub(super) const SCAN_COUNT: u32 = 1000;
 
-/// One step of reading: where the next one begins, and what was read.
-pub(super) struct Page<T> {
+/// The result of one step: the next cursor, if any, and the items.
+pub(super) struct ScanPage<T> {
     pub(super) next: Option<String>,
     pub(super) items: Vec<T>,
 }
 
-impl<T> Page<T> {
+impl<T> ScanPage<T> {
     pub(super) fn new(next: String, items: Vec<T>) -> Self {
         let next = (next != BEGINNING).then_some(next);
         Self { next, items }
@@ -25,24 +25,24 @@ impl<T> Page<T> {
 }
 
 impl Redis {
-    /// One step of about `count` members through a set (`SSCAN`), a sorted set (`ZSCAN`) or a hash (`HSCAN`); the latter
-    /// two tell members and values in turns. Members that come or go meanwhile may be among them or not, or twice.
+    /// One step of about `count` members through a set (`SSCAN`), a sorted set (`ZSCAN`) or a hash (`HSCAN`); the
+    /// latter two return members and values alternately. Members that come or go meanwhile may be missing or repeated.
     pub(super) async fn page<T>(
         &self,
         command: &'static str,
         key: &str,
         cursor: &str,
         count: u32,
-    ) -> Result<Page<T>, EngineError>
+    ) -> Result<ScanPage<T>, EngineError>
     where
         Vec<T>: FromValue,
     {
-        let words = vec![cursor.to_owned(), "COUNT".to_owned(), count.to_string()];
-        let (next, items) = self.servers.call(command, key.to_owned(), words).await?;
-        Ok(Page::new(next, items))
+        let args = vec![cursor.to_owned(), "COUNT".to_owned(), count.to_string()];
+        let (next, items) = self.servers.call(command, key.to_owned(), args).await?;
+        Ok(ScanPage::new(next, items))
     }
 
-    /// The members of a set, read in steps. Those that come or go meanwhile may be among them or not.
+    /// All members of a set, read in steps. Those that come or go meanwhile may be missing or repeated.
     pub(super) async fn scan<T>(&self, key: String) -> Result<Vec<T>, EngineError>
     where
         Vec<T>: FromValue,
@@ -50,7 +50,7 @@ impl Redis {
         let mut members = Vec::new();
         let mut cursor = Some(BEGINNING.to_owned());
         while let Some(at) = cursor {
-            let page: Page<T> = self.page("SSCAN", &key, &at, SCAN_COUNT).await?;
+            let page: ScanPage<T> = self.page("SSCAN", &key, &at, SCAN_COUNT).await?;
             members.extend(page.items);
             cursor = page.next;
         }

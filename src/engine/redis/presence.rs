@@ -1,4 +1,4 @@
-//! Presence in Redis: `lua/presence/`, typed, and the sets that its scripts keep.
+//! Presence in Redis: typed calls of `lua/presence/`, and reads of the sets its scripts maintain.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,8 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, self.incarnation().as_str()),
+            self.keys
+                .registrations_of(partition, self.incarnation().as_str()),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
@@ -77,7 +78,7 @@ impl Redis {
         let partition = self.partition_of(user);
         let keys = vec![
             self.keys.connections(user),
-            self.keys.owed(partition, incarnation),
+            self.keys.registrations_of(partition, incarnation),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
@@ -98,7 +99,7 @@ impl Redis {
         partition: u32,
         batch_max: u32,
         ahead: Duration,
-        patience: Duration,
+        restart_grace: Duration,
     ) -> Result<Expired, EngineError> {
         let keys = vec![
             self.keys.leaving(partition),
@@ -111,7 +112,7 @@ impl Redis {
             batch_max.to_string(),
             self.keys.presence_channel(partition),
             ahead.as_millis().to_string(),
-            patience.as_millis().to_string(),
+            restart_grace.as_millis().to_string(),
         ];
         let (offline, next_due_ms): (Vec<u64>, i64) =
             self.scripts.expire.call(&self.servers, keys, args).await?;
@@ -139,7 +140,7 @@ impl Redis {
         &self,
         partition: u32,
     ) -> Result<Vec<UserId>, EngineError> {
-        // Members that no node can have written are left to the doctor.
+        // Invalid members are left to the doctor.
         let ids: Vec<String> = self.scan(self.keys.online(partition)).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }

@@ -1,4 +1,4 @@
-//! Last updates in Redis: `lua/profile/`, typed.
+//! Last updates in Redis: typed calls of `lua/profile/`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,45 +9,47 @@ use serde_json::value::RawValue;
 use super::Redis;
 use super::scripts::bad_answer;
 use super::servers::Servers;
-use crate::engine::{EngineError, Kind, Published, Stored, Update, Views};
+use crate::engine::{EngineError, Kind, PublishOutcome, Stored, Update, Views};
 use crate::ids::{Revision, UserId, random_name};
 
 /// The keys and arguments of a script.
-type Words = (Vec<String>, Vec<String>);
+type ScriptCall = (Vec<String>, Vec<String>);
 
 impl Redis {
     pub(in crate::engine) async fn publish(
         &self,
         updates: Vec<Update>,
-    ) -> Vec<Result<Published, EngineError>> {
-        // Issued together they leave in one go, and Redis works them off in this order. The first of several in
-        // a partition brings the script along, since each may be on a server of its own: were it forgotten,
-        // those sent again would come after those that were not.
+    ) -> Vec<Result<PublishOutcome, EngineError>> {
+        // Issued together they leave in one batch, and Redis runs them in order. The first in each partition carries
+        // the script's source, since each may be on its own server: were the script unknown there, updates sent again
+        // would run after later ones.
         let several = updates.len() > 1;
-        let words: Vec<Words> = updates
+        let calls: Vec<ScriptCall> = updates
             .iter()
-            .map(|update| self.update_words(update))
+            .map(|update| self.update_call(update))
             .collect();
-        let mut begun = HashSet::new();
-        let published = updates.iter().zip(&words).map(|(update, words)| {
-            let is_first = begun.insert(self.partition_of(update.user));
-            self.publish_once(words, several && is_first)
+        let mut partitions_sent = HashSet::new();
+        let published = updates.iter().zip(&calls).map(|(update, call)| {
+            let is_first = partitions_sent.insert(self.partition_of(update.user));
+            self.publish_once(call, several && is_first)
         });
         let mut outcomes = join_all(published).await;
-        // Updates that were redirected are repeated one after the other, in order, and under the same request: one that
-        // was carried out after all is not repeated.
-        let mut not_served = HashSet::new();
-        for (place, outcome) in outcomes.iter_mut().enumerate() {
-            let partition = self.partition_of(updates[place].user);
-            if !matches!(outcome, Err(Attempt::Redirected)) || not_served.contains(&partition) {
+        // Redirected updates are repeated one by one, in order, under the same request id: one that was executed after
+        // all is not repeated.
+        let mut failed_partitions = HashSet::new();
+        for (index, outcome) in outcomes.iter_mut().enumerate() {
+            let partition = self.partition_of(updates[index].user);
+            if !matches!(outcome, Err(UpdateError::Redirected))
+                || failed_partitions.contains(&partition)
+            {
                 continue;
             }
             *outcome = self
-                .publish_one(&words[place])
+                .publish_one(&calls[index])
                 .await
-                .map_err(Attempt::Failed);
+                .map_err(UpdateError::Failed);
             if outcome.is_err() {
-                not_served.insert(partition);
+                failed_partitions.insert(partition);
             }
         }
         let outcomes = outcomes.into_iter();
@@ -56,30 +58,30 @@ impl Redis {
             .collect()
     }
 
-    async fn publish_one(&self, (keys, args): &Words) -> Result<Published, EngineError> {
+    async fn publish_one(&self, (keys, args): &ScriptCall) -> Result<PublishOutcome, EngineError> {
         let (keys, args) = (keys.clone(), args.clone());
         let answer = self.scripts.update.call(&self.servers, keys, args).await?;
         published(answer)
     }
 
-    /// The same, once: an update that the Cluster redirects is not carried out.
+    /// Publishes without following redirects: a redirected update was not executed.
     async fn publish_once(
         &self,
-        (keys, args): &Words,
+        (keys, args): &ScriptCall,
         with_source: bool,
-    ) -> Result<Published, Attempt> {
+    ) -> Result<PublishOutcome, UpdateError> {
         let script = &self.scripts.update;
         let answer = script
             .call_once(&self.servers, keys.clone(), args.clone(), with_source)
             .await;
         match answer {
-            Ok(answer) => published(answer).map_err(Attempt::Failed),
-            Err(error) if Servers::is_redirected(&error) => Err(Attempt::Redirected),
-            Err(error) => Err(Attempt::Failed(self.servers.failure(error))),
+            Ok(answer) => published(answer).map_err(UpdateError::Failed),
+            Err(error) if Servers::is_redirected(&error) => Err(UpdateError::Redirected),
+            Err(error) => Err(UpdateError::Failed(self.servers.failure(error))),
         }
     }
 
-    fn update_words(&self, update: &Update) -> Words {
+    fn update_call(&self, update: &Update) -> ScriptCall {
         let partition = self.partition_of(update.user);
         let keys = vec![
             self.keys.profile(update.user),
@@ -134,7 +136,7 @@ impl Redis {
         &self,
         user: UserId,
     ) -> Result<bool, EngineError> {
-        // Whether the account is deleted, and who is to be disconnected, is kept.
+        // Keeps the fields about deletion and disconnection.
         let of_kind = |kind: Kind| {
             let parts = ["revision", "at", "public", "full"];
             parts.map(|part| format!("{}.{part}", kind.as_str()))
@@ -146,31 +148,30 @@ impl Redis {
     }
 }
 
-/// Why an update that was sent once was not stored.
-enum Attempt {
-    /// Its slot is served elsewhere, or on the move: it was not carried out.
+enum UpdateError {
+    /// The slot is served elsewhere or migrating: the update was not executed.
     Redirected,
     Failed(EngineError),
 }
 
-impl From<Attempt> for EngineError {
-    fn from(attempt: Attempt) -> Self {
+impl From<UpdateError> for EngineError {
+    fn from(attempt: UpdateError) -> Self {
         match attempt {
-            Attempt::Redirected => Self::NotNow("the slot is on the move".to_owned()),
-            Attempt::Failed(error) => error,
+            UpdateError::Redirected => Self::NotNow("the slot is migrating".to_owned()),
+            UpdateError::Failed(error) => error,
         }
     }
 }
 
-/// Reads what `profile/update.lua` answers.
-fn published(answer: fred::types::Value) -> Result<Published, EngineError> {
+/// Decodes the answer of `profile/update.lua`.
+fn published(answer: fred::types::Value) -> Result<PublishOutcome, EngineError> {
     let answer = answer.convert().map_err(bad_answer)?;
     let (status, revision, nodes): (String, u64, u64) = answer;
     let revision = Revision(revision);
     match status.as_str() {
-        "ok" => Ok(Published::Stored { revision, nodes }),
-        "stale" => Ok(Published::Stale { revision }),
-        "deleted" => Ok(Published::AccountDeleted),
+        "ok" => Ok(PublishOutcome::Stored { revision, nodes }),
+        "stale" => Ok(PublishOutcome::Stale { revision }),
+        "deleted" => Ok(PublishOutcome::AccountDeleted),
         _ => Err(EngineError::Answer("update.lua".to_owned())),
     }
 }

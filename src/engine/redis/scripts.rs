@@ -1,4 +1,4 @@
-//! The Lua scripts: compiled in, called by hash, sent again when Redis has forgotten them.
+//! The Lua scripts: compiled in, called by hash, sent again if Redis does not know them.
 
 use std::time::Instant;
 
@@ -6,10 +6,9 @@ use fred::types::{FromValue, Value};
 use fred::util::sha1_hash;
 
 use super::servers::{Servers, slot_of};
-use crate::engine::{EngineError, Refusal};
+use crate::engine::{EngineError, ErrorReply};
 use crate::telemetry::{Counter, Metrics, Times};
 
-/// One script, with the hash by which Redis knows it.
 pub(crate) struct Script {
     source: &'static str,
     hash: String,
@@ -17,7 +16,7 @@ pub(crate) struct Script {
     errors: Counter,
 }
 
-/// Every script of the hub. The header of each says what goes in and out.
+/// All scripts. The header of each documents its keys, arguments and answer.
 pub(crate) struct Scripts {
     pub(crate) register: Script,
     pub(crate) release: Script,
@@ -48,7 +47,7 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    /// How long each takes, and what failed, is noted in `metrics`.
+    /// Durations and errors are recorded in `metrics`.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let script = |name, source| Script::new(source, metrics, name);
         Self {
@@ -155,7 +154,7 @@ impl Script {
         }
     }
 
-    /// Runs the script where its keys are. All `keys` have one hash tag.
+    /// Runs the script on the server of its keys, which share one hash tag.
     pub(crate) async fn call<R: FromValue>(
         &self,
         servers: &Servers,
@@ -164,21 +163,21 @@ impl Script {
     ) -> Result<R, EngineError> {
         let begun = Instant::now();
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let mut words = self.words(keys, args);
-        let mut answer = servers.send(slot, "EVALSHA", &words).await;
+        let mut command = self.evalsha_args(keys, args);
+        let mut answer = servers.send(slot, "EVALSHA", &command).await;
         if is_forgotten(&answer) {
-            words[0] = self.source.to_owned();
-            answer = servers.send(slot, "EVAL", &words).await;
+            command[0] = self.source.to_owned();
+            answer = servers.send(slot, "EVAL", &command).await;
         }
-        self.note(begun, answer.is_ok());
+        self.observe(begun, answer.is_ok());
         answer
             .map_err(|error| servers.failure(error))?
             .convert()
             .map_err(bad_answer)
     }
 
-    /// Runs the script once, and does not follow where a Cluster points. With `with_source` Redis remembers the script,
-    /// so that calls sent after this one find it.
+    /// Runs the script without following redirects of a Cluster. With `with_source` Redis caches the script, so that
+    /// calls sent after this one find it.
     pub(crate) async fn call_once(
         &self,
         servers: &Servers,
@@ -188,30 +187,30 @@ impl Script {
     ) -> Result<Value, fred::error::Error> {
         let begun = Instant::now();
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let mut words = self.words(keys, args);
+        let mut command = self.evalsha_args(keys, args);
         let mut answer = Ok(Value::Null);
         if !with_source {
-            answer = servers.send_once(slot, "EVALSHA", &words).await;
+            answer = servers.send_once(slot, "EVALSHA", &command).await;
         }
         if with_source || is_forgotten(&answer) {
-            words[0] = self.source.to_owned();
-            answer = servers.send_once(slot, "EVAL", &words).await;
+            command[0] = self.source.to_owned();
+            answer = servers.send_once(slot, "EVAL", &command).await;
         }
-        self.note(begun, answer.is_ok());
+        self.observe(begun, answer.is_ok());
         answer
     }
 
     /// The arguments of `EVALSHA`.
-    fn words(&self, keys: Vec<String>, args: Vec<String>) -> Vec<String> {
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.push(self.hash.clone());
-        words.push(keys.len().to_string());
-        words.extend(keys);
-        words.extend(args);
-        words
+    fn evalsha_args(&self, keys: Vec<String>, args: Vec<String>) -> Vec<String> {
+        let mut command = Vec::with_capacity(2 + keys.len() + args.len());
+        command.push(self.hash.clone());
+        command.push(keys.len().to_string());
+        command.extend(keys);
+        command.extend(args);
+        command
     }
 
-    fn note(&self, begun: Instant, is_ok: bool) {
+    fn observe(&self, begun: Instant, is_ok: bool) {
         self.times.observe(begun.elapsed().as_secs_f64());
         if !is_ok {
             self.errors.inc();
@@ -219,13 +218,13 @@ impl Script {
     }
 }
 
-/// Whether the server does not know the script, or does not know it any more.
+/// Whether the server does not know the script.
 fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
-/// Replies that pass by themselves: a slot of a Redis Cluster is on its way to another master, or its master is away; a
-/// server reads its data, or runs a script for too long.
+/// Temporary error replies: a Cluster slot is migrating or its master is unavailable; a server is loading data or busy
+/// with a script.
 const NOT_NOW: [&str; 7] = [
     "MOVED ",
     "ASK ",
@@ -236,19 +235,19 @@ const NOT_NOW: [&str; 7] = [
     "BUSY ",
 ];
 
-/// A call that Redis refused, or whose answer was lost.
+/// Converts an error of fred's.
 pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
     let details = error.details();
     if NOT_NOW.iter().any(|code| details.starts_with(code)) {
         return EngineError::NotNow(format!("redis does not serve the key yet ({details})"));
     }
-    match Refusal::read(error.details()) {
+    match ErrorReply::read(error.details()) {
         Some(refusal) => EngineError::Refused(refusal),
         None => EngineError::Unavailable(error.to_string()),
     }
 }
 
-/// An answer of another type than the script's header says.
+/// An answer of an unexpected type.
 pub(crate) fn bad_answer(error: fred::error::Error) -> EngineError {
     EngineError::Answer(error.to_string())
 }

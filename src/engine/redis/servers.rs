@@ -1,210 +1,117 @@
-//! The Redis servers that hold the data: one, or the masters of a Redis Cluster, and which of them serves what.
+//! The Redis servers that hold the data: one, or the masters of a Redis Cluster, and the map of which serves which
+//! slot.
 //!
-//! In a Cluster this keeps one pair of clients (commands, subscriptions) for each master and a map from hash slot to
-//! master. A master that is away, hangs or fails over concerns the slots that it serves, and no others. fred's own
-//! Cluster client has one task for all masters and stops where one of them does; hence plain clients, and `MOVED`, `ASK`
-//! and `TRYAGAIN` are followed here.
+//! In a Cluster each master has a pair of clients (commands, subscriptions). A master that is unavailable, hangs or
+//! fails over affects only the slots that it serves. fred's own Cluster client has one task for all masters and stalls
+//! if one of them does; hence plain clients, with `MOVED`, `ASK` and `TRYAGAIN` followed here.
 
-use std::collections::BTreeSet;
+mod connect;
+mod master;
+mod pool;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
-use fred::prelude::{Client, Config};
-use fred::types::config::{Server as FredServer, ServerConfig};
+use fred::prelude::Client;
 use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use fred::util::redis_keyslot;
 use futures_util::future::join_all;
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::bus::{Affected, Listener};
-use super::client::{Purpose, RunningClient, server_of};
-use super::cluster::{Address, Redirect, SLOTS, View, merge};
-use super::entry::Entry;
-use super::preflight::open_error;
-use super::scripts::{bad_answer, unavailable};
-use super::{Options, tls};
-use crate::engine::{EngineError, OpenError, Refusal};
+pub(super) use self::master::Master;
+use self::master::{Side, SlotState, Subscriptions};
+use self::pool::ServerPool;
+use super::bus::{Affected, Subscriber};
+use super::client::server_of;
+use super::cluster::Redirect;
+use super::scripts::bad_answer;
+use super::{RedisOptions, tls};
+use crate::engine::{EngineError, ErrorReply, OpenError};
 
-/// How often the map is read although nothing asks for it.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Pause after the map was read: whatever asks for it many times at once gets it once.
-const REFRESH_PAUSE: Duration = Duration::from_millis(200);
-
-/// How long a master may take to say how it sees the cluster. The others' views do without it.
-const VIEW_WITHIN: Duration = Duration::from_millis(500);
-
-/// Pause before a command that was redirected is repeated, where repeating it at once did not help.
+/// Pause before a redirected command is retried a second time.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The servers. They are connected to until this is dropped.
+/// All servers; disconnects when dropped.
 pub(super) struct Servers {
-    shared: Arc<Shared>,
+    pool: Arc<ServerPool>,
     refresher: Option<JoinHandle<()>>,
 }
 
-pub(super) struct Shared {
-    options: Options,
-    /// What every client is configured with, apart from the server.
-    config: Config,
-    entry: Entry,
-    is_cluster: bool,
-    map: ArcSwap<Map>,
-    /// Held while the map is replaced.
-    writing: Mutex<()>,
-    /// When the map was last begun to be read; held meanwhile.
-    updating: tokio::sync::Mutex<Option<Instant>>,
-    /// Servers that were known once, for the day on which no master answers.
-    members: Mutex<BTreeSet<Address>>,
-    refresh: Notify,
-    listener: Option<Listener>,
-    begun: Instant,
-}
-
-/// Which master serves which slot. Replaced as a whole.
-struct Map {
-    masters: Vec<Arc<Master>>,
-    /// The place of its master for each slot; none where nobody serves it.
-    owners: Owners,
-}
-
-enum Owners {
-    /// The only server there is serves all of them.
-    One,
-    BySlot(Vec<Option<usize>>),
-}
-
-/// One server, with the pair of clients for it.
-pub(super) struct Master {
-    address: Option<Address>,
-    commands: RunningClient,
-    subscriptions: Option<Subscriptions>,
-    /// When it last answered, in ms since the servers were opened.
-    answered_at_ms: AtomicU64,
-    reconnecting: [AtomicBool; 2],
-}
-
-struct Subscriptions {
-    client: RunningClient,
-    reader: JoinHandle<()>,
-    /// When something last arrived, in ms since the servers were opened.
-    heard_at_ms: Arc<AtomicU64>,
-}
-
-impl Subscriptions {
-    fn heard_at_ms(&self) -> u64 {
-        self.heard_at_ms.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Subscriptions {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
 impl Servers {
-    /// Connects to the server that `options` name, or to every master of the Cluster that it belongs to. Without a
-    /// `listener` nothing can be subscribed. Masters that do not answer yet are connected to in the background.
-    ///
-    /// # Errors
-    /// When the URL is none, or no server answers.
+    /// Connects to the server in `options`, or to every master of its Cluster. Without a `subscriber` nothing can be
+    /// subscribed. Unresponsive masters are connected to in the background.
     pub(super) async fn open(
-        options: &Options,
-        listener: Option<Listener>,
+        options: &RedisOptions,
+        subscriber: Option<Subscriber>,
     ) -> Result<Self, OpenError> {
         let config = tls::config(options)?;
-        let is_cluster = matches!(config.server, ServerConfig::Clustered { .. });
-        let shared = Arc::new(Shared {
-            options: options.clone(),
-            config,
-            entry: Entry::default(),
-            is_cluster,
-            map: ArcSwap::from_pointee(Map {
-                masters: Vec::new(),
-                owners: Owners::BySlot(vec![None; usize::from(SLOTS)]),
-            }),
-            writing: Mutex::default(),
-            updating: tokio::sync::Mutex::default(),
-            members: Mutex::default(),
-            refresh: Notify::new(),
-            listener,
-            begun: Instant::now(),
-        });
-        let refresher = if is_cluster {
-            shared.open_cluster().await?;
-            Some(tokio::spawn(shared.clone().run_refresh()))
+        let pool = Arc::new(ServerPool::new(options, config, subscriber));
+        let refresher = if pool.is_cluster {
+            pool.open_cluster().await?;
+            Some(tokio::spawn(pool.clone().run_refresh()))
         } else {
-            shared.open_one().await?;
+            pool.open_one().await?;
             None
         };
-        Ok(Self { shared, refresher })
+        Ok(Self { pool, refresher })
     }
 
-    /// Whether the data is spread over the masters of a Redis Cluster.
     pub(super) fn is_cluster(&self) -> bool {
-        self.shared.is_cluster
+        self.pool.is_cluster
     }
 
-    /// Where Redis is, without its password.
+    /// Host and port of the first server.
     pub(super) fn name(&self) -> String {
-        let masters = &self.shared.map.load().masters;
+        let masters = &self.pool.map.load().masters;
         let first = masters.first();
         first.map_or_else(String::new, |master| server_of(master.commands.client()))
     }
 
-    /// Where the server of a slot is.
+    /// Host and port of a slot's server.
     pub(super) fn name_at(&self, slot: u16) -> String {
-        let owner = self.shared.owner(slot);
+        let owner = self.pool.owner(slot);
         owner.map_or_else(
             |_| self.name(),
             |master| server_of(master.commands.client()),
         )
     }
 
-    /// As whom the hub uses Redis.
+    /// The Redis user.
     pub(super) fn user(&self) -> &str {
-        let user = self.shared.config.username.as_deref();
+        let user = self.pool.config.username.as_deref();
         user.unwrap_or("default")
     }
 
-    /// Every master.
     pub(super) fn masters(&self) -> Vec<Arc<Master>> {
-        self.shared.map.load().masters.clone()
+        self.pool.map.load().masters.clone()
     }
 
-    /// Why the servers reject connections, if they do.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.shared.entry.refusal()
+    pub(super) fn refusal(&self) -> Option<ErrorReply> {
+        self.pool.rejection.refusal()
     }
 
-    /// What an error of fred's means; a connection that the server rejects looks like a timeout to it.
+    /// Converts an error of fred's, for which a rejected connection is a timeout.
     pub(super) fn failure(&self, error: Error) -> EngineError {
-        self.shared.failure(error)
+        self.pool.failure(error)
     }
 
-    /// The client for the server of a key, for commands with words that are no text. It does not follow a key that moves.
+    /// The client for the server of a key, for commands with binary arguments. Does not follow redirects.
     pub(super) fn client_of(&self, key: &str) -> Result<Client, EngineError> {
         let owner = self
-            .shared
+            .pool
             .owner(slot_of(key))
             .map_err(|error| self.failure(error))?;
         Ok(owner.commands.client().clone())
     }
 
-    /// Whether one server serves both slots.
     pub(super) fn share_a_server(&self, one: u16, other: u16) -> bool {
-        let map = self.shared.map.load();
+        let map = self.pool.map.load();
         map.owner_address(one) == map.owner_address(other)
     }
 
-    /// Whether some of the masters, and whether all of them, answer within `within`.
+    /// Whether any master, and whether every master, answers within `within`.
     pub(super) async fn answers(&self, within: Duration) -> (bool, bool) {
         let masters = self.masters();
         let asked = masters
@@ -215,7 +122,7 @@ impl Servers {
         (count > 0, count == masters.len())
     }
 
-    /// Runs `command` on the server of `key`, the first word of its arguments.
+    /// Runs `command` on the server of `key`, its first argument.
     pub(super) async fn call<R: FromValue>(
         &self,
         command: &'static str,
@@ -223,9 +130,9 @@ impl Servers {
         arguments: Vec<String>,
     ) -> Result<R, EngineError> {
         let slot = slot_of(&key);
-        let mut words = arguments;
-        words.insert(0, key);
-        self.call_at(slot, command, &words).await
+        let mut args = arguments;
+        args.insert(0, key);
+        self.call_at(slot, command, &args).await
     }
 
     /// Runs `command` on the server of `slot`.
@@ -233,33 +140,33 @@ impl Servers {
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<R, EngineError> {
         let answer = self
-            .send(slot, command, words)
+            .send(slot, command, args)
             .await
             .map_err(|error| self.failure(error))?;
         answer.convert().map_err(bad_answer)
     }
 
-    /// Runs `command` on the server of `slot`, and follows where the Cluster points.
+    /// Runs `command` on the server of `slot`, following redirects.
     pub(super) async fn send(
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
-        let mut outcome = self.send_once(slot, command, words).await;
+        let mut outcome = self.send_once(slot, command, args).await;
         let Some(mut redirect) = self.redirect_of(slot, &outcome) else {
             return outcome;
         };
-        let deadline = Instant::now() + self.shared.options.command_timeout;
-        // A slot that has just moved is found at once; one that is on the move takes a while.
+        let deadline = Instant::now() + self.pool.options.command_timeout;
+        // A moved slot is found at once; a migrating one takes a while.
         let mut pause = Duration::ZERO;
         while Instant::now() < deadline {
             tokio::time::sleep(pause).await;
             pause = REDIRECT_PAUSE;
-            outcome = self.follow(redirect, slot, command, words).await;
+            outcome = self.follow(redirect, slot, command, args).await;
             match self.redirect_of(slot, &outcome) {
                 Some(next) => redirect = next,
                 None => break,
@@ -273,48 +180,48 @@ impl Servers {
         redirect: Redirect,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
         match redirect {
-            Redirect::Moved(_, address) => self.shared.learn(slot, address),
+            Redirect::Moved(_, address) => self.pool.record_move(slot, address),
             Redirect::TryAgain => tokio::time::sleep(REDIRECT_PAUSE).await,
             Redirect::Ask(address) => {
-                let master = self.shared.master_at(&address)?;
-                let answer = master.send(&[(command, words)], Asking::Yes).await;
-                // Otherwise the slot has arrived there, or its other keys have not: its owner knows.
+                let master = self.pool.master_at(&address)?;
+                let answer = master.send(&[(command, args)], SlotState::Importing).await;
+                // Otherwise the migration has progressed; ask the owner again.
                 if !answer.as_ref().is_err_and(Self::is_redirected) {
                     return answer;
                 }
             }
         }
-        self.send_once(slot, command, words).await
+        self.send_once(slot, command, args).await
     }
 
-    /// The same, but a redirected command is not repeated: the caller has to keep an order.
+    /// Runs `command` without following redirects, for callers that must keep an order.
     pub(super) async fn send_once(
         &self,
         slot: u16,
         command: &'static str,
-        words: &[String],
+        args: &[String],
     ) -> Result<Value, Error> {
-        let master = self.shared.owner(slot)?;
-        let sent_at_ms = self.shared.now_ms();
-        let sent = master.send(&[(command, words)], Asking::No).await;
-        self.shared.note(&master, sent_at_ms, &sent);
+        let master = self.pool.owner(slot)?;
+        let sent_at_ms = self.pool.now_ms();
+        let sent = master.send(&[(command, args)], SlotState::Owned).await;
+        self.pool.record_outcome(&master, sent_at_ms, &sent);
         sent
     }
 
-    /// Whether the Cluster pointed elsewhere, so that the command was not run.
+    /// Whether the Cluster redirected the command, so that it was not executed.
     pub(super) fn is_redirected(error: &Error) -> bool {
         Redirect::parse(error.details(), "").is_some()
     }
 
     fn redirect_of(&self, slot: u16, outcome: &Result<Value, Error>) -> Option<Redirect> {
-        let error = outcome.as_ref().err().filter(|_| self.shared.is_cluster)?;
-        Redirect::parse(error.details(), &self.shared.host_of(slot))
+        let error = outcome.as_ref().err().filter(|_| self.pool.is_cluster)?;
+        Redirect::parse(error.details(), &self.pool.host_of(slot))
     }
 
-    /// Runs commands on the server of `key`, one directly after the other. The answers are in their order.
+    /// Runs commands on the server of `key` as one pipeline. Returns the answers in order.
     pub(super) async fn call_together(
         &self,
         key: &str,
@@ -323,31 +230,28 @@ impl Servers {
         let slot = slot_of(key);
         let commands: Vec<(&'static str, &[String])> = commands
             .iter()
-            .map(|(command, words)| (*command, words.as_slice()))
+            .map(|(command, args)| (*command, args.as_slice()))
             .collect();
-        let deadline = Instant::now() + self.shared.options.command_timeout;
+        let deadline = Instant::now() + self.pool.options.command_timeout;
         loop {
-            let master = self
-                .shared
-                .owner(slot)
-                .map_err(|error| self.failure(error))?;
-            let answers = master.send_all(&commands, Asking::No).await;
+            let master = self.pool.owner(slot).map_err(|error| self.failure(error))?;
+            let answers = master.send_all(&commands, SlotState::Owned).await;
             let error = match answers {
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,
             };
-            if !self.shared.is_cluster || Instant::now() >= deadline {
+            if !self.pool.is_cluster || Instant::now() >= deadline {
                 return Err(self.failure(error));
             }
-            match Redirect::parse(error.details(), &self.shared.host_of(slot)) {
+            match Redirect::parse(error.details(), &self.pool.host_of(slot)) {
                 None => return Err(self.failure(error)),
-                Some(Redirect::Moved(_, address)) => self.shared.learn(slot, address),
+                Some(Redirect::Moved(_, address)) => self.pool.record_move(slot, address),
                 Some(Redirect::Ask(address)) => {
                     let master = self
-                        .shared
+                        .pool
                         .master_at(&address)
                         .map_err(|error| self.failure(error))?;
-                    if let Ok(answers) = master.send_all(&commands, Asking::Yes).await {
+                    if let Ok(answers) = master.send_all(&commands, SlotState::Importing).await {
                         return Ok(answers);
                     }
                 }
@@ -357,7 +261,7 @@ impl Servers {
         }
     }
 
-    /// Listens to `channels`; returns once the server of each has confirmed it.
+    /// Subscribes to `channels`; returns once each is confirmed.
     pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
         let subscribed = channels
             .into_iter()
@@ -369,11 +273,11 @@ impl Servers {
             .map_err(|error| self.failure(error))
     }
 
-    /// fred matches answers to commands by their order, and an `SSUBSCRIBE` of several channels has several answers of
-    /// which it takes the first. So each channel is subscribed by a command of its own, and those are sent together.
+    /// fred matches replies to commands by order, and takes only the first of the several replies to an `SSUBSCRIBE` of
+    /// several channels. So each channel gets its own command; they are sent together.
     async fn subscribe_one(&self, channel: String) -> Result<(), Error> {
         let slot = slot_of(&channel);
-        let master = self.shared.owner(slot)?;
+        let master = self.pool.owner(slot)?;
         let Some(subscriptions) = &master.subscriptions else {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -387,25 +291,25 @@ impl Servers {
             return Ok(());
         };
         if let Some(Redirect::Moved(moved, address)) =
-            Redirect::parse(error.details(), &self.shared.host_of(slot))
+            Redirect::parse(error.details(), &self.pool.host_of(slot))
         {
-            // fred expects no answer to `SUNSUBSCRIBE`, and takes an error for that of the next command.
+            // fred expects no reply to `SUNSUBSCRIBE`, and would assign an error to the next command.
             if moved == slot {
-                self.shared.learn(slot, address);
+                self.pool.record_move(slot, address);
             }
         } else if *error.kind() == ErrorKind::Timeout {
-            // It may look open and carry nothing.
+            // The connection may look open but carry nothing.
             master.reconnect_soon(Side::Subscriptions);
-            self.shared.refresh.notify_one();
+            self.pool.refresh.notify_one();
         }
         Err(error)
     }
 
-    /// Stops listening to `channels`. After an error the others are still unsubscribed.
+    /// Unsubscribes from `channels`. After an error the remaining ones are still unsubscribed.
     pub(super) async fn unsubscribe(&self, channels: Vec<String>) -> Result<(), EngineError> {
         let mut outcome = Ok(());
         for channel in channels {
-            let unsubscribed = match self.shared.owner(slot_of(&channel)) {
+            let unsubscribed = match self.pool.owner(slot_of(&channel)) {
                 Ok(master) => master.unsubscribe(channel).await,
                 Err(error) => Err(error),
             };
@@ -416,41 +320,41 @@ impl Servers {
         outcome
     }
 
-    /// Replaces both connections to the server of `key`: they may look open and carry nothing.
+    /// Replaces both connections to the server of `key`: they may look open but carry nothing.
     pub(super) async fn reconnect(&self, key: &str) {
-        if let Ok(master) = self.shared.owner(slot_of(key)) {
+        if let Ok(master) = self.pool.owner(slot_of(key)) {
             master.commands.reconnect().await;
             if let Some(subscriptions) = &master.subscriptions {
                 subscriptions.client.reconnect().await;
             }
         }
-        self.shared.refresh.notify_one();
+        self.pool.refresh.notify_one();
     }
 
-    /// Nothing has arrived from `partition` for `silence`, for whatever reason: finds out where it is served now, and has
-    /// everything that concerns it subscribed and read again.
+    /// Recovers `partition`, from which nothing has arrived for `silence`: finds its current server, and interrupts the
+    /// partition so that it is subscribed and read again.
     pub(super) async fn recover(&self, partition: u32, silence: Duration) {
-        let Some(listener) = &self.shared.listener else {
+        let Some(subscriber) = &self.pool.subscriber else {
             return;
         };
-        if self.shared.is_cluster {
-            self.shared.update_map_once().await;
+        if self.pool.is_cluster {
+            self.pool.update_map_once().await;
         }
-        if let Ok(master) = self.shared.owner(listener.keys().slot(partition)) {
-            let heard_at_ms = master
+        if let Ok(master) = self.pool.owner(subscriber.keys().slot(partition)) {
+            let received_at_ms = master
                 .subscriptions
                 .as_ref()
-                .map(Subscriptions::heard_at_ms);
+                .map(Subscriptions::received_at_ms);
             let since_ms = self
-                .shared
+                .pool
                 .now_ms()
-                .saturating_sub(heard_at_ms.unwrap_or(0));
+                .saturating_sub(received_at_ms.unwrap_or(0));
             if u128::from(since_ms) >= silence.as_millis() {
-                // Nothing at all arrives over the connection: it may look open and carry nothing.
+                // Nothing at all arrives on the connection: it may look open but carry nothing.
                 master.reconnect_soon(Side::Subscriptions);
             }
         }
-        listener.interrupt(Affected {
+        subscriber.interrupt(Affected {
             partitions: [partition].into(),
             leases: false,
         });
@@ -465,486 +369,6 @@ impl Drop for Servers {
     }
 }
 
-/// Whether the server is to answer for a slot that is on its way to it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asking {
-    Yes,
-    No,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Commands,
-    Subscriptions,
-}
-
-impl Master {
-    /// Sends one command; with [`Asking::Yes`] directly after the one that lets it in.
-    async fn send(
-        &self,
-        commands: &[(&'static str, &[String])],
-        asking: Asking,
-    ) -> Result<Value, Error> {
-        if let ([(command, words)], Asking::No) = (commands, asking) {
-            return self
-                .commands
-                .client()
-                .custom(named(command), words.to_vec())
-                .await;
-        }
-        let mut answers = self.send_all(commands, asking).await?;
-        Ok(answers.pop().unwrap_or(Value::Null))
-    }
-
-    async fn send_all(
-        &self,
-        commands: &[(&'static str, &[String])],
-        asking: Asking,
-    ) -> Result<Vec<Value>, Error> {
-        let pipeline = self.commands.client().pipeline();
-        for (command, words) in commands {
-            if asking == Asking::Yes {
-                let _: Value = pipeline
-                    .custom(named("ASKING"), Vec::<String>::new())
-                    .await?;
-            }
-            let _: Value = pipeline.custom(named(command), words.to_vec()).await?;
-        }
-        let answers: Vec<Value> = pipeline.all().await?;
-        let step = if asking == Asking::Yes { 2 } else { 1 };
-        Ok(answers.into_iter().skip(step - 1).step_by(step).collect())
-    }
-
-    /// Its clock, in seconds and microseconds.
-    pub(super) async fn time(&self) -> Result<(u64, u64), Error> {
-        self.ask("TIME", Vec::new()).await
-    }
-
-    /// Runs a command that concerns the server, and no key of it.
-    pub(super) async fn ask<R: FromValue>(
-        &self,
-        command: &'static str,
-        words: Vec<String>,
-    ) -> Result<R, Error> {
-        self.commands.client().custom(named(command), words).await
-    }
-
-    async fn view(&self) -> Option<View> {
-        let host = self.address.as_ref()?.host.clone();
-        let asked = self.ask::<String>("CLUSTER", vec!["NODES".to_owned()]);
-        let text = tokio::time::timeout(VIEW_WITHIN, asked).await.ok()?.ok()?;
-        Some(View::parse(&text, &host))
-    }
-
-    async fn unsubscribe(&self, channel: String) -> Result<(), Error> {
-        use fred::interfaces::PubsubInterface;
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.client.client().sunsubscribe(channel).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Replaces a connection in the background, once at a time.
-    fn reconnect_soon(self: &Arc<Self>, side: Side) {
-        if self.reconnecting[side as usize].swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let server = server_of(self.commands.client());
-        tracing::debug!(server, ?side, "redis does not answer; reconnecting");
-        let master = self.clone();
-        tokio::spawn(async move {
-            match (side, &master.subscriptions) {
-                (Side::Subscriptions, Some(subscriptions)) => {
-                    subscriptions.client.reconnect().await
-                }
-                (Side::Commands | Side::Subscriptions, _) => master.commands.reconnect().await,
-            }
-            master.reconnecting[side as usize].store(false, Ordering::Relaxed);
-        });
-    }
-}
-
-fn ms_since(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-fn named(command: &'static str) -> CustomCommand {
-    CustomCommand::new_static(command, ClusterHash::FirstKey, false)
-}
-
-/// The slot of a key or channel.
 pub(super) fn slot_of(key: &str) -> u16 {
     redis_keyslot(key.as_bytes())
-}
-
-impl Map {
-    fn owner(&self, slot: u16) -> Option<&Arc<Master>> {
-        let place = match &self.owners {
-            Owners::One => 0,
-            Owners::BySlot(owners) => (*owners.get(usize::from(slot))?)?,
-        };
-        self.masters.get(place)
-    }
-
-    fn owner_address(&self, slot: u16) -> Option<&Address> {
-        self.owner(slot)?.address.as_ref()
-    }
-}
-
-impl Shared {
-    fn now_ms(&self) -> u64 {
-        ms_since(self.begun)
-    }
-
-    /// The one server, or the primary that a Sentinel names.
-    async fn open_one(self: &Arc<Self>) -> Result<(), OpenError> {
-        let open = async |purpose| {
-            let client = RunningClient::open(self.config.clone(), &self.options, purpose).await?;
-            self.entry.watch(client.client());
-            Ok::<_, OpenError>(client)
-        };
-        let commands = open(Purpose::Commands).await?;
-        let subscriptions = match &self.listener {
-            Some(listener) => {
-                let client = open(Purpose::Subscriptions).await?;
-                Some(self.listen(client, None, listener))
-            }
-            None => None,
-        };
-        self.map.store(Arc::new(Map {
-            masters: vec![Arc::new(Master {
-                address: None,
-                commands,
-                subscriptions,
-                answered_at_ms: AtomicU64::new(0),
-                reconnecting: Default::default(),
-            })],
-            owners: Owners::One,
-        }));
-        Ok(())
-    }
-
-    /// Asks the servers in the URL, one after the other, until one knows the masters.
-    async fn open_cluster(self: &Arc<Self>) -> Result<(), OpenError> {
-        self.members().extend(self.seeds());
-        match self.ask_members().await {
-            Ok(view) => {
-                self.take(&[view]);
-                // One server's view may be old.
-                self.update_map().await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The servers in the URL.
-    fn seeds(&self) -> impl Iterator<Item = Address> {
-        let seeds = self.config.server.hosts().into_iter();
-        seeds.map(|server| Address {
-            host: server.host.to_string(),
-            port: server.port,
-            name: server.tls_server_name.as_ref().map(ToString::to_string),
-        })
-    }
-
-    /// The view of the first server that answers, of all that are known.
-    async fn ask_members(&self) -> Result<View, OpenError> {
-        let members: Vec<Address> = self.members().iter().cloned().collect();
-        let asked = members
-            .iter()
-            .map(|address| Box::pin(self.ask_member(address)));
-        let asked: Vec<_> = asked.collect();
-        if asked.is_empty() {
-            return Err(self.no_master());
-        }
-        let (view, _others) = futures_util::future::select_ok(asked).await?;
-        Ok(view)
-    }
-
-    async fn ask_member(&self, address: &Address) -> Result<View, OpenError> {
-        let config = self.config_for(address);
-        let client = RunningClient::open(config, &self.options, Purpose::Commands).await?;
-        let words = vec!["NODES".to_owned()];
-        let text: Result<String, Error> = client.client().custom(named("CLUSTER"), words).await;
-        let text = text.map_err(|error| open_error(address.to_string(), self.failure(error)))?;
-        let view = View::parse(&text, &address.host);
-        if view.masters.is_empty() {
-            return Err(self.no_master());
-        }
-        Ok(view)
-    }
-
-    fn no_master(&self) -> OpenError {
-        let hosts = self.config.server.hosts();
-        OpenError::Unreachable {
-            server: hosts.first().map_or_else(String::new, ToString::to_string),
-            cause: "no server of the cluster knows a master with slots".to_owned(),
-        }
-    }
-
-    fn failure(&self, error: Error) -> EngineError {
-        self.entry.explain(unavailable(error))
-    }
-
-    fn members(&self) -> MutexGuard<'_, BTreeSet<Address>> {
-        self.members.lock()
-    }
-
-    fn config_for(&self, address: &Address) -> Config {
-        let name = address.name.clone().filter(|_| self.config.uses_tls());
-        let server = FredServer::new_with_tls(address.host.clone(), address.port, name);
-        Config {
-            server: ServerConfig::Centralized { server },
-            ..self.config.clone()
-        }
-    }
-
-    fn listen(
-        self: &Arc<Self>,
-        client: RunningClient,
-        address: Option<Address>,
-        listener: &Listener,
-    ) -> Subscriptions {
-        let heard_at_ms = Arc::new(AtomicU64::new(self.now_ms()));
-        let (heard, begun) = (heard_at_ms.clone(), self.begun);
-        let note = move || heard.store(ms_since(begun), Ordering::Relaxed);
-        let shared = Arc::downgrade(self);
-        let affected = move || {
-            let shared = shared.upgrade();
-            shared.map_or_else(Affected::default, |shared| {
-                shared.served_at(address.as_ref())
-            })
-        };
-        let reader = tokio::spawn(listener.clone().read(client.client(), note, affected));
-        Subscriptions {
-            client,
-            reader,
-            heard_at_ms,
-        }
-    }
-
-    /// What the server at `address` serves.
-    fn served_at(&self, address: Option<&Address>) -> Affected {
-        let Some(listener) = &self.listener else {
-            return Affected::default();
-        };
-        let map = self.map.load();
-        let keys = listener.keys();
-        let is_there = |slot| map.owner_address(slot) == address;
-        let all = 0..keys.partitions();
-        Affected {
-            partitions: all
-                .filter(|partition| is_there(keys.slot(*partition)))
-                .collect(),
-            leases: is_there(slot_of(&keys.leases())),
-        }
-    }
-
-    fn start(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, OpenError> {
-        let start = |purpose| {
-            let client = RunningClient::start(self.config_for(address), &self.options, purpose)?;
-            self.entry.watch(client.client());
-            Ok::<_, OpenError>(client)
-        };
-        let subscriptions = match &self.listener {
-            Some(listener) => {
-                let client = start(Purpose::Subscriptions)?;
-                Some(self.listen(client, Some(address.clone()), listener))
-            }
-            None => None,
-        };
-        Ok(Arc::new(Master {
-            address: Some(address.clone()),
-            commands: start(Purpose::Commands)?,
-            subscriptions,
-            answered_at_ms: AtomicU64::new(self.now_ms()),
-            reconnecting: Default::default(),
-        }))
-    }
-
-    fn owner(&self, slot: u16) -> Result<Arc<Master>, Error> {
-        let owner = self.map.load().owner(slot).cloned();
-        owner.ok_or_else(|| {
-            self.refresh.notify_one();
-            Error::new(
-                ErrorKind::Cluster,
-                format!("no server of the cluster serves slot {slot}"),
-            )
-        })
-    }
-
-    /// The host that serves a slot, which a redirect may leave out.
-    fn host_of(&self, slot: u16) -> String {
-        let map = self.map.load();
-        let address = map.owner_address(slot);
-        address.map_or_else(String::new, |address| address.host.clone())
-    }
-
-    /// Notes whether a master answers. One that has answered nothing since a command was sent that ran out of time is
-    /// reconnected to, and may not serve its slots any more.
-    fn note(&self, master: &Arc<Master>, sent_at_ms: u64, outcome: &Result<Value, Error>) {
-        let ran_out = matches!(outcome, Err(error) if *error.kind() == ErrorKind::Timeout);
-        if !ran_out {
-            master
-                .answered_at_ms
-                .store(self.now_ms(), Ordering::Relaxed);
-        } else if master.answered_at_ms.load(Ordering::Relaxed) < sent_at_ms {
-            master.reconnect_soon(Side::Commands);
-            self.refresh.notify_one();
-        }
-    }
-
-    /// The master at `address`; one that was not known is connected to.
-    fn master_at(self: &Arc<Self>, address: &Address) -> Result<Arc<Master>, Error> {
-        let address = &self.complete(address);
-        let _writing = self.writing.lock();
-        let map = self.map.load();
-        if let Some(known) = find(&map.masters, address) {
-            return Ok(known.clone());
-        }
-        let started = self.start(address);
-        let master = started.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
-        let Owners::BySlot(owners) = &map.owners else {
-            return Ok(master);
-        };
-        let mut masters = map.masters.clone();
-        masters.push(master.clone());
-        let owners = Owners::BySlot(owners.clone());
-        self.map.store(Arc::new(Map { masters, owners }));
-        Ok(master)
-    }
-
-    /// The address as `CLUSTER NODES` shows it: a redirect has no name beside it, or the name in its place.
-    fn complete(&self, address: &Address) -> Address {
-        let members = self.members();
-        let known = members.iter().filter(|member| {
-            let named = member.name.as_ref() == Some(&address.host);
-            member.port == address.port && (named || member.host == address.host)
-        });
-        let known = known.max_by_key(|member| member.name.is_some());
-        known.unwrap_or(address).clone()
-    }
-
-    /// A server says that `slot` has moved to `address`.
-    fn learn(self: &Arc<Self>, slot: u16, address: Address) {
-        let address = self.complete(&address);
-        self.refresh.notify_one();
-        if self.map.load().owner_address(slot) == Some(&address)
-            || self.master_at(&address).is_err()
-        {
-            return;
-        }
-        let _writing = self.writing.lock();
-        let map = self.map.load();
-        let place = map
-            .masters
-            .iter()
-            .position(|master| is_at(master, &address));
-        let (Some(place), Owners::BySlot(owners)) = (place, &map.owners) else {
-            return;
-        };
-        let mut owners = owners.clone();
-        owners[usize::from(slot)] = Some(place);
-        let masters = map.masters.clone();
-        self.replace(
-            &map,
-            Map {
-                masters,
-                owners: Owners::BySlot(owners),
-            },
-        );
-    }
-
-    /// Keeps the map true, until the servers are dropped.
-    async fn run_refresh(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(REFRESH_INTERVAL) => {}
-                () = self.refresh.notified() => {}
-            }
-            self.update_map_once().await;
-            tokio::time::sleep(REFRESH_PAUSE).await;
-        }
-    }
-
-    /// Reads the map, together with everybody who asks for it before that begins.
-    async fn update_map_once(self: &Arc<Self>) {
-        let asked = Instant::now();
-        let mut last = self.updating.lock().await;
-        if last.is_none_or(|begun| begun < asked) {
-            *last = Some(Instant::now());
-            self.update_map().await;
-        }
-    }
-
-    /// Reads the map from every master that answers; from any server that was ever known where none does.
-    async fn update_map(self: &Arc<Self>) {
-        let masters = self.map.load().masters.clone();
-        let views = join_all(masters.iter().map(|master| master.view())).await;
-        let mut views: Vec<View> = views.into_iter().flatten().collect();
-        if views.is_empty() {
-            match self.ask_members().await {
-                Ok(view) => views.push(view),
-                Err(error) => return tracing::debug!(%error, "no server of the cluster answers"),
-            }
-        }
-        self.take(&views);
-    }
-
-    /// Replaces the map by what `views` say. Masters that are none any more are disconnected from.
-    fn take(self: &Arc<Self>, views: &[View]) {
-        {
-            let seen = views.iter().flat_map(|view| view.members.iter().cloned());
-            let mut members = self.members();
-            *members = self.seeds().chain(seen).collect();
-        }
-        let (addresses, owners) = merge(views);
-        let _writing = self.writing.lock();
-        let map = self.map.load();
-        let mut masters = Vec::with_capacity(addresses.len());
-        for address in &addresses {
-            match find(&map.masters, address)
-                .cloned()
-                .map_or_else(|| self.start(address), Ok)
-            {
-                Ok(master) => masters.push(master),
-                Err(error) => return tracing::warn!(%error, "cannot connect to a master"),
-            }
-        }
-        let owners = Owners::BySlot(owners);
-        self.replace(&map, Map { masters, owners });
-    }
-
-    /// Stores a map, and interrupts the partitions that are served elsewhere now: their subscriptions were left behind.
-    fn replace(&self, before: &Map, after: Map) {
-        if let Some(listener) = &self.listener {
-            let keys = listener.keys();
-            let has_moved = |slot| before.owner_address(slot) != after.owner_address(slot);
-            let partitions = 0..keys.partitions();
-            let moved = Affected {
-                partitions: partitions
-                    .filter(|partition| has_moved(keys.slot(*partition)))
-                    .collect(),
-                leases: has_moved(slot_of(&keys.leases())),
-            };
-            let is_first = before.masters.is_empty();
-            if !is_first && (moved.leases || !moved.partitions.is_empty()) {
-                let partitions = &moved.partitions;
-                tracing::info!(?partitions, "partitions are served by another master now");
-                self.map.store(Arc::new(after));
-                return listener.interrupt(moved);
-            }
-        }
-        self.map.store(Arc::new(after));
-    }
-}
-
-fn is_at(master: &Master, address: &Address) -> bool {
-    let known = master.address.as_ref();
-    known == Some(address)
-}
-
-fn find<'a>(masters: &'a [Arc<Master>], address: &Address) -> Option<&'a Arc<Master>> {
-    masters.iter().find(|master| is_at(master, address))
 }

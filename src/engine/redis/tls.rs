@@ -1,4 +1,4 @@
-//! What the URL of Redis says: where it is, and whether what is sent there is encrypted.
+//! Interprets the URL of Redis: the servers, and TLS.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use fred::prelude::Config;
 use fred::types::config::{TlsConfig, TlsConnector};
 use rustls::ClientConfig;
 
-use super::Options;
-use crate::engine::{OpenError, Refusal};
+use super::RedisOptions;
+use crate::engine::{ErrorReply, OpenError};
 use crate::tls;
 
-/// Beginnings of URLs of encrypted servers, and of the same without: what follows (`-cluster`, `-sentinel`) is the same.
+/// URL schemes with TLS, and their counterparts without; suffixes (`-cluster`, `-sentinel`) are kept.
 const SCHEMES: [(&str, &str); 2] = [("rediss", "redis"), ("valkeys", "valkey")];
 
-/// What can be wrong with a certificate, by what rustls says; and what to do.
+/// Problems of certificates, by rustls's text, with advice.
 const CERTIFICATES: [(&str, &str); 6] = [
     (
         "(Expired",
@@ -37,17 +37,16 @@ const CERTIFICATES: [(&str, &str); 6] = [
     ),
 ];
 
-const UNKNOWN_ISSUER: &str = "its certificate is signed by nobody who is trusted; name the PEM file of the authority that \
+const UNKNOWN_ISSUER: &str = "its certificate is not signed by a trusted authority; name the PEM file of the authority that \
                               signed it in redis.ca_file (VIGIE_REDIS__CA_FILE)";
 
 const PLAIN_TO_ENCRYPTED: &str = "; if it takes encrypted connections only, write rediss://";
 
 const ENCRYPTED_TO_PLAIN: &str = "; if it takes no encrypted connections, write redis://";
 
-/// What fred needs to know. Whoever answers has to have a certificate for the host in the URL, be it a server, a
-/// Sentinel or one of a cluster.
-pub(super) fn config(options: &Options) -> Result<Config, OpenError> {
-    // fred looks for the system's certificates itself where the URL says so, and fails where one of them is odd.
+/// The configuration for fred. Every server, Sentinel or Cluster node must present a certificate for its host.
+pub(super) fn config(options: &RedisOptions) -> Result<Config, OpenError> {
+    // fred would load the system's certificates for such a URL, and fail if one of them is invalid.
     let (url, encrypted) = match without_tls(&options.url) {
         Some(url) => (url, true),
         None => (options.url.clone(), false),
@@ -60,7 +59,7 @@ pub(super) fn config(options: &Options) -> Result<Config, OpenError> {
     Ok(config)
 }
 
-/// The URL without encryption; none where it has none anyway.
+/// The URL without TLS; `None` if it has none.
 fn without_tls(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     SCHEMES.iter().find_map(|(encrypted, plain)| {
@@ -78,11 +77,11 @@ fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
     Ok(TlsConfig::from(TlsConnector::from(config)))
 }
 
-/// Why a server could not be reached, and what to do where that is about encryption. fred tells all of it in words, and
-/// what rustls says as it would be debugged.
-pub(super) fn refusal(server: String, error: &Error, encrypted: bool) -> OpenError {
+/// Why a server could not be reached, with advice about TLS. fred reports errors as text, including rustls's debug
+/// output.
+pub(super) fn open_error(server: String, error: &Error, encrypted: bool) -> OpenError {
     let details = error.details();
-    if let Some(refusal) = Refusal::read(details) {
+    if let Some(refusal) = ErrorReply::read(details) {
         return OpenError::Refused { server, refusal };
     }
     let known = CERTIFICATES
@@ -95,22 +94,24 @@ pub(super) fn refusal(server: String, error: &Error, encrypted: bool) -> OpenErr
             cause: details.to_owned(),
         };
     }
-    let hint = match encrypted {
-        true if is_silence(error) || is_nonsense(error) => ENCRYPTED_TO_PLAIN,
-        false if is_nonsense(error) => PLAIN_TO_ENCRYPTED,
-        _ => "",
+    let hint = if encrypted && (is_timeout(error) || is_protocol_mismatch(error)) {
+        ENCRYPTED_TO_PLAIN
+    } else if !encrypted && is_protocol_mismatch(error) {
+        PLAIN_TO_ENCRYPTED
+    } else {
+        ""
     };
     let cause = format!("{details}{hint}");
     OpenError::Unreachable { server, cause }
 }
 
-/// Whether somebody may be waiting for the rest of what was said: that is how Redis takes what is encrypted.
-fn is_silence(error: &Error) -> bool {
+/// Redis waits for the rest of a command when it receives a TLS handshake.
+fn is_timeout(error: &Error) -> bool {
     *error.kind() == ErrorKind::Timeout
 }
 
-/// Whether somebody answered who did not understand what was said, or was not understood.
-fn is_nonsense(error: &Error) -> bool {
+/// Whether the two sides did not speak the same protocol.
+fn is_protocol_mismatch(error: &Error) -> bool {
     let words = [
         "ConnectionReset",
         "UnexpectedEof",
@@ -119,8 +120,8 @@ fn is_nonsense(error: &Error) -> bool {
         "Connection closed",
         "Connection Closed",
     ];
-    let is_said = words.iter().any(|word| error.details().contains(word));
-    is_said || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Canceled)
+    let is_known = words.iter().any(|word| error.details().contains(word));
+    is_known || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Canceled)
 }
 
 #[cfg(test)]
@@ -129,8 +130,8 @@ mod tests {
 
     use super::*;
 
-    fn options(url: &str, ca_file: Option<&Path>) -> Options {
-        Options {
+    fn options(url: &str, ca_file: Option<&Path>) -> RedisOptions {
+        RedisOptions {
             url: url.to_owned(),
             ca_file: ca_file.map(Path::to_owned),
             prefix: "vigie".to_owned(),
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_encrypted_kind_of_server_is_held_to_the_file() {
+    fn every_kind_of_tls_url_uses_the_file() {
         let folder = tempfile::tempdir().expect("a writable directory");
         let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
         let authority = rcgen::generate_simple_self_signed(["redis.example".to_owned()]);

@@ -1,4 +1,4 @@
-//! The topics of users: subscriptions, and messages that nobody stores (`lua/topic/`).
+//! The topics of users: subscriptions, and messages that are not stored (`lua/topic/`).
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Redis {
         Ok(u64::try_from(nodes).ok())
     }
 
-    /// Where the answer to a new request is kept, and what says that the account was deleted.
+    /// The key for the answer to a new request, and the key that tells whether the account was deleted.
     pub(super) fn request_keys(&self, user: UserId) -> Vec<String> {
         let partition = self.partition_of(user);
         vec![

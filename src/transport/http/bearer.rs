@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::Public;
 use super::problem::Problem;
 use crate::domain::account::AccountError;
-use crate::domain::standing::Acceptance;
+use crate::domain::token_status::TokenStatus;
 use crate::engine::EngineError;
 use crate::ids::UserId;
 use crate::profiles::ProfilesError;
@@ -74,13 +74,13 @@ async fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId
         tracing::debug!(%error, "refused a token");
         refused(error.into(), "sign in again")
     })?;
-    match public.hub.accepts(&identity).await {
-        Ok(Acceptance::Accepted) => Ok(Some(identity.user)),
-        Ok(Acceptance::Revoked) => {
+    match public.hub.token_status(&identity).await {
+        Ok(TokenStatus::Accepted) => Ok(Some(identity.user)),
+        Ok(TokenStatus::Revoked) => {
             let advice = "the token was revoked; sign in again";
             Err(refused(ConnectErrorCode::InvalidToken, advice))
         }
-        Ok(Acceptance::AccountDeleted) => Err(account_deleted()),
+        Ok(TokenStatus::AccountDeleted) => Err(account_deleted()),
         Err(error) => {
             tracing::warn!(%error, "could not ask whether a token is accepted");
             let cause = match &error {

@@ -10,7 +10,7 @@ use super::Internal;
 use super::body::{Json, User};
 use super::problem::Problem;
 use crate::domain::matchmaking::{JoinError, RATING_MAX};
-use crate::engine::matchmaking::QueueStatus as QueueCensus;
+use crate::engine::matchmaking::QueueStats;
 use crate::ids::UserId;
 use crate::transport::protocol::QueueStatus;
 
@@ -28,8 +28,8 @@ pub(super) struct Queue {
     pending_matches: u64,
 }
 
-impl From<QueueCensus> for Queue {
-    fn from(status: QueueCensus) -> Self {
+impl From<QueueStats> for Queue {
+    fn from(status: QueueStats) -> Self {
         Self {
             queue_length: status.queue_len,
             oldest_wait_ms: status.oldest_wait_ms,
@@ -78,7 +78,7 @@ pub(super) struct Removed {
     )
 )]
 pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<Queue>, Problem> {
-    Ok(axum::Json(internal.hub.queue_status().await?.into()))
+    Ok(axum::Json(internal.hub.queue_stats().await?.into()))
 }
 
 /// Puts a user who is online in the queue.

@@ -18,8 +18,8 @@ use crate::clock::now_ms;
 use crate::domain::connection::{Connection, WatchError};
 use crate::domain::delivery::ReplyTo;
 use crate::domain::matchmaking::JoinError;
-use crate::domain::standing::Acceptance;
 use crate::domain::token::Identity;
+use crate::domain::token_status::TokenStatus;
 use crate::ids::UserId;
 use crate::transport::protocol::{
     Done, ErrorCode, KickCode, QueueStatus, Queued, Request, TokenExpiring, TokenRefreshed,
@@ -226,10 +226,10 @@ impl Dispatcher {
                 return invalid("the token is not valid, or has expired");
             }
         };
-        match self.context.hub.accepts(&identity).await {
-            Ok(Acceptance::Accepted) => Ok(identity),
-            Ok(Acceptance::Revoked) => invalid("the token was revoked; sign in again"),
-            Ok(Acceptance::AccountDeleted) => invalid("the account was deleted"),
+        match self.context.hub.token_status(&identity).await {
+            Ok(TokenStatus::Accepted) => Ok(identity),
+            Ok(TokenStatus::Revoked) => invalid("the token was revoked; sign in again"),
+            Ok(TokenStatus::AccountDeleted) => invalid("the account was deleted"),
             Err(error) => Err(self.unreachable(&error, "could not check a token")),
         }
     }

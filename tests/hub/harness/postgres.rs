@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
-use vigie::profiles::{Options, Profiles};
+use vigie::profiles::{PostgresOptions, Profiles};
 
 use super::certificates::Certificate;
 use super::process;
@@ -193,7 +193,7 @@ impl Postgres {
 
 /// The profiles behind a URL, as a node has them.
 pub fn profiles(url: &str) -> Profiles {
-    let options = Options {
+    let options = PostgresOptions {
         url: url.to_owned(),
         pool: 8,
         timeout: Duration::from_secs(5),

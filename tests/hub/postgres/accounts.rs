@@ -1,6 +1,6 @@
 //! Accounts and avatars as the hub changes and reads them.
 
-use vigie::profiles::{Aspect, Image, ProfilesError};
+use vigie::profiles::{Image, Part, ProfilesError};
 
 use super::{AWKWARD, account, assert_noted, forget, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, Postgres};
@@ -30,7 +30,7 @@ async fn an_account_is_created_and_changed() {
             assert_eq!(changes, [], "{username} {avatar:?}");
             continue;
         };
-        assert_eq!(told(&changes), [(ADA, Aspect::Profile)]);
+        assert_eq!(told(&changes), [(ADA, Part::Profile)]);
         let stored = account(&profiles, ADA).await;
         assert_eq!(
             (stored.username.as_str(), stored.avatar.as_str()),
@@ -120,11 +120,7 @@ async fn names_and_avatars_change_once() {
         ] {
             let changes = changes.expect("stored");
             assert_eq!(changes.len(), usize::from(first), "{changes:?}");
-            assert!(
-                changes
-                    .iter()
-                    .all(|change| change.aspect == Aspect::Profile)
-            );
+            assert!(changes.iter().all(|change| change.part == Part::Profile));
         }
     }
     profiles.delete_account(id(ADA)).await.expect("deleted");
@@ -212,16 +208,13 @@ async fn an_account_is_deleted_once() {
     }
     forget(&postgres).await;
     let changes = profiles.delete_account(id(ADA)).await.expect("deleted");
-    assert_eq!(
-        (changes[0].user, changes[0].aspect),
-        (id(ADA), Aspect::Deleted)
-    );
+    assert_eq!((changes[0].user, changes[0].part), (id(ADA), Part::Deleted));
     assert_eq!(
         told(&changes),
         [
-            (BOB, Aspect::Friends),
-            (ADA, Aspect::Deleted),
-            (EVE, Aspect::Friends)
+            (BOB, Part::Friends),
+            (ADA, Part::Deleted),
+            (EVE, Part::Friends)
         ]
     );
     assert_noted(&postgres, &changes).await;

@@ -1,7 +1,7 @@
 //! Friendships as the hub changes and reads them.
 
 use futures_util::future::join_all;
-use vigie::profiles::{Aspect, Friendship, ProfilesError};
+use vigie::profiles::{Friendship, Part, ProfilesError};
 
 use super::{account, assert_noted, forget, friends, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, eventually, eventually_eq};
@@ -12,7 +12,7 @@ use crate::harness::{ADA, BOB, EVE, eventually, eventually_eq};
 async fn a_friendship_takes_two_and_ends_with_one() {
     let postgres = populated().await;
     let profiles = postgres.profiles();
-    let both = vec![(BOB, Aspect::Friends), (ADA, Aspect::Friends)];
+    let both = vec![(BOB, Part::Friends), (ADA, Part::Friends)];
     for (from, to, wanted, changed) in [
         (ADA, BOB, Friendship::Requested, vec![]),
         (ADA, BOB, Friendship::Requested, vec![]),

@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vigie::profiles::{Aspect, Batch, ChangeStream, Profiles, ProfilesError};
+use vigie::profiles::{ChangeBatch, ChangeStream, Part, Profiles, ProfilesError};
 
 use super::{id, noted, populate, populated};
 use crate::harness::{ADA, BOB, DEADLINE, EVE, Postgres, eventually, eventually_eq};
 
 /// The next batch, which has to come.
-async fn next(stream: &mut ChangeStream) -> Batch {
+async fn next(stream: &mut ChangeStream) -> ChangeBatch {
     let next = tokio::time::timeout(DEADLINE, stream.next()).await;
     next.expect("a batch comes").expect("the listener lives")
 }
 
 /// What is in the next batch, taken as published.
-async fn published(stream: &mut ChangeStream) -> Vec<(u64, Aspect)> {
+async fn published(stream: &mut ChangeStream) -> Vec<(u64, Part)> {
     let batch = next(stream).await;
     let told = super::told(batch.changes());
     batch.published();
@@ -44,7 +44,7 @@ async fn a_foreign_update_arrives_once() {
     postgres
         .psql("UPDATE users SET username = 'Ada' WHERE id = 42")
         .await;
-    assert_eq!(published(&mut stream).await, [(ADA, Aspect::Profile)]);
+    assert_eq!(published(&mut stream).await, [(ADA, Part::Profile)]);
     eventually_eq("nothing is noted any more", Vec::new(), async || {
         noted(&postgres).await
     })
@@ -56,7 +56,7 @@ async fn a_foreign_update_arrives_once() {
     postgres
         .psql("UPDATE users SET username = 'Bob' WHERE id = 7")
         .await;
-    assert_eq!(published(&mut stream).await, [(BOB, Aspect::Profile)]);
+    assert_eq!(published(&mut stream).await, [(BOB, Part::Profile)]);
 
     let changes = profiles.rename(id(EVE), "Eve").await.expect("renamed");
     let batch = next(&mut stream).await;
@@ -145,11 +145,11 @@ async fn an_open_transaction_holds_up_nobody() {
         postgres
             .psql("UPDATE users SET username = 'Bob' WHERE id = 7")
             .await;
-        assert_eq!(published(&mut stream).await, [(BOB, Aspect::Profile)]);
+        assert_eq!(published(&mut stream).await, [(BOB, Part::Profile)]);
         stream
     };
     let (_, mut stream) = tokio::join!(long, meanwhile);
-    assert_eq!(published(&mut stream).await, [(ADA, Aspect::Profile)]);
+    assert_eq!(published(&mut stream).await, [(ADA, Part::Profile)]);
 }
 
 /// Goal: one listens, and when it goes another takes over.
@@ -168,7 +168,7 @@ async fn another_takes_over_from_one_that_is_gone() {
     let waiting = tokio::time::timeout(Duration::from_millis(10), second.next()).await;
     assert!(waiting.is_err(), "one listens at a time");
     drop((unpublished, first));
-    assert_eq!(published(&mut second).await, [(ADA, Aspect::Profile)]);
+    assert_eq!(published(&mut second).await, [(ADA, Part::Profile)]);
     assert_ne!(holder(&postgres).await, pid);
 }
 
@@ -190,7 +190,7 @@ async fn a_holder_that_stands_still_is_replaced() {
             let profiles = crate::harness::profiles(&url);
             let mut stream = profiles.changes();
             let batch = next(&mut stream).await;
-            assert_eq!(super::told(batch.changes()), [(BOB, Aspect::Profile)]);
+            assert_eq!(super::told(batch.changes()), [(BOB, Part::Profile)]);
             batch.published();
             tokio::time::sleep(Duration::from_millis(300)).await;
             started.send(()).expect("the test waits");
@@ -208,13 +208,13 @@ async fn a_holder_that_stands_still_is_replaced() {
     postgres
         .psql("UPDATE users SET username = 'Ada' WHERE id = 42")
         .await;
-    assert_eq!(published(&mut second).await, [(ADA, Aspect::Profile)]);
+    assert_eq!(published(&mut second).await, [(ADA, Part::Profile)]);
     stop.send(()).expect("it still stands there");
     still.join().expect("no panic");
     postgres
         .psql("UPDATE users SET username = 'Eve' WHERE id = 1815")
         .await;
-    assert_eq!(published(&mut second).await, [(EVE, Aspect::Profile)]);
+    assert_eq!(published(&mut second).await, [(EVE, Part::Profile)]);
 }
 
 /// Goal: a listener whose consumer takes long keeps its turn. Method: a batch held for longer than the server bears
@@ -260,7 +260,7 @@ async fn a_restart_costs_a_moment() {
         }
         let name = format!("Ada {killed}");
         profiles.rename(id(ADA), &name).await.expect("renamed");
-        assert_eq!(published(&mut stream).await, [(ADA, Aspect::Profile)]);
+        assert_eq!(published(&mut stream).await, [(ADA, Part::Profile)]);
     }
     // Sessions that are ended from outside are no reason to fail.
     postgres
@@ -268,7 +268,7 @@ async fn a_restart_costs_a_moment() {
         .await;
     assert_eq!(profiles.ping().await, Ok(()));
     profiles.rename(id(ADA), "Ada L.").await.expect("renamed");
-    assert_eq!(published(&mut stream).await, [(ADA, Aspect::Profile)]);
+    assert_eq!(published(&mut stream).await, [(ADA, Part::Profile)]);
 }
 
 /// Goal: a server that does not answer is waited for no longer than the timeout, and is used again when it does.
@@ -277,7 +277,7 @@ async fn a_restart_costs_a_moment() {
 async fn a_silent_server_is_not_waited_for() {
     let postgres = Postgres::start_alone().await;
     populate(&postgres).await;
-    let options = vigie::profiles::Options {
+    let options = vigie::profiles::PostgresOptions {
         url: postgres.url(),
         pool: 2,
         timeout: Duration::from_millis(500),

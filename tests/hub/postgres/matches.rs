@@ -1,6 +1,6 @@
 //! Results as the hub records and reads them.
 
-use vigie::profiles::{Aspect, NewMatch, Outcome, ProfilesError};
+use vigie::profiles::{GameResult, NewMatch, Part, ProfilesError};
 
 use super::{account, assert_noted, id, populated, told};
 use crate::harness::{ADA, BOB, EVE};
@@ -29,10 +29,10 @@ async fn a_match_counts_for_both() {
     assert_eq!(
         told(&changes),
         [
-            (BOB, Aspect::Stats),
-            (BOB, Aspect::Matches),
-            (ADA, Aspect::Stats),
-            (ADA, Aspect::Matches)
+            (BOB, Part::Stats),
+            (BOB, Part::Matches),
+            (ADA, Part::Stats),
+            (ADA, Part::Matches)
         ]
     );
     assert_noted(&postgres, &changes).await;
@@ -53,8 +53,8 @@ async fn a_match_counts_for_both() {
         );
         (played.opponent.user_id, played.result, played.score)
     };
-    assert_eq!(seen(&ada), (id(BOB), Outcome::Loss, [11, 7]));
-    assert_eq!(seen(&bob), (id(ADA), Outcome::Win, [7, 11]));
+    assert_eq!(seen(&ada), (id(BOB), GameResult::Loss, [11, 7]));
+    assert_eq!(seen(&bob), (id(ADA), GameResult::Win, [7, 11]));
     assert_eq!(bob.matches[0].opponent.username, "ada");
 
     profiles.delete_account(id(ADA)).await.expect("deleted");

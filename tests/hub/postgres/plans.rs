@@ -59,7 +59,7 @@ async fn no_call_reads_a_whole_table() {
         account(&profiles, one.get()).await;
         let many: Vec<_> = (1..=200).map(|k| id(k * 4000 + n)).collect();
         assert_eq!(profiles.read(&many).await.expect("read").len(), 200);
-        assert_eq!(profiles.marks(&many).await.expect("read").len(), 200);
+        assert_eq!(profiles.summaries(&many).await.expect("read").len(), 200);
         profiles
             .put_account(one, "changed", Some("/x.png"))
             .await

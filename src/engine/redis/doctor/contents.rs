@@ -1,27 +1,29 @@
-//! Looks at what keys hold, whatever else is said of it: is it what nodes write?
+//! Checks the content of keys: could a node have written it?
 
 use bytes::Bytes;
 
-use super::known::Known;
-use super::readable::Judge;
-use super::{Doctor, FINDINGS_MAX, Finding, Problem};
+use super::key_kind::KeyKind;
+use super::validator::Validator;
+use super::{Doctor, FINDINGS_MAX, Finding, FindingKind};
 use crate::engine::EngineError;
-use crate::engine::redis::page::{BEGINNING, Page};
+use crate::engine::redis::page::{BEGINNING, ScanPage};
 
 /// How a key is read.
 enum Reading {
-    /// In pages of members, or of members and what belongs to them.
+    /// In steps of members, or of pairs of member and value.
     Pages(&'static str, usize),
     Text,
     List,
-    /// It is no node's, whatever it holds.
+    /// Not read: the key is wrong whatever it holds.
     No,
 }
 
-impl Known {
+impl KeyKind {
     fn reading(&self) -> Reading {
         match self {
-            Self::Online(_) | Self::Members(_) | Self::Owed(_) => Reading::Pages("SSCAN", 1),
+            Self::Online(_) | Self::Members(_) | Self::Registrations(_) => {
+                Reading::Pages("SSCAN", 1)
+            }
             Self::Leases
             | Self::Leaving(_)
             | Self::Queue
@@ -50,17 +52,17 @@ impl Known {
 }
 
 impl Doctor {
-    /// What of a key no node can have written.
-    pub(super) async fn look_at_contents(
+    /// The entries of a key that no node can have written.
+    pub(super) async fn check_contents(
         &self,
         key: &str,
-        known: &Known,
+        known: &KeyKind,
         now_ms: u64,
     ) -> Result<Vec<Finding>, EngineError> {
         match self.unreadable(key, known, now_ms).await {
             Ok(findings) => Ok(findings),
             Err(error) if is_wrong_type(&error) => {
-                Ok(vec![Finding::of_key(Problem::WrongType, key, known)])
+                Ok(vec![Finding::of_key(FindingKind::WrongType, key, known)])
             }
             Err(error) => Err(error),
         }
@@ -69,7 +71,7 @@ impl Doctor {
     async fn unreadable(
         &self,
         key: &str,
-        known: &Known,
+        known: &KeyKind,
         now_ms: u64,
     ) -> Result<Vec<Finding>, EngineError> {
         let (command, step) = match known.reading() {
@@ -81,18 +83,14 @@ impl Doctor {
                 return Ok(Vec::new());
             }
             Reading::No => {
-                let there = self
-                    .redis
-                    .servers
-                    .call("EXISTS", key.to_owned(), Vec::new());
-                let there: bool = there.await?;
-                let finding = Finding::of_key(Problem::Misplaced, key, known);
-                return Ok(there.then_some(finding).into_iter().collect());
+                let exists = self.exists(key.to_owned()).await?;
+                let finding = Finding::of_key(FindingKind::Misplaced, key, known);
+                return Ok(exists.then_some(finding).into_iter().collect());
             }
         };
         let (mut findings, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
         while let Some(at) = cursor {
-            let page: Page<Bytes> = self.page(command, key, &at).await?;
+            let page: ScanPage<Bytes> = self.page(command, key, &at).await?;
             for entry in page.items.chunks(step) {
                 if !self.is_readable(known, entry, now_ms) && findings.len() < FINDINGS_MAX {
                     findings.push(Finding::of_entry(key, known, entry[0].clone()));
@@ -106,11 +104,11 @@ impl Doctor {
     async fn unreadable_text(
         &self,
         key: &str,
-        known: &Known,
+        known: &KeyKind,
         now_ms: u64,
     ) -> Result<Vec<Finding>, EngineError> {
-        let text = self.redis.servers.call("GET", key.to_owned(), Vec::new());
-        let text: Option<Bytes> = text.await?;
+        let get = self.redis.servers.call("GET", key.to_owned(), Vec::new());
+        let text: Option<Bytes> = get.await?;
         let unreadable =
             text.filter(|text| !self.is_readable(known, std::slice::from_ref(text), now_ms));
         Ok(unreadable
@@ -119,26 +117,26 @@ impl Doctor {
             .collect())
     }
 
-    fn is_readable(&self, known: &Known, entry: &[Bytes], now_ms: u64) -> bool {
-        let judge = Judge {
+    fn is_readable(&self, known: &KeyKind, entry: &[Bytes], now_ms: u64) -> bool {
+        let validator = Validator {
             now_ms,
             lease_ms: self.rules.lease.as_millis() as u64,
             partition_of: &|user| self.redis.partition_of(user),
         };
         let text = |at: usize| std::str::from_utf8(entry.get(at).map_or(&[][..], Bytes::as_ref));
         match (text(0), text(1)) {
-            (Ok(entry), Ok(value)) => judge.accepts(known, entry, value),
+            (Ok(entry), Ok(value)) => validator.accepts(known, entry, value),
             _ => false,
         }
     }
 }
 
-/// Whether a command was refused because the key holds something else than it is for.
+/// Whether a command failed because the key has another type.
 pub(super) fn is_wrong_type(error: &EngineError) -> bool {
     error.to_string().contains("WRONGTYPE")
 }
 
-/// What a command says of a key that may hold something else; then it says nothing.
+/// Turns a wrong type into an empty reply.
 pub(super) fn lenient<T: Default>(answer: Result<T, EngineError>) -> Result<T, EngineError> {
     match answer {
         Err(error) if is_wrong_type(&error) => Ok(T::default()),

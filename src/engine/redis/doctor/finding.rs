@@ -1,73 +1,73 @@
-//! What can be wrong, and how it is told.
+//! The kinds of finding, and their descriptions.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::known::Known;
-use crate::ids::{ConnectionId, UserId, node_of};
+use super::key_kind::KeyKind;
+use crate::ids::{ConnectionId, UserConnection, UserId, node_of};
 
-/// Bytes of an entry that are shown.
+/// Bytes of an entry shown.
 const SHOWN_LEN_MAX: usize = 100;
 
-/// Something that is wrong, and with whom. What does not apply is absent.
+/// A problem and its subject; fields that do not apply are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
-    /// What is wrong.
-    pub problem: Problem,
-    /// The partition of the keys concerned.
+    /// The kind of problem.
+    pub kind: FindingKind,
+    /// The partition concerned.
     pub partition: Option<u32>,
-    /// The user.
+    /// The user concerned.
     pub user: Option<UserId>,
-    /// Incarnation of the node.
+    /// The incarnation of the node concerned.
     pub incarnation: Option<String>,
-    /// Number of the connection on that node.
+    /// The connection's number on that node.
     pub connection: Option<ConnectionId>,
-    /// The key that holds something that no node can have written.
+    /// The key with an invalid content.
     pub key: Option<String>,
-    /// Which of its members or fields, or all of a string.
+    /// The invalid member or field, or the whole string.
     pub entry: Option<Bytes>,
 }
 
-/// What kind of problem it is.
+/// The category of the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Category {
-    /// A connection is registered that nobody holds.
+    /// A registered connection that no node holds.
     Ghost,
-    /// Something is left of an incarnation, or of a connection, that is unknown; or no node can have written it.
+    /// A leftover of an unknown incarnation or connection, or data that no node can have written.
     Orphan,
-    /// What is said in one place is not what is said in another.
+    /// Two places that contradict each other.
     Drift,
-    /// A node with a lease that does not answer.
+    /// A node with a lease that does not reply.
     SilentNode,
-    /// A setting of Redis with which the hub loses data.
+    /// A setting of Redis that loses data.
     Setting,
 }
 
-/// What is wrong.
+/// The kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Problem {
+pub enum FindingKind {
     /// A registered connection whose node is gone.
     NodeGone,
     /// A registered connection that its node does not hold.
     NodeUnaware,
-    /// A registered connection that no node can have registered so.
+    /// A registered connection in a form that no node writes.
     UnreadableConnection,
-    /// The set of what an incarnation owes, which is gone.
+    /// Registrations of an incarnation that is gone.
     OwedByUnknown,
-    /// A member of a partition's nodes, which is gone.
+    /// A node listed in a partition that is gone.
     UnknownMember,
-    /// A connection that is owed and not registered.
+    /// A connection among a node's registrations that its user does not have.
     OwedUnregistered,
-    /// What an incarnation without a lease tells about itself.
+    /// The report of an incarnation without a lease.
     UnknownNode,
-    /// A lease that is over, and was never taken away.
+    /// An expired lease that no node removed.
     LeaseOver,
-    /// A member, field or text that no node can have written.
+    /// A member, field or string that no node can have written.
     Unreadable,
     /// A key of another type than nodes write.
     WrongType,
-    /// Connections, or what a node owes, under a key where no node looks for them.
+    /// Connections or registrations under a key that no node reads.
     Misplaced,
     /// A user who is online without connections, and not leaving.
     OnlineWithoutConnections,
@@ -77,26 +77,26 @@ pub enum Problem {
     LeavingWithConnections,
     /// A user who is leaving and not online.
     LeavingButOffline,
-    /// A user whom nobody took offline when it was time.
+    /// A user whom no node took offline in time.
     Overdue,
-    /// A user without connections who is to go offline at a time that is too far ahead.
+    /// A user without connections who is due to go offline too late.
     LeavingTooLate,
-    /// A registered connection that its node does not owe.
+    /// A registered connection that is not among its node's registrations.
     NotOwed,
-    /// A node that owes something and is not among the partition's nodes.
+    /// A node with registrations that is not listed in the partition.
     NotListed,
-    /// A connection that a node holds and that is not registered.
+    /// A connection that a node holds but that is not registered.
     NotRegistered,
-    /// A user with connections to whose topic no node listens.
+    /// A user with connections to whose topic no node is subscribed.
     NotHeard,
-    /// A node with a lease that does not answer.
+    /// A node with a lease that does not reply.
     Silent,
-    /// Redis drops data when its memory is full.
+    /// Redis evicts data when its memory is full.
     Evicting,
 }
 
-impl Problem {
-    /// What kind of problem it is.
+impl FindingKind {
+    /// The category of the problem.
     pub fn category(self) -> Category {
         match self {
             Self::NodeGone | Self::NodeUnaware | Self::UnreadableConnection => Category::Ghost,
@@ -123,7 +123,7 @@ impl Problem {
         }
     }
 
-    /// The name for programs.
+    /// The name in JSON output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NodeGone => "node_gone",
@@ -154,9 +154,9 @@ impl Problem {
 }
 
 impl Finding {
-    pub(super) fn of_user(problem: Problem, partition: u32, user: UserId) -> Self {
+    pub(super) fn of_user(kind: FindingKind, partition: u32, user: UserId) -> Self {
         Self {
-            problem,
+            kind,
             partition: Some(partition),
             user: Some(user),
             incarnation: None,
@@ -167,22 +167,21 @@ impl Finding {
     }
 
     pub(super) fn of_connection(
-        problem: Problem,
+        kind: FindingKind,
         partition: u32,
-        (user, connection): (UserId, ConnectionId),
+        (user, connection): UserConnection,
         incarnation: &str,
     ) -> Self {
         Self {
             incarnation: Some(incarnation.to_owned()),
             connection: Some(connection),
-            ..Self::of_user(problem, partition, user)
+            ..Self::of_user(kind, partition, user)
         }
     }
 
-    /// Of the server as a whole.
-    pub(super) fn of_server(problem: Problem) -> Self {
+    pub(super) fn of_server(kind: FindingKind) -> Self {
         Self {
-            problem,
+            kind,
             partition: None,
             user: None,
             incarnation: None,
@@ -192,9 +191,9 @@ impl Finding {
         }
     }
 
-    pub(super) fn of_node(problem: Problem, partition: Option<u32>, incarnation: &str) -> Self {
+    pub(super) fn of_node(kind: FindingKind, partition: Option<u32>, incarnation: &str) -> Self {
         Self {
-            problem,
+            kind,
             partition,
             user: None,
             incarnation: Some(incarnation.to_owned()),
@@ -204,10 +203,10 @@ impl Finding {
         }
     }
 
-    pub(super) fn of_key(problem: Problem, key: &str, known: &Known) -> Self {
-        let (partition, user) = known.whose();
+    pub(super) fn of_key(kind: FindingKind, key: &str, known: &KeyKind) -> Self {
+        let (partition, user) = known.owner();
         Self {
-            problem,
+            kind,
             partition,
             user,
             incarnation: None,
@@ -217,31 +216,31 @@ impl Finding {
         }
     }
 
-    pub(super) fn of_entry(key: &str, known: &Known, entry: Bytes) -> Self {
-        let problem = match known {
-            Known::Connections(_) => Problem::UnreadableConnection,
-            _ => Problem::Unreadable,
+    pub(super) fn of_entry(key: &str, known: &KeyKind, entry: Bytes) -> Self {
+        let kind = match known {
+            KeyKind::Connections(_) => FindingKind::UnreadableConnection,
+            _ => FindingKind::Unreadable,
         };
         Self {
             entry: Some(entry),
-            ..Self::of_key(problem, key, known)
+            ..Self::of_key(kind, key, known)
         }
     }
 
-    /// The incarnation and the connection of a user on it.
+    /// The incarnation, user and connection of a registration.
     pub(super) fn registration(&self) -> Option<(&str, UserId, ConnectionId)> {
         Some((self.incarnation.as_deref()?, self.user?, self.connection?))
     }
 
-    /// What makes it the same finding later: a ghost stays one if its node is gone by then.
+    /// Normalizes a finding for comparison: a ghost stays the same when its node dies in between.
     pub(super) fn identity(mut self) -> Self {
-        if self.problem == Problem::NodeUnaware {
-            self.problem = Problem::NodeGone;
+        if self.kind == FindingKind::NodeUnaware {
+            self.kind = FindingKind::NodeGone;
         }
         self
     }
 
-    /// What no node can have written, and the key that holds it.
+    /// The invalid entry and its key.
     fn entry(&self) -> String {
         let key = self.key.as_deref().unwrap_or_default();
         let entry = self.entry.as_deref().unwrap_or_default();
@@ -265,7 +264,7 @@ impl Finding {
     }
 }
 
-/// In words, for people.
+/// The description for operators.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(partition) = self.partition.filter(|_| self.key.is_none()) {
@@ -273,86 +272,93 @@ impl fmt::Display for Finding {
         }
         let (user, node) = (self.user(), self.node());
         let key = self.key.as_deref().unwrap_or_default();
-        match self.problem {
-            Problem::NodeGone => write!(
+        match self.kind {
+            FindingKind::NodeGone => write!(
                 f,
                 "{} is registered, but its {node} is gone",
                 self.connection()
             ),
-            Problem::NodeUnaware => {
+            FindingKind::NodeUnaware => {
                 write!(
                     f,
                     "{} is registered, but {node} does not hold it",
                     self.connection()
                 )
             }
-            Problem::UnreadableConnection => write!(
+            FindingKind::UnreadableConnection => write!(
                 f,
                 "{} keeps {user} online, and no node can have written it",
                 self.entry()
             ),
-            Problem::Unreadable => {
+            FindingKind::Unreadable => {
                 write!(f, "{}: no node can have written it", self.entry())
             }
-            Problem::WrongType => write!(f, "{key} is of another type than nodes write"),
-            Problem::Misplaced => write!(f, "{key} is where no node looks for it"),
-            Problem::OwedByUnknown => write!(f, "{node} is gone, and a set says what it owes"),
-            Problem::UnknownMember => {
-                write!(f, "{node} is gone, and still among the partition's nodes")
-            }
-            Problem::OwedUnregistered => {
+            FindingKind::WrongType => write!(f, "{key} is of another type than nodes write"),
+            FindingKind::Misplaced => write!(f, "{key} is where no node looks for it"),
+            FindingKind::OwedByUnknown => write!(f, "{node} is gone, but still has registrations"),
+            FindingKind::UnknownMember => {
                 write!(
                     f,
-                    "{node} owes {}, which is not registered",
+                    "{node} is gone, but still listed among the partition's nodes"
+                )
+            }
+            FindingKind::OwedUnregistered => {
+                write!(
+                    f,
+                    "{node} has a registration of {}, which its user does not have",
                     self.connection()
                 )
             }
-            Problem::UnknownNode => write!(f, "{node} tells about itself and has no lease"),
-            Problem::LeaseOver => write!(
+            FindingKind::UnknownNode => write!(f, "{node} has a report but no lease"),
+            FindingKind::LeaseOver => write!(
                 f,
-                "the lease of {node} is over, it does not answer, and nobody took the lease away"
+                "the lease of {node} has expired, the node does not reply, and no node has removed the lease"
             ),
-            Problem::OnlineWithoutConnections => write!(
+            FindingKind::OnlineWithoutConnections => write!(
                 f,
                 "{user} is online without connections, and not about to go offline"
             ),
-            Problem::ConnectedButOffline => write!(f, "{user} has connections and is not online"),
-            Problem::LeavingWithConnections => {
+            FindingKind::ConnectedButOffline => {
+                write!(f, "{user} has connections and is not online")
+            }
+            FindingKind::LeavingWithConnections => {
                 write!(f, "{user} has connections and is about to go offline")
             }
-            Problem::LeavingButOffline => {
+            FindingKind::LeavingButOffline => {
                 write!(f, "{user} is about to go offline and not online")
             }
-            Problem::Overdue => write!(f, "{user} should have gone offline, and no node did it"),
-            Problem::LeavingTooLate => {
+            FindingKind::Overdue => {
+                write!(f, "{user} should have gone offline, and no node did it")
+            }
+            FindingKind::LeavingTooLate => {
                 write!(f, "{user} has no connections and goes offline too late")
             }
-            Problem::NotHeard => write!(
+            FindingKind::NotHeard => write!(
                 f,
-                "{user} has connections, and no node listens to the user's topic; the node subscribes again within some \
+                "{user} has connections, but no node is subscribed to the user's topic; the node subscribes again within \
                  seconds, or its log says why it cannot"
             ),
-            Problem::NotOwed => write!(
+            FindingKind::NotOwed => write!(
                 f,
-                "{} is registered, but not among what {node} owes",
+                "{} is registered, but not among the registrations of {node}",
                 self.connection()
             ),
-            Problem::NotListed => {
+            FindingKind::NotListed => {
                 write!(
                     f,
-                    "{node} owes something and is not among the partition's nodes"
+                    "{node} has registrations, but is not listed among the partition's nodes"
                 )
             }
-            Problem::NotRegistered => write!(
+            FindingKind::NotRegistered => write!(
                 f,
                 "{node} holds {}, which is not registered; the node does that itself at its next audit (node.audit)",
                 self.connection()
             ),
-            Problem::Silent => write!(
+            FindingKind::Silent => write!(
                 f,
-                "{node} has a lease and does not answer; what it holds could not be compared"
+                "{node} has a lease but does not reply; its connections could not be compared"
             ),
-            Problem::Evicting => write!(
+            FindingKind::Evicting => write!(
                 f,
                 "redis drops presence, profiles and revocations when its memory is full; set maxmemory-policy noeviction"
             ),
@@ -369,9 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_told_in_words() {
+    fn findings_are_described() {
         let ghost = Finding::of_connection(
-            Problem::NodeGone,
+            FindingKind::NodeGone,
             2,
             (user(), ConnectionId(7)),
             "eu.west.x1",
@@ -381,22 +387,24 @@ mod tests {
             "partition 2: connection 7 of user 42 is registered, but its node eu.west (eu.west.x1) is gone"
         );
         let key = "vigie:{0}:conns:42";
-        let known = Known::Connections(user());
+        let known = KeyKind::Connections(user());
         let garbage = Finding::of_entry(key, &known, Bytes::from_static(b"x\"\xff"));
         assert_eq!(
             garbage.to_string(),
             "\"x\\\"\u{fffd}\" in vigie:{0}:conns:42 keeps user 42 online, and no node can have written it"
         );
-        let silent = Finding::of_node(Problem::Silent, None, "a.x1");
+        let silent = Finding::of_node(FindingKind::Silent, None, "a.x1");
         assert!(silent.to_string().starts_with("node a (a.x1) has a lease"));
     }
 
     #[test]
     fn a_ghost_stays_the_same_when_its_node_goes() {
-        let ghost = |problem| {
-            Finding::of_connection(problem, 0, (user(), ConnectionId(7)), "a.1").identity()
-        };
-        assert_eq!(ghost(Problem::NodeGone), ghost(Problem::NodeUnaware));
-        assert_ne!(ghost(Problem::NodeGone), ghost(Problem::NotOwed));
+        let ghost =
+            |kind| Finding::of_connection(kind, 0, (user(), ConnectionId(7)), "a.1").identity();
+        assert_eq!(
+            ghost(FindingKind::NodeGone),
+            ghost(FindingKind::NodeUnaware)
+        );
+        assert_ne!(ghost(FindingKind::NodeGone), ghost(FindingKind::NotOwed));
     }
 }

@@ -1,4 +1,4 @@
-//! Reads in steps: few enough words at a time that Redis stays responsive in between.
+//! Reads in steps small enough that Redis stays responsive.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use fred::types::{FromValue, Value};
 
 use super::Doctor;
 use super::contents::is_wrong_type;
-use super::finding::Problem;
-use super::readable::{FAR_MS, read_registered};
+use super::finding::FindingKind;
+use super::validator::{FAR_MS, read_connection_field};
 use crate::engine::EngineError;
 use crate::engine::redis::page::SCAN_COUNT;
-use crate::engine::redis::page::{BEGINNING, Page};
+use crate::engine::redis::page::{BEGINNING, ScanPage};
 use crate::engine::redis::scripts::{bad_answer, unavailable};
 use crate::engine::redis::servers::Master;
 use crate::ids::{ConnectionId, UserId};
 
-/// How long after its time a user may still be about to go offline: nodes look every second.
+/// How long past their due time leaving users are tolerated: nodes sweep every second.
 const OVERDUE_AFTER_MS: u64 = 5_000;
 
-/// What is said about a user.
+/// A user's state in Redis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UserState {
     pub(super) connections: u64,
@@ -28,8 +28,8 @@ pub(super) struct UserState {
 }
 
 impl UserState {
-    /// What of it contradicts itself.
-    pub(super) fn problems(self, now_ms: u64, grace: Duration) -> Vec<Problem> {
+    /// The contradictions in the state.
+    pub(super) fn problems(self, now_ms: u64, grace: Duration) -> Vec<FindingKind> {
         let connected = self.connections > 0;
         let leaving = self.leaving_at_ms.is_some();
         let at_ms = self.leaving_at_ms;
@@ -37,20 +37,20 @@ impl UserState {
         let latest_ms = now_ms + grace.as_millis() as u64 + FAR_MS;
         let too_late = at_ms.is_some_and(|at_ms| at_ms > latest_ms);
         let problems = [
-            (connected && !self.online, Problem::ConnectedButOffline),
-            (connected && leaving, Problem::LeavingWithConnections),
+            (connected && !self.online, FindingKind::ConnectedButOffline),
+            (connected && leaving, FindingKind::LeavingWithConnections),
             (
                 !connected && self.online && !leaving,
-                Problem::OnlineWithoutConnections,
+                FindingKind::OnlineWithoutConnections,
             ),
             (
                 !connected && !self.online && leaving,
-                Problem::LeavingButOffline,
+                FindingKind::LeavingButOffline,
             ),
-            (!connected && self.online && overdue, Problem::Overdue),
+            (!connected && self.online && overdue, FindingKind::Overdue),
             (
                 !connected && self.online && too_late,
-                Problem::LeavingTooLate,
+                FindingKind::LeavingTooLate,
             ),
         ];
         let wrong = problems.into_iter().filter(|(wrong, _)| *wrong);
@@ -59,13 +59,13 @@ impl UserState {
 }
 
 impl Doctor {
-    /// One step through a set, a sorted set or a hash; the latter two tell members and values in turns.
+    /// One step through a set, a sorted set or a hash; the latter two return members and values alternately.
     pub(super) async fn page<T>(
         &self,
         command: &'static str,
         key: &str,
         cursor: &str,
-    ) -> Result<Page<T>, EngineError>
+    ) -> Result<ScanPage<T>, EngineError>
     where
         Vec<T>: FromValue,
     {
@@ -77,19 +77,19 @@ impl Doctor {
         &self,
         server: &Master,
         cursor: &str,
-    ) -> Result<Page<Bytes>, EngineError> {
-        let words = vec![
+    ) -> Result<ScanPage<Bytes>, EngineError> {
+        let args = vec![
             cursor.to_owned(),
             "MATCH".to_owned(),
             self.redis.keys.pattern(),
             "COUNT".to_owned(),
             SCAN_COUNT.to_string(),
         ];
-        let (next, items) = server.ask("SCAN", words).await.map_err(unavailable)?;
-        Ok(Page::new(next, items))
+        let (next, items) = server.ask("SCAN", args).await.map_err(unavailable)?;
+        Ok(ScanPage::new(next, items))
     }
 
-    /// The connections of a user that are registered: incarnation and number. What cannot be read is left out.
+    /// The registered connections of a user: incarnation and number. Invalid entries are skipped.
     pub(super) async fn registered(
         &self,
         user: UserId,
@@ -97,17 +97,19 @@ impl Doctor {
         let key = self.redis.keys.connections(user);
         let (mut registered, mut cursor) = (Vec::new(), Some(BEGINNING.to_owned()));
         while let Some(at) = cursor {
-            let page: Page<Bytes> = self.page("HSCAN", &key, &at).await?;
+            let page: ScanPage<Bytes> = self.page("HSCAN", &key, &at).await?;
             let fields = page.items.iter().step_by(2);
-            let fields = fields.filter_map(|field| std::str::from_utf8(field).ok());
-            registered.extend(fields.filter_map(read_registered));
+            registered.extend(
+                fields
+                    .filter_map(|field| std::str::from_utf8(field).ok())
+                    .filter_map(read_connection_field),
+            );
             cursor = page.next;
         }
         Ok(registered)
     }
 
-    /// What is said about a user, at one moment: sent together, the commands are carried out together. `None` where a key
-    /// holds something else.
+    /// The state of a user at one moment: commands sent together run together. `None` if a key has another type.
     pub(super) async fn state_of(&self, user: UserId) -> Result<Option<UserState>, EngineError> {
         let keys = &self.redis.keys;
         let partition = self.redis.partition_of(user);
@@ -137,7 +139,7 @@ impl Doctor {
 mod tests {
     use super::*;
 
-    fn problems(connections: u64, online: bool, leaving_at_ms: Option<u64>) -> Vec<Problem> {
+    fn problems(connections: u64, online: bool, leaving_at_ms: Option<u64>) -> Vec<FindingKind> {
         let state = UserState {
             connections,
             online,
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_scripts_leave_behind_is_no_problem() {
+    fn states_that_scripts_leave_are_no_problem() {
         assert!(problems(0, false, None).is_empty(), "offline");
         assert!(problems(2, true, None).is_empty(), "online");
         assert!(problems(0, true, Some(1_000_500)).is_empty(), "leaving");
@@ -158,23 +160,29 @@ mod tests {
 
     #[test]
     fn contradictions_are_problems() {
-        assert_eq!(problems(0, true, None), [Problem::OnlineWithoutConnections]);
-        assert_eq!(problems(1, false, None), [Problem::ConnectedButOffline]);
+        assert_eq!(
+            problems(0, true, None),
+            [FindingKind::OnlineWithoutConnections]
+        );
+        assert_eq!(problems(1, false, None), [FindingKind::ConnectedButOffline]);
         assert_eq!(
             problems(1, true, Some(9)),
-            [Problem::LeavingWithConnections]
+            [FindingKind::LeavingWithConnections]
         );
         assert_eq!(
             problems(1, false, Some(9)),
             [
-                Problem::ConnectedButOffline,
-                Problem::LeavingWithConnections
+                FindingKind::ConnectedButOffline,
+                FindingKind::LeavingWithConnections
             ]
         );
-        assert_eq!(problems(0, false, Some(9)), [Problem::LeavingButOffline]);
-        assert_eq!(problems(0, true, Some(9)), [Problem::Overdue]);
+        assert_eq!(
+            problems(0, false, Some(9)),
+            [FindingKind::LeavingButOffline]
+        );
+        assert_eq!(problems(0, true, Some(9)), [FindingKind::Overdue]);
         for late in [1_002_001 + FAR_MS, u64::MAX] {
-            assert_eq!(problems(0, true, Some(late)), [Problem::LeavingTooLate]);
+            assert_eq!(problems(0, true, Some(late)), [FindingKind::LeavingTooLate]);
         }
     }
 }

@@ -1,58 +1,58 @@
-//! Puts right what was found, with the scripts that nodes use.
+//! Repairs findings with the scripts that nodes use.
 
 use std::collections::{BTreeSet, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::readable::read_held;
-use super::{Category, Doctor, Finding, Problem};
+use super::validator::read_registration;
+use super::{Category, Doctor, Finding, FindingKind};
 use crate::engine::EngineError;
 use crate::engine::redis::page::BEGINNING;
 use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
 
-/// Calls that are under way together.
-const TOGETHER: usize = 32;
+/// Concurrent calls.
+const REPAIRS_MAX: usize = 32;
 
-/// Connections released, or users taken offline, by one call: few enough that Redis stays responsive.
+/// Connections released, or users taken offline, per call: few enough that Redis stays responsive.
 const BATCH_MAX: u32 = 200;
 
-/// Connections of one user that are looked at by one call; no user has as many.
+/// Connections of one user checked per call; no user has as many.
 const CONNECTIONS_MAX: u32 = 1000;
 
-/// The doctor makes sure by other means that Redis did not stand still.
+/// No time limit: the doctor checks otherwise that Redis was not suspended.
 const ANY_TIME_MS: u64 = SAFE_INTEGER_MAX;
 
 impl Doctor {
-    /// Puts right what can be put right from here. A connection that a node holds and that is not registered
-    /// is left to the node: its audit registers it.
+    /// Repairs what can be repaired from here. A connection that a node holds but that is not registered is left to
+    /// that node's audit.
     ///
     /// # Errors
-    /// When Redis cannot be reached; then some is put right and some is not.
+    /// If Redis cannot be reached; then only some findings are repaired.
     pub async fn repair(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let concerned = self.remove_unreadable(findings).await?;
-        self.bury_the_dead(findings).await?;
-        self.reap_the_dead(findings).await?;
+        self.expire_dead_leases(findings).await?;
+        self.reap_dead(findings).await?;
         self.release_all(findings).await?;
-        for finding in of(findings, &[Problem::UnknownNode]) {
+        for finding in of(findings, &[FindingKind::UnknownNode]) {
             let key = finding.incarnation.iter();
             for key in key.map(|incarnation| self.redis.keys.node(incarnation)) {
                 let _: u64 = self.redis.servers.call("DEL", key, Vec::new()).await?;
             }
         }
-        self.put_users_right(findings, concerned).await?;
+        self.repair_users(findings, concerned).await?;
         self.take_offline(findings).await
     }
 
-    /// Takes away leases that are over, unless one of them is nobody's finding: then Redis has just stood
-    /// still, and everybody gets the time to renew.
-    async fn bury_the_dead(&self, findings: &[Finding]) -> Result<(), EngineError> {
-        let dead: HashSet<&str> = of(findings, &[Problem::LeaseOver])
+    /// Removes expired leases, unless one is not among the findings: then Redis was just suspended, and nodes get time
+    /// to renew.
+    async fn expire_dead_leases(&self, findings: &[Finding]) -> Result<(), EngineError> {
+        let dead: HashSet<&str> = of(findings, &[FindingKind::LeaseOver])
             .filter_map(|finding| finding.incarnation.as_deref())
             .collect();
         if dead.is_empty() {
             return Ok(());
         }
-        let over = self.leases_that_are_over().await?;
+        let over = self.expired_leases().await?;
         if over
             .iter()
             .all(|incarnation| dead.contains(incarnation.as_str()))
@@ -62,18 +62,18 @@ impl Doctor {
         Ok(())
     }
 
-    async fn reap_the_dead(&self, findings: &[Finding]) -> Result<(), EngineError> {
+    async fn reap_dead(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let dead = [
-            Problem::NodeGone,
-            Problem::OwedByUnknown,
-            Problem::UnknownMember,
+            FindingKind::NodeGone,
+            FindingKind::OwedByUnknown,
+            FindingKind::UnknownMember,
         ];
         let dead: BTreeSet<(u32, &str)> = of(findings, &dead)
             .filter_map(|finding| Some((finding.partition?, finding.incarnation.as_deref()?)))
             .collect();
         let grace = self.rules.offline_grace;
         for (partition, incarnation) in dead {
-            // A lease that could not be taken away protects what it covers.
+            // A lease that could not be removed protects the node's connections.
             if self.has_lease(incarnation).await? {
                 continue;
             }
@@ -83,22 +83,22 @@ impl Doctor {
         Ok(())
     }
 
-    /// Releases what is registered and held by nobody, and what is owed and not registered.
+    /// Releases connections that no node holds, and registrations without a connection.
     async fn release_all(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let wrong = [
-            Problem::NodeGone,
-            Problem::NodeUnaware,
-            Problem::OwedUnregistered,
+            FindingKind::NodeGone,
+            FindingKind::NodeUnaware,
+            FindingKind::OwedUnregistered,
         ];
         let registrations = of(findings, &wrong).filter_map(|finding| {
-            let if_dead = finding.problem == Problem::NodeGone;
+            let if_dead = finding.kind == FindingKind::NodeGone;
             Some((finding.registration()?, if_dead))
         });
         stream::iter(registrations)
             .map(|((incarnation, user, connection), if_dead)| {
                 self.release(incarnation, user, connection, if_dead)
             })
-            .buffer_unordered(TOGETHER)
+            .buffer_unordered(REPAIRS_MAX)
             .try_for_each(|()| async { Ok(()) })
             .await
     }
@@ -121,50 +121,52 @@ impl Doctor {
         release.map(|_refcount| ())
     }
 
-    async fn put_users_right(
+    async fn repair_users(
         &self,
         findings: &[Finding],
         concerned: Vec<UserId>,
     ) -> Result<(), EngineError> {
         let drifting = findings.iter().filter(|finding| {
-            finding.problem.category() == Category::Drift
-                && finding.problem != Problem::NotRegistered
+            finding.kind.category() == Category::Drift && finding.kind != FindingKind::NotRegistered
         });
         let mut users: BTreeSet<UserId> = concerned.into_iter().collect();
         for finding in drifting {
             match (finding.user, finding.partition, &finding.incarnation) {
                 (Some(user), _, _) => _ = users.insert(user),
-                // Whoever is put right has the node listed.
+                // Repairing any of the node's users lists the node.
                 (None, Some(partition), Some(incarnation)) => {
-                    users.extend(self.users_owed(partition, incarnation).await?);
+                    users.extend(self.registered_users(partition, incarnation).await?);
                 }
                 (None, _, _) => {}
             }
         }
         stream::iter(users)
-            .map(|user| self.put_right(user))
-            .buffer_unordered(TOGETHER)
+            .map(|user| self.repair_user(user))
+            .buffer_unordered(REPAIRS_MAX)
             .try_for_each(|()| async { Ok(()) })
             .await
     }
 
-    /// Some of the users of whom a node owes a connection.
-    async fn users_owed(
+    /// Some users with a connection registered by a node.
+    async fn registered_users(
         &self,
         partition: u32,
         incarnation: &str,
     ) -> Result<Vec<UserId>, EngineError> {
-        let key = self.redis.keys.owed(partition, incarnation);
+        let key = self.redis.keys.registrations_of(partition, incarnation);
         let Some(page) = self.members("SSCAN", &key, BEGINNING).await? else {
             return Ok(Vec::new());
         };
-        let entries = page.items.iter().filter_map(|entry| read_held(entry));
-        Ok(entries.map(|(user, _)| user).take(TOGETHER).collect())
+        let entries = page
+            .items
+            .iter()
+            .filter_map(|entry| read_registration(entry));
+        Ok(entries.map(|(user, _)| user).take(REPAIRS_MAX).collect())
     }
 
-    async fn put_right(&self, user: UserId) -> Result<(), EngineError> {
+    async fn repair_user(&self, user: UserId) -> Result<(), EngineError> {
         let (keys, partition) = (&self.redis.keys, self.redis.partition_of(user));
-        let words = vec![
+        let script_keys = vec![
             keys.connections(user),
             keys.registered_nodes(partition),
             keys.online(partition),
@@ -174,17 +176,17 @@ impl Doctor {
         ];
         let args = vec![
             user.to_string(),
-            keys.owed_begin(partition),
+            keys.registrations_prefix(partition),
             CONNECTIONS_MAX.to_string(),
             self.rules.offline_grace.as_millis().to_string(),
             keys.presence_channel(partition),
         ];
         let script = &self.redis.scripts.repair;
-        let _wrong: u64 = script.call(&self.redis.servers, words, args).await?;
+        let _wrong: u64 = script.call(&self.redis.servers, script_keys, args).await?;
         Ok(())
     }
 
-    /// Takes offline whose time is over; where no node is left to do it later, also those whose grace runs.
+    /// Takes overdue users offline; if no node is left to do it later, also those whose grace period is running.
     async fn take_offline(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let leases: u64 = self
             .redis
@@ -194,7 +196,7 @@ impl Doctor {
         let nobody_left = leases == 0;
         let partitions: BTreeSet<u32> = findings
             .iter()
-            .filter(|finding| nobody_left || finding.problem == Problem::Overdue)
+            .filter(|finding| nobody_left || finding.kind == FindingKind::Overdue)
             .filter_map(|finding| finding.partition)
             .collect();
         let ahead = if nobody_left {
@@ -221,9 +223,12 @@ impl Doctor {
     }
 }
 
-/// The findings of certain problems.
-fn of<'a>(findings: &'a [Finding], problems: &'a [Problem]) -> impl Iterator<Item = &'a Finding> {
+/// The findings of certain kinds.
+fn of<'a>(
+    findings: &'a [Finding],
+    problems: &'a [FindingKind],
+) -> impl Iterator<Item = &'a Finding> {
     findings
         .iter()
-        .filter(|finding| problems.contains(&finding.problem))
+        .filter(|finding| problems.contains(&finding.kind))
 }

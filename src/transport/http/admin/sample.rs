@@ -9,7 +9,7 @@ use super::super::matchmaking::Queue;
 use super::super::nodes::Node;
 use crate::clock::now_ms;
 use crate::domain::Hub;
-use crate::domain::incidents::{self, Happening};
+use crate::domain::cluster_events::{ClusterEvent, EventKind};
 use crate::ids::node_of;
 use crate::telemetry::Metrics;
 
@@ -86,7 +86,7 @@ impl Sample {
         let (nodes, engine_at, queue, checks) = tokio::join!(
             hub.nodes(),
             hub.engine_now_ms(),
-            hub.queue_status(),
+            hub.queue_stats(),
             hub.readiness()
         );
         let failed = checks.iter().filter(|check| check.failure.is_some());
@@ -105,7 +105,7 @@ impl Sample {
             nodes: nodes.map(|nodes| nodes.into_iter().map(Node::from).collect()),
             queue: queue.ok().map(Queue::from),
             incidents: hub
-                .last_incidents()
+                .recent_events()
                 .into_iter()
                 .map(Incident::from)
                 .collect(),
@@ -113,22 +113,22 @@ impl Sample {
     }
 }
 
-impl From<incidents::Incident> for Incident {
-    fn from(incidents::Incident { at_ms, what }: incidents::Incident) -> Self {
-        let (kind, incarnation, connections) = match what {
-            Happening::NodeCame { incarnation } => {
+impl From<ClusterEvent> for Incident {
+    fn from(ClusterEvent { at_ms, kind }: ClusterEvent) -> Self {
+        let (kind, incarnation, connections) = match kind {
+            EventKind::NodeJoined { incarnation } => {
                 (IncidentKind::NodeCame, Some(incarnation), None)
             }
-            Happening::NodeLeft { incarnation } => {
+            EventKind::NodeLeft { incarnation } => {
                 (IncidentKind::NodeLeft, Some(incarnation), None)
             }
-            Happening::NodeDied { incarnation } => {
+            EventKind::NodeDied { incarnation } => {
                 (IncidentKind::NodeDied, Some(incarnation), None)
             }
-            Happening::NodeReaped { incarnation } => {
+            EventKind::NodeReaped { incarnation } => {
                 (IncidentKind::NodeReaped, Some(incarnation), None)
             }
-            Happening::ConnectionsReaped {
+            EventKind::ConnectionsReaped {
                 incarnation,
                 connections,
             } => (
@@ -136,9 +136,9 @@ impl From<incidents::Incident> for Incident {
                 Some(incarnation),
                 Some(connections),
             ),
-            Happening::LeaseLost => (IncidentKind::LeaseLost, None, None),
-            Happening::PresenceGap { .. } => (IncidentKind::PresenceGap, None, None),
-            Happening::Interrupted => (IncidentKind::Interrupted, None, None),
+            EventKind::LeaseLost => (IncidentKind::LeaseLost, None, None),
+            EventKind::PresenceGap { .. } => (IncidentKind::PresenceGap, None, None),
+            EventKind::Interrupted => (IncidentKind::Interrupted, None, None),
         };
         Self {
             at: at_ms,

@@ -1,4 +1,4 @@
-//! Who watches a user on this node, each with the view that the watcher may have now.
+//! The watchers of a user on this node, each with its current view.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,16 +7,14 @@ use crate::domain::delivery::{Recipients, Watchers};
 use crate::domain::visibility::{self, View};
 use crate::ids::{ConnectionId, UserId};
 
-/// The watchers of one user.
 #[derive(Default)]
-pub(super) struct Watching {
+pub(super) struct WatcherSet {
     watchers: Watchers,
-    /// The accounts of those who are signed in: what they may see can change.
+    /// Users behind signed-in watchers, whose view can change.
     viewers: HashMap<ConnectionId, UserId>,
 }
 
-impl Watching {
-    /// Those who watch now, by their view.
+impl WatcherSet {
     pub(super) fn watchers(&self) -> Watchers {
         self.watchers.clone()
     }
@@ -25,17 +23,16 @@ impl Watching {
         self.watchers.friends.is_empty() && self.watchers.strangers.is_empty()
     }
 
-    /// How many connections watch.
     pub(super) fn len(&self) -> usize {
         self.watchers.friends.len() + self.watchers.strangers.len()
     }
 
-    /// Whether anybody watches whose view can change.
+    /// Whether the view of any watcher can change.
     pub(super) fn has_viewers(&self) -> bool {
         !self.viewers.is_empty()
     }
 
-    /// Enters a connection of `viewer`, or of a guest.
+    /// Adds a connection of `viewer`; `None` for a guest.
     pub(super) fn enter(&mut self, connection: ConnectionId, viewer: Option<UserId>, view: View) {
         Arc::make_mut(self.with(view)).push(connection);
         if let Some(viewer) = viewer {
@@ -43,7 +40,6 @@ impl Watching {
         }
     }
 
-    /// Takes a connection out, if it is in.
     pub(super) fn remove(&mut self, connection: ConnectionId) {
         self.viewers.remove(&connection);
         for list in [&mut self.watchers.friends, &mut self.watchers.strangers] {
@@ -51,7 +47,7 @@ impl Watching {
         }
     }
 
-    /// Reviews the view of each watcher of `user`. Returns the watchers who may see everything from now on.
+    /// Reviews the view of each watcher of `user`. Returns the watchers promoted to the full view.
     pub(super) fn review(&mut self, user: UserId, friends: Option<&HashSet<UserId>>) -> Recipients {
         let may_see_all = |connection: &ConnectionId| {
             let viewer = self.viewers.get(connection).copied();
@@ -102,16 +98,19 @@ mod tests {
     }
 
     #[test]
-    fn a_friendship_changes_what_every_connection_of_the_friend_sees() {
+    fn a_friendship_changes_the_view_of_every_connection_of_the_friend() {
         let (ada, bob) = (user(1), user(2));
-        let mut watching = Watching::default();
+        let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(bob), View::Public);
         watching.enter(LAPTOP, Some(bob), View::Public);
         watching.enter(GUEST, None, View::Public);
 
         let friends = HashSet::from([bob]);
         assert_eq!(*watching.review(ada, Some(&friends)), [PHONE, LAPTOP]);
-        assert!(watching.review(ada, Some(&friends)).is_empty(), "told once");
+        assert!(
+            watching.review(ada, Some(&friends)).is_empty(),
+            "promoted once"
+        );
         assert_eq!(*watching.watchers().strangers, [GUEST]);
 
         assert!(watching.review(ada, Some(&HashSet::new())).is_empty());
@@ -120,17 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_a_friend_of_somebody_of_whom_nothing_is_known() {
+    fn unknown_friendships_grant_no_full_view() {
         let (ada, bob) = (user(1), user(2));
-        let mut watching = Watching::default();
+        let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(bob), View::Full);
         assert!(watching.review(ada, None).is_empty());
         assert_eq!(*watching.watchers().strangers, [PHONE]);
     }
 
     #[test]
-    fn whoever_left_is_in_no_list() {
-        let mut watching = Watching::default();
+    fn removed_watchers_are_in_no_list() {
+        let mut watching = WatcherSet::default();
         watching.enter(PHONE, Some(user(2)), View::Full);
         watching.enter(GUEST, None, View::Public);
         watching.remove(PHONE);

@@ -1,4 +1,4 @@
-//! Connecting to Postgres: what every connection has in common, and the connections outside the pool.
+//! Connects to Postgres: the settings of every connection, and dedicated connections outside the pool.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -9,44 +9,44 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Client, Config};
 
 use super::tls::{self, Tls};
-use super::{Options, ProfilesError};
+use super::{PostgresOptions, ProfilesError};
 
-/// After this long without a word TCP asks whether the other side is still there.
+/// Idle time before the first TCP keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 
-/// How often it asks then, and how many times in vain before the connection is given up.
+/// Interval of the probes, and how many may fail before the connection is closed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// How long sent bytes may go unacknowledged before the connection is given up.
+/// How long sent bytes may stay unacknowledged before the connection is closed.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// How to connect.
 pub(super) struct Connector {
     config: Config,
     tls: Tls,
     timeout: Duration,
 }
 
-/// One connection outside the pool; closed when dropped.
-pub(super) struct Session {
+/// A connection outside the pool; closed when dropped.
+pub(super) struct DedicatedConnection {
     pub(super) client: Client,
-    /// Rings for every notification, and when the connection ends.
-    pub(super) bell: Arc<Notify>,
-    carrier: JoinHandle<()>,
+    /// Notified of every `NOTIFY`, and when the connection ends.
+    pub(super) notified: Arc<Notify>,
+    driver: JoinHandle<()>,
 }
 
 impl Connector {
-    /// Reads the URL; connects nowhere.
-    pub(super) fn new(options: &Options) -> Result<Self, ProfilesError> {
+    /// Parses the URL; does not connect.
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, ProfilesError> {
         let (url, tls) = tls::take_from(&options.url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            let words = super::error::in_words(&error);
-            // With a password that nobody has escaped, half of it is an unknown option, and not to be repeated.
+            let words = super::error::error_chain(&error);
+            // Part of an unescaped password would appear as an unknown option; do not print it.
             let query = options.url.split_once('?').map_or("", |(_, query)| query);
-            let problem = match query.contains('@') {
-                true => "write the `?` and the `@` of a password as %3F and %40",
-                false => &words,
+            let problem = if query.contains('@') {
+                "write the `?` and the `@` of a password as %3F and %40"
+            } else {
+                &words
             };
             ProfilesError::Setup(format!(
                 "postgres.url (VIGIE_POSTGRES__URL) cannot be read: {problem}"
@@ -75,55 +75,54 @@ impl Connector {
         })
     }
 
-    /// What connections are made with, except TLS.
+    /// The settings of connections, except TLS.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Opens a connection; the task returned carries it.
+    /// Opens a connection; the returned task drives it.
     pub(super) async fn connect(
         &self,
-        bell: Arc<Notify>,
+        notified: Arc<Notify>,
     ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(self.tls.connect.clone()).await?;
-        let carrier = tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
                 match message {
-                    Ok(AsyncMessage::Notification(_)) => bell.notify_one(),
+                    Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
                     Ok(_) => {}
-                    // Whoever uses the client is told the same, and handles it.
+                    // The client's user gets the same error, and handles it.
                     Err(error) => {
-                        tracing::debug!(reason = %super::error::in_words(&error), "postgres connection lost");
+                        tracing::debug!(reason = %super::error::error_chain(&error), "postgres connection lost");
                         break;
                     }
                 }
             }
-            bell.notify_one();
+            notified.notify_one();
         });
-        Ok((client, carrier))
+        Ok((client, driver))
     }
 
-    /// Opens a connection outside the pool.
-    pub(super) async fn session(&self) -> Result<Session, ProfilesError> {
-        let bell = Arc::new(Notify::new());
-        let connecting = tokio::time::timeout(self.timeout, self.connect(bell.clone()));
+    pub(super) async fn open_dedicated(&self) -> Result<DedicatedConnection, ProfilesError> {
+        let notified = Arc::new(Notify::new());
+        let connecting = tokio::time::timeout(self.timeout, self.connect(notified.clone()));
         let connected = connecting.await.map_err(|_| too_slow(self.timeout))?;
-        let (client, carrier) = connected?;
-        Ok(Session {
+        let (client, driver) = connected?;
+        Ok(DedicatedConnection {
             client,
-            bell,
-            carrier,
+            notified,
+            driver,
         })
     }
 }
 
-impl Drop for Session {
+impl Drop for DedicatedConnection {
     fn drop(&mut self) {
-        self.carrier.abort();
+        self.driver.abort();
     }
 }
 
-/// What is said when the time is up.
+/// The error after a timeout.
 pub(super) fn too_slow(timeout: Duration) -> ProfilesError {
     ProfilesError::Unavailable(format!(
         "no answer within {}",

@@ -1,4 +1,4 @@
-//! Why Redis refuses a command that reached it, read from the first word of its error reply.
+//! Redis error replies, classified by their first word.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ const SCRIPT_LINE: &str = ", on @";
 /// What Redis 7.0 says instead of `NOPERM` about a command inside a script; later versions say both.
 const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
-/// Why Redis refuses a command. The text of each says what an operator can do about it.
+/// An error reply. Its text says what an operator can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ErrorReply {
     /// `OOM`: `maxmemory` is reached.
     OutOfMemory,
     /// `READONLY`: the server is a replica.
     ReadOnly,
     /// `NOPERM`: the user lacks a right. Holds the reply.
     NoPermission(String),
-    /// `MISCONF`: the last snapshot failed, so the server takes no writes.
+    /// `MISCONF`: the last snapshot failed, so the server accepts no writes.
     Misconfigured,
     /// `WRONGPASS` or `NOAUTH`: the credentials are wrong or missing. Holds the reply.
     Unauthenticated(String),
@@ -26,8 +26,8 @@ pub enum Refusal {
     Other(String),
 }
 
-impl Refusal {
-    /// Reads an error reply; `None` for an error that is not the server's own.
+impl ErrorReply {
+    /// Parses an error reply; `None` for an error that is not the server's own.
     pub(crate) fn read(reply: &str) -> Option<Self> {
         let reply = match reply.rsplit_once(SCRIPT) {
             Some((reply, place)) if place.contains(SCRIPT_LINE) => reply,
@@ -54,7 +54,7 @@ impl Refusal {
         })
     }
 
-    /// The code with which Redis begins such a reply.
+    /// The first word of the reply.
     pub fn code(&self) -> &str {
         match self {
             Self::OutOfMemory => "OOM",
@@ -68,7 +68,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfMemory => write!(
@@ -104,7 +104,7 @@ mod tests {
 
     /// Replies of Redis 7.0.15, and of 7.2 where it says something else.
     #[test]
-    fn replies_are_told_apart_by_their_code() {
+    fn replies_are_classified_by_their_code() {
         for (reply, code) in [
             (
                 "OOM command not allowed when used memory > 'maxmemory'. script: 897a, on @user_script:1.",
@@ -141,7 +141,7 @@ mod tests {
                 "ERR",
             ),
         ] {
-            let refusal = Refusal::read(reply).expect(reply);
+            let refusal = ErrorReply::read(reply).expect(reply);
             assert_eq!(refusal.code(), code, "{reply}");
             let text = refusal.to_string();
             assert!(text.contains(code) && !text.contains("script: 8"), "{text}");
@@ -157,7 +157,7 @@ mod tests {
             "Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" }",
             "IO",
         ] {
-            assert_eq!(Refusal::read(error), None, "{error}");
+            assert_eq!(ErrorReply::read(error), None, "{error}");
         }
     }
 }
