@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{self, PresenceOptions};
-use crate::domain::token::{TokenSetupError, TokenVerifier};
+use crate::domain::token::{TokenOptions, TokenSetupError, TokenVerifier};
 use crate::domain::{self, Allowances, Hub, Tasks};
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
@@ -24,7 +24,7 @@ use crate::engine::redis::{self, Redis};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
 use crate::ids::{Incarnation, random_name};
 use crate::profiles::{self, Profiles, ProfilesError};
-use crate::settings::{Audience, EngineKind, Settings};
+use crate::settings::{Audience, AuthSettings, EngineKind, Secret, Settings};
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
 use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Live, Public};
@@ -98,7 +98,7 @@ impl App {
     /// When an address is taken, the engine cannot be reached, or a setting cannot be used.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let keys = ApiKeyCheck::new(api_keys(&settings)?);
-        let tokens = Arc::new(TokenVerifier::new(&settings.auth)?);
+        let tokens = Arc::new(TokenVerifier::new(&token_options(&settings.auth))?);
         let origins = allowed_origins(&settings.http.allowed_origins)?;
         let profiles = profiles(&settings)?;
         let metrics = Arc::new(Metrics::new());
@@ -311,6 +311,24 @@ fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
     match keys.is_empty() {
         true => Err(StartError::ApiKey),
         false => Ok(keys),
+    }
+}
+
+/// The part of `[auth]` that concerns tokens, as the domain takes it.
+pub fn token_options(auth: &AuthSettings) -> TokenOptions {
+    let exposed =
+        |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    TokenOptions {
+        secret: exposed(&auth.secret),
+        public_key_file: auth.public_key_file.clone(),
+        jwks_file: auth.jwks_file.clone(),
+        previous_secret: exposed(&auth.previous_secret),
+        previous_public_key_file: auth.previous_public_key_file.clone(),
+        previous_until: auth.previous_until,
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+        user_id_claim: auth.user_id_claim.clone(),
+        leeway: auth.leeway,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{StartError, allowances, api_keys, limits};
+use super::{StartError, allowances, api_keys, limits, token_options};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::settings::Settings;
@@ -32,7 +32,7 @@ impl Reload {
             return Err(StartError::DevelopmentKeys);
         }
         let keys = api_keys(settings)?;
-        self.tokens.reload(&settings.auth)?;
+        self.tokens.reload(&token_options(&settings.auth))?;
         self.keys.replace(keys);
         self.limits.set(limits(settings));
         self.hub.allow(allowances(settings));

@@ -13,9 +13,10 @@ use super::profile::NotifyError;
 use super::visibility::{View, view_of};
 use crate::engine::EngineError;
 use crate::ids::UserId;
-use crate::profiles::{Change, ChangeStream, Friendship, Image, NewMatch, Profiles, ProfilesError};
+use crate::profiles::{Change, ChangeStream, Profiles};
 
 pub(crate) use self::source::Accounts;
+pub use crate::profiles::{Friendship, Image, NewMatch, ProfilesError};
 
 /// Why nothing was changed, or shown.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use crate::domain::delivery::LastUpdates;
 use crate::domain::token::TokenError;
+use crate::domain::update::{Kind, Views};
 use crate::domain::visibility::View;
-use crate::engine::{Kind, Views};
 use crate::ids::{MatchId, Revision, UserId};
 
 pub use self::codes::{ConnectErrorCode, ErrorCode, KickCode};

@@ -15,8 +15,8 @@ use super::body::Json;
 use super::headers::CROSS_ORIGIN;
 use super::problem::Problem;
 use super::{Public, checks, me};
+use crate::domain::account::Image;
 use crate::ids::UserId;
-use crate::profiles::Image;
 
 /// Most bytes of an image.
 const IMAGE_LEN_MAX: usize = 256 * 1024;

@@ -6,11 +6,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::Public;
 use super::problem::Problem;
-use crate::domain::account::AccountError;
+use crate::domain::EngineError;
+use crate::domain::account::{AccountError, ProfilesError};
 use crate::domain::standing::Acceptance;
-use crate::engine::EngineError;
 use crate::ids::UserId;
-use crate::profiles::ProfilesError;
 use crate::transport::protocol::ConnectErrorCode;
 
 /// Whoever looks at something; a guest where the header is absent. A bad token never becomes a guest.

@@ -8,8 +8,8 @@ use super::Public;
 use super::bearer::Caller;
 use super::body::User;
 use super::problem::Problem;
+use crate::domain::account::Friendship;
 use crate::ids::UserId;
-use crate::profiles::Friendship;
 
 /// Where two users stand.
 #[derive(Serialize)]

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use super::Internal;
 use super::body::Json;
 use super::problem::Problem;
+use crate::domain::account::NewMatch;
 use crate::ids::{SAFE_INTEGER_MAX, UserId};
-use crate::profiles::NewMatch;
 
 /// Most points of a player.
 const SCORE_MAX: i32 = 1_000_000;

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::Internal;
 use super::body::{Json, User};
 use super::problem::Problem;
+use crate::domain::matchmaking::QueueStatus as QueueCensus;
 use crate::domain::matchmaking::{JoinError, RATING_MAX};
-use crate::engine::matchmaking::QueueStatus as QueueCensus;
 use crate::ids::UserId;
 use crate::transport::protocol::QueueStatus;
 

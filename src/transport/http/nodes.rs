@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Internal;
 use super::problem::Problem;
-use crate::engine::LiveNode;
+use crate::domain::node::LiveNode;
 
 /// Every node that is alive.
 #[derive(Serialize, ToSchema)]

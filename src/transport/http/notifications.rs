@@ -16,8 +16,8 @@ use super::Internal;
 use super::body::{Json, JsonArray, User, checked};
 use super::problem::Problem;
 use crate::domain::profile::Notification;
+use crate::domain::update::Kind;
 use crate::domain::{Notified, NotifyError};
-use crate::engine::Kind;
 use crate::ids::UserId;
 use crate::transport::protocol::event_of;
 

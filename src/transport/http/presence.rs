@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Internal;
 use super::body::{Parameters, User};
 use super::problem::Problem;
-use crate::engine::RegisteredConnection;
+use crate::domain::presence::RegisteredConnection;
 use crate::ids::{UserId, node_of};
 use crate::transport::protocol::Status;
 

@@ -5,10 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::NotifyError;
-use crate::domain::account::AccountError;
-use crate::engine::EngineError;
-use crate::profiles::ProfilesError;
+use crate::domain::account::{AccountError, ProfilesError};
+use crate::domain::{EngineError, NotifyError};
 
 /// Seconds after which a caller may try again when the engine or Postgres cannot be reached.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");

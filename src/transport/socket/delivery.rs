@@ -10,8 +10,8 @@ use super::conflation::Conflated;
 use super::outlets::Outlets;
 use super::packet::{Event, Packets, encode};
 use crate::domain::delivery::{Delivery, DeliveryStream, StatusChange};
+use crate::domain::update::{Kind, Views};
 use crate::domain::visibility::View;
-use crate::engine::{Kind, Views};
 use crate::ids::{ConnectionId, UserId};
 use crate::transport::protocol::{
     FriendListUpdate, GameStatsUpdate, KickCode, MatchFound, MatchHistoryUpdate, ProfileUpdate,

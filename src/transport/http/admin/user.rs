@@ -8,8 +8,8 @@ use super::super::Internal;
 use super::super::body::User;
 use super::super::presence::Connection;
 use super::super::problem::Problem;
+use crate::domain::update::{Kind, Stored};
 use crate::domain::watcher_count::WatcherCount;
-use crate::engine::{Kind, Stored};
 use crate::ids::UserId;
 use crate::transport::protocol::Status;
 
