@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
@@ -45,8 +44,8 @@ pub struct App {
     internal_address: SocketAddr,
     drain: Duration,
     tasks: Tasks,
-    servers: JoinSet<()>,
-    stop_accepting: watch::Sender<bool>,
+    servers: Tasks,
+    stop_accepting: CancellationToken,
     reload: Reload,
 }
 
@@ -143,15 +142,15 @@ impl App {
             limits.clone(),
         );
 
-        let (stop_accepting, stopping) = watch::channel(false);
-        let mut servers: JoinSet<()> = JoinSet::new();
+        let stop_accepting = CancellationToken::new();
+        let mut servers = Tasks::default();
         if let Some(profiles) = profiles.filter(|_| settings.postgres.migrate) {
-            servers.spawn(migrate(profiles));
+            servers.spawn("migration", migrate(profiles));
         }
-        servers.spawn(sockets.deliver(deliveries));
-        servers.spawn(sockets.close_idle());
-        servers.spawn(public.close_overdue());
-        servers.spawn(internal.close_overdue());
+        servers.spawn("deliveries", sockets.deliver(deliveries));
+        servers.spawn("idle sessions", sockets.close_idle());
+        servers.spawn("overdue public connections", public.close_overdue());
+        servers.spawn("overdue internal connections", internal.close_overdue());
         let open = Public {
             hub: hub.clone(),
             tokens: tokens.clone(),
@@ -161,7 +160,8 @@ impl App {
         };
         let routes = http::public(open, sockets.routes());
         let broken_off = sockets.broken_off();
-        servers.spawn(server::serve(public, routes, broken_off, stopping.clone()));
+        let serve = server::serve(public, routes, broken_off, stop_accepting.clone());
+        servers.spawn("public listener", serve);
         let routes = http::internal(Internal {
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
@@ -169,7 +169,8 @@ impl App {
             keys: keys.clone(),
             limits: limits.clone(),
         });
-        servers.spawn(server::serve(internal, routes, |_, _| (), stopping));
+        let serve = server::serve(internal, routes, |_, _| (), stop_accepting.clone());
+        servers.spawn("internal listener", serve);
         let reload = Reload {
             hub: hub.clone(),
             tokens,
@@ -230,12 +231,10 @@ impl App {
             tracing::warn!("some connections did not close in time");
         }
         // Until here balancers could ask whether the node is ready, and were told that it is not.
-        // Nobody is left to hear this when both servers have ended.
-        let _ = self.stop_accepting.send(true);
+        self.stop_accepting.cancel();
         self.hub.shutdown(GOODBYE_WITHIN).await;
         self.tasks.stop().await;
-        let mut servers = self.servers;
-        servers.shutdown().await;
+        self.servers.stop().await;
     }
 }
 

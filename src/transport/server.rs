@@ -17,7 +17,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::listener::{Asking, Listener, Peer};
@@ -35,7 +35,7 @@ pub async fn serve(
     listener: Listener,
     routes: Router,
     broken_off: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
-    mut stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -44,7 +44,7 @@ pub async fn serve(
     loop {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
-            () = stopped(&mut stopping) => return,
+            () = stopping.cancelled() => return,
         };
         let (peer, routes) = (stream.peer(), routes.clone());
         let broken_off = broken_off.clone();
@@ -61,12 +61,12 @@ pub async fn serve(
         let connection = http
             .serve_connection(TokioIo::new(stream), answers)
             .with_upgrades();
-        let mut stopping = stopping.clone();
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stopped(&mut stopping) => {
+                () = stopping.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -105,11 +105,6 @@ impl<F: Fn(&Method, &Uri)> Drop for Unanswered<F> {
             broken_off(&self.method, &self.uri);
         }
     }
-}
-
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the node is gone, which is a reason to stop too.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 async fn answer(
