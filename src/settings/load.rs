@@ -1,4 +1,4 @@
-//! From layers of text to valid settings: merge, refuse unknown keys, read secret files, fill in.
+//! Loads settings: merges the layers, refuses unknown keys, reads secret files, validates.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use super::reference::Reference;
 use super::{PostgresUrl, RedisUrl, Secret, Settings, api_keys, development, validate};
 use crate::ids::random_name;
 
-/// The file that is read where none is named, if it exists.
+/// Settings file if `--config` is absent; it need not exist.
 pub const DEFAULT_FILE: &str = "config/vigie.toml";
 
-/// Values that can also come from a file, each with the key that names the file.
+/// Values that may come from a file of their own, with the keys that name the files. All are secret.
 const FROM_FILES: [(&str, &str); 6] = [
     ("internal.api_key", "internal.api_key_file"),
     ("internal.api_keys", "internal.api_keys_file"),
@@ -26,9 +26,13 @@ const FROM_FILES: [(&str, &str); 6] = [
 ];
 
 impl Settings {
-    /// Loads defaults ← `file` (or [`DEFAULT_FILE`], if it exists) ← `environment`, and validates.
+    /// Merges defaults, `file` (or [`DEFAULT_FILE`], if it exists) and `environment`, in ascending precedence, and
+    /// validates the result.
     ///
-    /// Of the environment only `VIGIE_…` counts; an empty value is none.
+    /// Reads only variables `VIGIE_…`, and ignores empty ones.
+    ///
+    /// # Errors
+    /// When a layer cannot be read, a key is unknown, or a value is invalid.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -51,7 +55,7 @@ impl Settings {
     }
 }
 
-/// Parses the settings file; nothing where one that need not exist does not.
+/// Parses the settings file; `None` if an optional file does not exist.
 fn read_file(path: &Path, must_exist: bool) -> Result<Option<Config>, SettingsError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -76,12 +80,12 @@ fn read_file(path: &Path, must_exist: bool) -> Result<Option<Config>, SettingsEr
     Ok(Some(config))
 }
 
-/// Whether the value of this key is not to be shown.
+/// Whether errors must not quote the value of this key.
 fn is_secret(key: &str) -> bool {
     FROM_FILES.iter().any(|(secret, _)| *secret == key)
 }
 
-/// Whether a secret stands in the file itself.
+/// Whether the settings file itself contains a secret.
 fn holds_secret(file: &Config) -> bool {
     FROM_FILES.iter().any(|(key, _)| match *key {
         "redis.url" => file
@@ -94,7 +98,7 @@ fn holds_secret(file: &Config) -> bool {
     })
 }
 
-/// Drops the lines that quote the file (`3 | secret = …`).
+/// Drops the lines of a parse error that quote the file (`3 | secret = …`).
 fn without_source_lines(message: &str) -> String {
     let quotes = |line: &&str| {
         line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
@@ -120,10 +124,10 @@ fn refuse_unknown_in(file: &Config, path: &Path) -> Result<(), SettingsError> {
     }
 }
 
-/// Adds the whole names of all keys at and under `key` that do not exist.
+/// Collects all unknown keys at and below `key`.
 fn collect_unknown(key: String, value: Value, known: &Reference, unknown: &mut Vec<String>) {
     match value.kind {
-        // What stands in the place of a secret is not quoted, not even as the name of a key.
+        // A table in place of a secret may contain it, so its keys are not quoted.
         _ if is_secret(&key) => {}
         ValueKind::Table(table) if known.has_section(&key) || !table.is_empty() => {
             for (name, value) in table {
@@ -135,7 +139,7 @@ fn collect_unknown(key: String, value: Value, known: &Reference, unknown: &mut V
     }
 }
 
-/// Keys and values of the variables that concern Vigie.
+/// Keys and values of the variables `VIGIE_…`.
 fn from_environment(
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<(String, &str)>, SettingsError> {
@@ -159,8 +163,8 @@ fn from_environment(
     Ok(pairs)
 }
 
-/// Whether Kubernetes sets this variable: it does so in every pod for each service in reach, and a
-/// service named `vigie` or `vigie-internal` must not keep nodes from starting.
+/// Whether Kubernetes sets this variable. It does so in every pod for each service, and a service named `vigie` or
+/// `vigie-internal` must not prevent nodes from starting.
 fn is_service_link(name: &str, value: &str) -> bool {
     let address = name.ends_with("SERVICE_HOST") || name.contains("SERVICE_PORT");
     let url = name.ends_with("PORT") && value.contains("://");
@@ -170,12 +174,12 @@ fn is_service_link(name: &str, value: &str) -> bool {
     !name.contains("__") && (address || url || part_of_url)
 }
 
-/// Lays the environment over the file.
+/// Merges the file and the environment, which takes precedence.
 fn merge(file: Option<Config>, environment: Vec<(String, &str)>) -> Result<Config, SettingsError> {
     let merged = || {
         let mut builder = Config::builder();
         if let Some(mut file) = file {
-            give_way(&mut file, &environment);
+            drop_overridden(&mut file, &environment);
             builder = builder.add_source(file);
         }
         for (key, value) in environment {
@@ -186,12 +190,12 @@ fn merge(file: Option<Config>, environment: Vec<(String, &str)>) -> Result<Confi
     merged().map_err(unmergeable)
 }
 
-/// Drops from the file what the environment says in the other way: a value itself, or the file that holds it.
-fn give_way(file: &mut Config, environment: &[(String, &str)]) {
+/// Drops a value from the file if the environment names a file for it, and the reverse; otherwise both would be set.
+fn drop_overridden(file: &mut Config, environment: &[(String, &str)]) {
     let is_set = |key: &str| environment.iter().any(|(set, _)| set == key);
     for (first, second) in FROM_FILES {
-        for (said, dropped) in [(first, second), (second, first)] {
-            if is_set(said) {
+        for (set, dropped) in [(first, second), (second, first)] {
+            if is_set(set) {
                 remove(&mut file.cache, dropped);
             }
         }
@@ -225,7 +229,7 @@ fn deserialize(layers: Config) -> Result<Settings, SettingsError> {
     layers.try_deserialize().map_err(unparsable)
 }
 
-/// Names the key, the problem and an example.
+/// Converts an error of the library into one that quotes an example.
 fn unparsable(error: ConfigError) -> SettingsError {
     let (key, problem) = match error {
         ConfigError::At {
@@ -241,11 +245,12 @@ fn unparsable(error: ConfigError) -> SettingsError {
         } => (key, format!("{unexpected} is not {expected}")),
         other => return SettingsError::Merge(other.to_string()),
     };
-    // An item of a list is blamed as `key[3]`.
+    // For an item of a list the library returns `key[3]`.
     let key = key.split('[').next().unwrap_or_default().to_owned();
-    let problem = match is_secret(&key) {
-        true => without_value(problem),
-        false => problem,
+    let problem = if is_secret(&key) {
+        without_value(problem)
+    } else {
+        problem
     };
     match Reference::read().example(&key) {
         Some(example) => SettingsError::Unparsable {
@@ -257,7 +262,7 @@ fn unparsable(error: ConfigError) -> SettingsError {
     }
 }
 
-/// Drops what was found where something else is needed: of the wrong type a secret is one all the same.
+/// Drops the value from a type error: a secret of the wrong type is still a secret.
 fn without_value(problem: String) -> String {
     let needed = problem.rsplit_once(" expected ");
     let needed = needed.or_else(|| problem.rsplit_once(" is not "));
@@ -298,7 +303,7 @@ fn read_secret_files(settings: &mut Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Reads a file up to its final line break, which editors add.
+/// Reads a file without its final line break, which editors add.
 fn read_secret(path: &Path, asked_by: &'static str) -> Result<String, SettingsError> {
     let text = fs::read_to_string(path).map_err(|source| {
         let path = path.to_owned();
@@ -311,7 +316,7 @@ fn read_secret(path: &Path, asked_by: &'static str) -> Result<String, SettingsEr
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The host's name, so that people know the node, and a random end, so that two on a host differ.
+/// The host name, for people, with a random suffix, because a host may run several nodes.
 fn default_node_id(environment: &BTreeMap<String, String>) -> String {
     let host = match environment.get("HOSTNAME") {
         Some(name) => name.clone(),
@@ -876,7 +881,7 @@ mod tests {
                 "[^\0]{1,40}",
             ],
         ) {
-            // What is in a file of that name is not the question.
+            // The content of a file of that name does not matter.
             prop_assume!(!key.ends_with("_file"));
             let variable = format!("VIGIE_{}", key.replace('.', "__").to_uppercase());
             if let Err(error) = load(&[(&variable, &value)]) {

@@ -1,4 +1,4 @@
-//! Rules that single values and several together must keep, and what deserves a warning.
+//! Validates values and their relations, and warns about insecure ones.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -12,63 +12,61 @@ use super::{
     MatchmakingSettings, NodeSettings, PostgresSettings, RedisSettings, Settings,
 };
 
-/// Longest node id; it is part of keys, and of every connection that Redis knows.
+/// In bytes. The id is part of keys, and of every connection registered in Redis.
 pub(super) const NODE_ID_LEN_MAX: usize = 64;
 
-/// Longest prefix of keys and channels.
 const PREFIX_LEN_MAX: usize = 64;
 
-/// Each partition costs every node a subscription, and every sweep a round.
+/// Each partition costs every node a subscription, and a call in every sweep.
 const PARTITIONS_MAX: u32 = 1024;
 
-/// More than this is no difference between clocks but a longer life for stolen tokens.
+/// A longer leeway than any clock skew only prolongs the life of stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// Redis keeps nothing for less; nobody, and no token, lives longer than the most.
+/// Redis does not support shorter TTLs; longer ones are mistakes.
 const TTL_MIN: Duration = Duration::from_millis(1);
 const TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
-/// How a key begins that somebody has put where a shared secret belongs: a public one would let everybody sign.
+/// Marks a PEM key in place of a shared secret. With a public key as the secret, anybody could sign tokens.
 const PEM: &str = "-----BEGIN";
 
-/// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
+/// Postgres allows 100 connections by default; a larger pool than this is a mistake.
 const POOL_MAX: usize = 1000;
 
-/// Less is no time to answer in, more is no limit.
+/// Postgres cannot answer in less; more is no useful limit.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// Wider than any two ratings are apart.
+/// Largest possible difference between two ratings.
 const WINDOW_MAX: u32 = 2_000_000;
 
-/// Less is no time to be found in; after more nobody is there any more.
+/// Bounds of `matchmaking.max_wait`: shorter finds nobody, and after longer nobody is still waiting.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
-/// Less than a client needs whose line is slow; more gives away what the limit is for.
+/// Bounds of `limits.handshake`: clients on slow lines need the minimum, and more defeats the limit.
 const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
-/// Half of it may wait before others do, too.
 const OUTBOUND_QUEUE_MIN: usize = 8;
 
-/// A write that waits for less waits for the line, not for a client that does not read.
+/// Shorter stalls are caused by the network, not by a client that does not read.
 const STALLED_WRITE_MIN: Duration = Duration::from_millis(100);
 
-/// What a request brings besides a message.
+/// Bytes of a request besides the message.
 const INBOUND_BURST_MIN: usize = 64 * 1024;
 
-/// Claims that mean something else already.
+/// Claims with a meaning of their own.
 const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
 
-/// Below this a token secret can be guessed offline from one token (RFC 7518, 3.2).
+/// A shorter token secret can be guessed offline from one token (RFC 7518, 3.2).
 const SECRET_LEN_GOOD: usize = 32;
 
-/// Below this an API key can be guessed by asking.
+/// A shorter API key can be guessed by trying.
 const API_KEY_LEN_GOOD: usize = 16;
 
 impl Settings {
-    /// What works but should not stay so, one sentence each.
+    /// One sentence for each setting that works but is insecure.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (key, secret) in [
@@ -103,7 +101,7 @@ impl Settings {
     }
 }
 
-/// Checks everything but whether keys are missing.
+/// Checks everything except whether keys are missing, which [`development`](super::development) does.
 pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
     listeners(settings.http.listen, settings.internal.listen)?;
     http(&settings.http)?;
@@ -118,13 +116,13 @@ pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
 }
 
 fn check(good: bool, key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
-    match good {
-        true => Ok(()),
-        false => Err(SettingsError::Invalid {
-            key,
-            problem: problem.into(),
-        }),
+    if good {
+        return Ok(());
     }
+    Err(SettingsError::Invalid {
+        key,
+        problem: problem.into(),
+    })
 }
 
 fn not_empty(key: &'static str, value: Option<&str>) -> Result<(), SettingsError> {
@@ -151,8 +149,8 @@ fn internal(internal: &InternalSettings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Each listener has a port of its own, whatever the addresses: firewalls, proxies and services in front of them go by
-/// the port, and would open the internal one to whoever may reach the public one.
+/// The listeners need different ports even on different addresses: firewalls, proxies and services match by port, and would
+/// expose the internal listener along with the public one.
 fn listeners(public: SocketAddr, internal: SocketAddr) -> Result<(), SettingsError> {
     let same_port = public.port() == internal.port() && public.port() != 0;
     let problem =
@@ -188,7 +186,7 @@ fn is_origin(text: &str) -> bool {
         .chars()
         .all(|c| c.is_ascii_graphic() && !c.is_ascii_uppercase());
     let host = text.split_once("://").map_or("", |(_, host)| host);
-    // Browsers leave it out.
+    // Browsers omit default ports.
     let usual_port = text.starts_with("https://") && host.ends_with(":443")
         || text.starts_with("http://") && host.ends_with(":80");
     visible && !host.is_empty() && !usual_port && !host.contains(['/', '*', '?', '#', '@'])
@@ -228,7 +226,6 @@ fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// Whether the scheme is one that Redis clients know; the rest is left to them.
 fn postgres(postgres: &PostgresSettings) -> Result<(), SettingsError> {
     let url = postgres.url.as_ref().map(|url| url.expose());
     let good_scheme = url.is_none_or(|url| {
@@ -252,6 +249,7 @@ fn postgres(postgres: &PostgresSettings) -> Result<(), SettingsError> {
     )
 }
 
+/// Checks the scheme only; the client checks the rest.
 fn is_redis_url(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
         return false;
@@ -315,7 +313,7 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// At most one previous key, beside a present one, and a time at which it ends.
+/// Checks that at most one previous key is set, along with a present key and the time when it ends.
 fn previous_key(auth: &AuthSettings) -> Result<(), SettingsError> {
     const SECRET: &str = "auth.previous_secret";
     const PUBLIC_KEY: &str = "auth.previous_public_key_file";
@@ -349,7 +347,6 @@ fn previous_key(auth: &AuthSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// Whether `c` may be in a node id.
 pub(super) fn is_node_id_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_.-".contains(c)
 }
@@ -368,7 +365,7 @@ fn node(node: &NodeSettings) -> Result<(), SettingsError> {
         "must be more than 0",
     )?;
     check(!node.audit.is_zero(), "node.audit", "must be more than 0")?;
-    // One renewal may fail without costing the lease.
+    // The lease must survive one failed renewal.
     check(
         node.heartbeat.saturating_mul(2) <= node.lease,
         "node.heartbeat",
@@ -418,7 +415,7 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
             "must be more than 0: it does not mean unlimited",
         )?;
     }
-    // A whole read of the socket is counted at once, and a message has to come through.
+    // A read from the socket counts as a whole, and the burst must admit the largest message.
     let burst_min = limits.message.saturating_add(INBOUND_BURST_MIN);
     check(
         limits.inbound_burst >= burst_min,
@@ -445,7 +442,7 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
 fn log_level(level: &str) -> Result<(), SettingsError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const KEY: &str = "log.level";
-    // A lone word that is no level would pass as the name of a target, and silence everything else.
+    // `EnvFilter` takes a lone unknown word for a target, and silences everything else.
     let lone =
         |part: &str| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str());
     let bad = level.split(',').find(|part| lone(part));

@@ -1,7 +1,6 @@
-//! Speaks HTTP on what a listener accepts.
+//! Serves HTTP on the connections of a listener.
 //!
-//! The head of a request is bounded in bytes and in time, and every handler can ask who is on the other side
-//! ([`Peer`]).
+//! The head of a request is bounded in bytes and in time. Handlers get the [`Peer`] of each request.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -22,15 +21,15 @@ use tower_service::Service;
 
 use super::listener::{Asking, Listener, Peer};
 
-/// Bytes of a request's head, and of what is read ahead of a body.
+/// Size in bytes of the head of a request, and of the read buffer.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// How long a connection may wait between two requests. Balancers keep theirs open for a minute, and would take one
-/// that is closed first for a failure.
+/// Keep-alive between two requests. Balancers keep connections open for a minute; one that closes earlier looks like a
+/// failure to them.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at. `broken_off`
-/// is called for each request whose client has closed the connection before there was an answer.
+/// Serves `routes` until `stopping` is cancelled; open connections then close after the request in progress. Calls
+/// `broken_off` for each request whose client closes the connection before the answer.
 pub async fn serve(
     listener: Listener,
     routes: Router,
@@ -49,7 +48,7 @@ pub async fn serve(
         let (peer, routes) = (stream.peer(), routes.clone());
         let broken_off = broken_off.clone();
         let answers = service_fn(move |request: Request<Incoming>| {
-            // Made here: where the client goes at once, the future is dropped without having been polled.
+            // Created here, because the future is dropped unpolled if the client disconnects at once.
             let unanswered = Unanswered::new(&request, broken_off.clone());
             let (routes, peer) = (routes.clone(), peer.clone());
             async move {
@@ -72,13 +71,13 @@ pub async fn serve(
                 }
             };
             if let Err(error) = ended {
-                tracing::trace!(%error, "a connection ended");
+                tracing::trace!(%error, "a connection failed");
             }
         });
     }
 }
 
-/// A request that waits for its answer.
+/// Calls `broken_off` on drop, unless the request was answered.
 struct Unanswered<F: Fn(&Method, &Uri)> {
     method: Method,
     uri: Uri,
@@ -112,7 +111,7 @@ async fn answer(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let asking = peer.asked();
+    let request_guard = peer.asked();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let response = routes.call(request).await?;
@@ -121,14 +120,14 @@ async fn answer(
     }
     Ok(response.map(|body| Answer {
         body,
-        _asking: asking,
+        _request: request_guard,
     }))
 }
 
-/// The body of an answer: the request is being answered until it is written.
+/// A response body that keeps the request in progress until it is written.
 struct Answer {
     body: Body,
-    _asking: Asking,
+    _request: Asking,
 }
 
 impl hyper::body::Body for Answer {
