@@ -30,7 +30,7 @@
 //! | `telemetry.rs`, `telemetry/` | logs; every metric's name, and what metrics are told apart by |
 //! | `ids.rs`, `clock.rs` | the identifiers, each its own type; the wall clock |
 //! | `tls.rs` | whom encrypted connections to Redis and Postgres trust |
-//! | `transport/listener.rs`, `listener/stream.rs` | TCP accept; one connection: metered, watched, closed from outside |
+//! | `transport/listener.rs`, `listener/stream.rs`, `connection_table.rs` | TCP accept; one connection: metered, watched for stalls, closed by handlers; which connection makes room |
 //! | `transport/websocket.rs`, `websocket/` | RFC 6455, Engine.IO 4 and Socket.IO 5 for sessions that begin as a WebSocket: handshake, decoder, packets, writer, the session's task |
 //! | `transport/server.rs` | HTTP on what a listener accepts |
 //! | `transport/limits.rs`, `rate.rs`, `address.rs` | what the other side may use, how fast, and who that is |
@@ -48,15 +48,15 @@
 //! | `transport/socket/delivery.rs`, `outlets.rs`, `outlet.rs` | writes what the domain wants told, and keeps what cannot be written yet |
 //! | `transport/socket/packet.rs`, `sink.rs` | events encoded once for all recipients; the sink of a connection: its own frames, or the library's queue |
 //! | `transport/http/` | routes, one file for each subject |
-//! | `transport/http/access.rs`, `loopback.rs`, `audit.rs` | who may use the internal API; who did |
+//! | `transport/http/access.rs`, `local_caller.rs`, `audit.rs` | authentication of the internal API; its log of calls |
 //! | `transport/http/headers.rs` | what every answer says to browsers |
 //! | `transport/http/admin/` | the operators' page, from three files beside its routes; one sampler for all who look |
-//! | `transport/http/measure.rs` | counts requests by route |
+//! | `transport/http/metrics_layer.rs` | counts and times requests by route |
 //! | `domain/presence.rs`, `replica.rs` | who is online; snapshot plus transitions |
 //! | `domain/topic.rs`, `topic/` | the topics of this node: subscriptions, the state of each, who watches with which view, interest |
 //! | `domain/connection.rs` | one connection: admission, watching, end |
 //! | `domain/visibility.rs` | which view of a user a viewer gets |
-//! | `domain/profile.rs` | updates: both views prepared once, stored and published |
+//! | `domain/profile.rs`, `update.rs` | updates: both views prepared once, stored and published; their types |
 //! | `domain/account.rs`, `account/` | accounts in Postgres: what may be done with one, and telling what changed |
 //! | `domain/matchmaking.rs` | who waits for an opponent; making matches, and telling them until every node has shown them |
 //! | `domain/token.rs`, `token/` | which tokens are valid, and whose they are; the keys that verify them |

@@ -21,12 +21,12 @@ use crate::domain::{Notified, NotifyError};
 use crate::ids::UserId;
 use crate::transport::protocol::event_of;
 
-/// A JSON object, kept to the letter.
+/// A JSON object as raw text.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Box<RawValue>")]
 struct Object(Box<RawValue>);
 
-/// A JSON array of objects, kept to the letter.
+/// A JSON array of objects as raw text.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Box<RawValue>")]
 struct Objects(Box<RawValue>);
@@ -86,11 +86,11 @@ impl<'de> Deserialize<'de> for Fields {
 /// The outcome of an update.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Published {
-    /// The revision that is stored now.
+    /// The stored revision.
     revision: u64,
-    /// How many nodes were listening.
+    /// Nodes that were subscribed to the user.
     nodes: u64,
-    /// Present where the update was not newer than what is stored, and so changed nothing.
+    /// Present if the stored update is as new or newer, so that nothing changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     stale: Option<bool>,
 }
@@ -182,7 +182,7 @@ macro_rules! update_routes {
 }
 
 update_routes! {
-    /// Tells every watcher, and the user's own connections, about a changed profile.
+    /// Publishes a changed profile to every watcher and to the user's own connections.
     post "/api/v1/users/{id}/profile-update" => profile_update, Kind::Profile;
     /// `{ user, revision? }`
     ProfileUpdate {
@@ -190,7 +190,7 @@ update_routes! {
         user: Object as Object
     }
 
-    /// Tells every watcher, and the user's own connections, about changed game statistics.
+    /// Publishes changed game statistics to every watcher and to the user's own connections.
     post "/api/v1/users/{id}/game-stats-update" => game_stats_update, Kind::Stats;
     /// `{ stats, revision? }`
     GameStatsUpdate {
@@ -198,7 +198,7 @@ update_routes! {
         stats: Object as Object
     }
 
-    /// Tells the user's own connections, and watchers who are friends, about a changed friend list.
+    /// Publishes a changed friend list to the user's own connections and to watchers who are friends.
     post "/api/v1/users/{id}/friend-list-update" => friend_list_update, Kind::Friends;
     /// `{ friends, revision? }`
     FriendListUpdate {
@@ -206,7 +206,7 @@ update_routes! {
         friends: Objects as Vec<Object>
     }
 
-    /// Tells the user's own connections, and watchers who are friends, about a changed match history.
+    /// Publishes a changed match history to the user's own connections and to watchers who are friends.
     post "/api/v1/users/{id}/match-history-update" => match_history_update, Kind::Matches;
     /// `{ matches, revision? }`
     MatchHistoryUpdate {
@@ -235,28 +235,28 @@ pub(super) enum ItemResult {
     Published {
         /// Always 200.
         status: u16,
-        /// The revision, and how many nodes were listening.
+        /// As for a single update.
         #[serde(flatten)]
         published: Published,
     },
-    /// Nothing was changed.
+    /// The item changed nothing.
     Refused {
         /// As for a single update.
         status: u16,
-        /// What is wrong with the item.
+        /// Reason of the refusal.
         error: String,
     },
 }
 
-/// Whether there was anything.
+/// The outcome of removing updates.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Forgotten {
     /// Whether an update was stored.
     removed: bool,
 }
 
-/// Forgets the last updates about a user, of every kind, as if there had been none. Nobody is told, and whether the
-/// account is deleted stays as it is. For what tests and load generators leave behind.
+/// Removes the stored updates of a user, of every kind, without notifying anybody. The account stays deleted if it was.
+/// Meant for the leftovers of tests and load generators.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{id}/updates",
@@ -271,7 +271,7 @@ pub(super) async fn forget(
     Ok(axum::Json(Forgotten { removed }))
 }
 
-/// Publishes many updates in one round trip to Redis. A bad item stops no other.
+/// Publishes many updates in one round trip to Redis. A bad item does not affect the others.
 #[utoipa::path(
     post,
     path = "/api/v1/notifications",
