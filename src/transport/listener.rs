@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use self::connection_table::ConnectionTable;
 pub use self::files::{FileBudget, files_for, files_max};
-pub use self::stream::{Asking, Meter, Peer, Stream, TcpConn};
+pub use self::stream::{Meter, Peer, RequestGuard, Stream, TcpConn};
 use super::address::{TrustedProxies, network_of};
 use super::limits::CurrentLimits;
 use crate::telemetry::{ClosedBecause, Metrics};
@@ -250,12 +250,12 @@ mod tests {
     async fn the_one_that_asked_for_nothing_for_longest_makes_room() {
         let listener = listener(6);
         let mut upgraded = connect(&listener).await;
-        drop(upgraded.1.peer().asked());
-        upgraded.1.peer().upgraded();
-        let mut asking = connect(&listener).await;
-        let _request = asking.1.peer().asked();
+        drop(upgraded.1.peer().begin_request());
+        upgraded.1.peer().mark_upgraded();
+        let mut busy_one = connect(&listener).await;
+        let _request = busy_one.1.peer().begin_request();
         let mut idle = connect(&listener).await;
-        drop(idle.1.peer().asked());
+        drop(idle.1.peer().begin_request());
         let mut late = connect(&listener).await;
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         let mut new = connect(&listener).await;
@@ -265,13 +265,13 @@ mod tests {
         for goes in [&mut late, &mut idle, &mut new, &mut newer] {
             // It has a request, so it is not the next to close.
             let (mut client, stream) = connect(&listener).await;
-            let request = stream.peer().asked();
+            let request = stream.peer().begin_request();
             assert!(is_closed(&mut goes.0).await);
             assert!(!is_closed(&mut client).await);
             busy.push((client, stream, request));
         }
         assert!(!listener.has_room(), "all others are busy");
-        assert!(!is_closed(&mut upgraded.0).await && !is_closed(&mut asking.0).await);
+        assert!(!is_closed(&mut upgraded.0).await && !is_closed(&mut busy_one.0).await);
         assert_eq!((listener.open.len(), listener.open.closing()), (6, 4));
         drop((late, idle, new, newer));
         assert_eq!((listener.open.len(), listener.open.closing()), (6, 0));

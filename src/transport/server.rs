@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::listener::{Asking, Listener, Peer};
+use super::listener::{Listener, Peer, RequestGuard};
 
 /// Size in bytes of the head of a request, and of the read buffer.
 const HEAD_MAX: usize = 16 * 1024;
@@ -29,11 +29,11 @@ const HEAD_MAX: usize = 16 * 1024;
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// Serves `routes` until `stopping` is cancelled; open connections then close after the request in progress. Calls
-/// `broken_off` for each request whose client closes the connection before the answer.
+/// `on_abort` for each request whose client closes the connection before the answer.
 pub async fn serve(
     listener: Listener,
     routes: Router,
-    broken_off: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
+    on_abort: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
     stopping: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
@@ -46,10 +46,10 @@ pub async fn serve(
             () = stopping.cancelled() => return,
         };
         let (peer, routes) = (stream.peer(), routes.clone());
-        let broken_off = broken_off.clone();
+        let on_abort = on_abort.clone();
         let answers = service_fn(move |request: Request<Incoming>| {
             // Created here, because the future is dropped unpolled if the client disconnects at once.
-            let unanswered = Unanswered::new(&request, broken_off.clone());
+            let unanswered = Unanswered::new(&request, on_abort.clone());
             let (routes, peer) = (routes.clone(), peer.clone());
             async move {
                 let response = answer(routes, peer, request).await;
@@ -77,31 +77,31 @@ pub async fn serve(
     }
 }
 
-/// Calls `broken_off` on drop, unless the request was answered.
+/// Calls `on_abort` on drop, unless the request was answered.
 struct Unanswered<F: Fn(&Method, &Uri)> {
     method: Method,
     uri: Uri,
-    broken_off: Option<F>,
+    on_abort: Option<F>,
 }
 
 impl<F: Fn(&Method, &Uri)> Unanswered<F> {
-    fn new<B>(request: &Request<B>, broken_off: F) -> Self {
+    fn new<B>(request: &Request<B>, on_abort: F) -> Self {
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
-            broken_off: Some(broken_off),
+            on_abort: Some(on_abort),
         }
     }
 
     fn answered(mut self) {
-        self.broken_off = None;
+        self.on_abort = None;
     }
 }
 
 impl<F: Fn(&Method, &Uri)> Drop for Unanswered<F> {
     fn drop(&mut self) {
-        if let Some(broken_off) = self.broken_off.take() {
-            broken_off(&self.method, &self.uri);
+        if let Some(on_abort) = self.on_abort.take() {
+            on_abort(&self.method, &self.uri);
         }
     }
 }
@@ -111,12 +111,12 @@ async fn answer(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let request_guard = peer.asked();
+    let request_guard = peer.begin_request();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let response = routes.call(request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        peer.upgraded();
+        peer.mark_upgraded();
     }
     Ok(response.map(|body| Answer {
         body,
@@ -127,7 +127,7 @@ async fn answer(
 /// A response body that keeps the request in progress until it is written.
 struct Answer {
     body: Body,
-    _request: Asking,
+    _request: RequestGuard,
 }
 
 impl hyper::body::Body for Answer {

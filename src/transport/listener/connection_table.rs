@@ -36,7 +36,7 @@ pub(super) enum Phase {
     /// No complete request has arrived yet.
     Silent,
     /// A request is being answered.
-    Asking,
+    Busy,
     /// Between two requests.
     Idle,
     /// The connection carries the WebSocket of one client.
@@ -66,7 +66,7 @@ impl QueueEntry {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        const PHASES: [Phase; 4] = [Phase::Silent, Phase::Asking, Phase::Idle, Phase::Upgraded];
+        const PHASES: [Phase; 4] = [Phase::Silent, Phase::Busy, Phase::Idle, Phase::Upgraded];
         PHASES[usize::from(self.phase.load(Ordering::Relaxed)) % PHASES.len()]
     }
 }
@@ -92,7 +92,7 @@ impl Queues {
         let queue = match entry.phase() {
             Phase::Silent => &mut self.silent,
             Phase::Idle => &mut self.idle,
-            Phase::Asking | Phase::Upgraded => return,
+            Phase::Busy | Phase::Upgraded => return,
         };
         self.last_turn += 1;
         entry.turn.store(self.last_turn, Ordering::Relaxed);

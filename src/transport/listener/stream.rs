@@ -166,13 +166,13 @@ impl Peer {
     }
 
     /// Marks the connection as busy with a request until the guard is dropped.
-    pub fn asked(&self) -> Asking {
-        self.advance(Phase::Asking);
-        Asking(self.clone())
+    pub fn begin_request(&self) -> RequestGuard {
+        self.advance(Phase::Busy);
+        RequestGuard(self.clone())
     }
 
     /// Marks the connection as a WebSocket, for good.
-    pub fn upgraded(&self) {
+    pub fn mark_upgraded(&self) {
         self.advance(Phase::Upgraded);
     }
 
@@ -185,9 +185,9 @@ impl Peer {
 
 /// Guard of a request in progress: its connection is not closed to make room for others.
 #[derive(Debug)]
-pub struct Asking(Peer);
+pub struct RequestGuard(Peer);
 
-impl Drop for Asking {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.advance(Phase::Idle);
     }
