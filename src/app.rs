@@ -1,4 +1,4 @@
-//! One node, put together: engine, then domain, then transport; taken apart in reverse.
+//! A node: builds engine, then domain, then transport, and shuts them down in reverse.
 
 pub mod doctor;
 pub mod inspect;
@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{PresenceOptions, StatusAudience};
-use crate::domain::token::{TokenSetupError, TokenVerifier};
+use crate::domain::token::{TokenOptions, TokenSetupError, TokenVerifier};
 use crate::domain::{Allowances, Hub, HubOptions, Tasks};
 use crate::engine::matchmaking::PairingRules;
 use crate::engine::memory::Memory;
@@ -24,7 +23,7 @@ use crate::engine::redis::{self, Redis, RedisOptions};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
 use crate::ids::{Incarnation, random_name};
 use crate::profiles::{PostgresOptions, Profiles, ProfilesError};
-use crate::settings::{Audience, EngineKind, Settings};
+use crate::settings::{AuthSettings, EngineKind, PresenceAudience, Secret, Settings};
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
 use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Live, Public};
@@ -33,8 +32,8 @@ use crate::transport::listener::{self, Listener};
 use crate::transport::server;
 use crate::transport::socket::{SocketOptions, SocketServer};
 
-/// How long a stopping node tries to give back what it owes.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+/// Time limit for a stopping node to release its connections and its lease.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running node.
 pub struct App {
@@ -45,8 +44,8 @@ pub struct App {
     internal_address: SocketAddr,
     drain: Duration,
     tasks: Tasks,
-    servers: JoinSet<()>,
-    stop_accepting: watch::Sender<bool>,
+    servers: Tasks,
+    stop_accepting: CancellationToken,
     reload: Reload,
 }
 
@@ -59,65 +58,65 @@ pub enum StartError {
     /// The engine was lost while the node started.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Postgres cannot be used as the settings say.
+    /// The settings of Postgres are unusable.
     #[error(transparent)]
     Profiles(#[from] ProfilesError),
-    /// Tokens cannot be checked.
+    /// The keys that verify tokens are unusable.
     #[error(transparent)]
     Tokens(#[from] TokenSetupError),
-    /// An address cannot be listened on.
+    /// A listener cannot bind its address.
     #[error("{key} = {address} cannot be listened on ({cause}); free it, or choose another")]
     Listen {
-        /// The setting.
+        /// Name of the setting.
         key: &'static str,
-        /// Its value.
+        /// Value of the setting.
         address: SocketAddr,
-        /// What went wrong.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Back ends could not be told from anybody else.
+    /// Without a key the internal API could not authenticate anybody.
     #[error(
         "neither internal.api_key nor internal.api_keys is set; set one (VIGIE_INTERNAL__API_KEY)"
     )]
     ApiKey,
-    /// Keys that are published would replace those of the node.
+    /// A reload would replace the node's own keys by the published development keys.
     #[error(
         "the settings have no keys of their own any more, and the development keys are known to everybody: set \
          auth.secret (or a public key) and internal.api_key again; is the settings file where it was?"
     )]
     DevelopmentKeys,
-    /// An allowed origin is none.
+    /// An allowed origin is not a valid header value.
     #[error("http.allowed_origins: {0:?} is no origin; write https://example.com, or *")]
     Origin(String),
 }
 
 impl App {
-    /// Starts a node. On return it is listening.
+    /// Starts a node, which is listening on return.
     ///
     /// # Errors
-    /// When an address is taken, the engine cannot be reached, or a setting cannot be used.
+    /// When an address is in use, the engine cannot be reached, or a setting is unusable.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let keys = ApiKeyCheck::new(api_keys(&settings)?);
-        let tokens = Arc::new(TokenVerifier::new(&settings.auth)?);
+        let tokens = Arc::new(TokenVerifier::new(&token_options(&settings.auth))?);
         let origins = allowed_origins(&settings.http.allowed_origins)?;
         let profiles = profiles(&settings)?;
         let metrics = Arc::new(Metrics::new());
         let limits = CurrentLimits::new(limits(&settings));
         let proxies = TrustedProxies::new(&settings.http.trusted_proxies);
-        let listen = |key, address, audience| {
-            let listener = Listener::bind(address, audience, limits.clone(), metrics.clone());
+        let listen = |key, address, kind| {
+            let listener = Listener::bind(address, kind, limits.clone(), metrics.clone());
             bound(listener).map_err(|cause| StartError::Listen {
                 key,
                 address,
                 cause,
             })
         };
-        let audience = listener::Audience::Public(proxies.clone());
-        let (public, public_address) = listen("http.listen", settings.http.listen, audience)?;
+        let kind = listener::ListenerKind::Public(proxies.clone());
+        let (public, public_address) = listen("http.listen", settings.http.listen, kind)?;
         let (internal, internal_address) = listen(
             "internal.listen",
             settings.internal.listen,
-            listener::Audience::Internal,
+            listener::ListenerKind::Internal,
         )?;
 
         let node_id = settings.node.id.clone().unwrap_or_else(random_name);
@@ -143,15 +142,15 @@ impl App {
             limits.clone(),
         );
 
-        let (stop_accepting, stopping) = watch::channel(false);
-        let mut servers: JoinSet<()> = JoinSet::new();
+        let stop_accepting = CancellationToken::new();
+        let mut servers = Tasks::default();
         if let Some(profiles) = profiles.filter(|_| settings.postgres.migrate) {
-            servers.spawn(migrate(profiles));
+            servers.spawn("migration", migrate(profiles));
         }
-        servers.spawn(sockets.fan_out(deliveries));
-        servers.spawn(sockets.run_session_checks());
-        servers.spawn(public.close_overdue());
-        servers.spawn(internal.close_overdue());
+        servers.spawn("fan-out", sockets.fan_out(deliveries));
+        servers.spawn("session checks", sockets.run_session_checks());
+        servers.spawn("overdue public connections", public.close_overdue());
+        servers.spawn("overdue internal connections", internal.close_overdue());
         let open = Public {
             hub: hub.clone(),
             tokens: tokens.clone(),
@@ -161,7 +160,8 @@ impl App {
         };
         let routes = http::public(open, sockets.routes());
         let on_aborted = sockets.on_aborted();
-        servers.spawn(server::serve(public, routes, on_aborted, stopping.clone()));
+        let serve = server::serve(public, routes, on_aborted, stop_accepting.clone());
+        servers.spawn("public listener", serve);
         let routes = http::internal(Internal {
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
@@ -169,7 +169,8 @@ impl App {
             keys: keys.clone(),
             limits: limits.clone(),
         });
-        servers.spawn(server::serve(internal, routes, |_, _| (), stopping));
+        let serve = server::serve(internal, routes, |_, _| (), stop_accepting.clone());
+        servers.spawn("internal listener", serve);
         let reload = Reload {
             hub: hub.clone(),
             tokens,
@@ -197,45 +198,43 @@ impl App {
         &self.hub
     }
 
-    /// The node's name.
+    /// Name of the node: `node.id`, or a random one.
     pub fn node_id(&self) -> &str {
         &self.node_id
     }
 
-    /// Where browsers connect.
+    /// Bound address of the public listener.
     pub fn public_address(&self) -> SocketAddr {
         self.public_address
     }
 
-    /// Where back ends and operators connect.
+    /// Bound address of the internal listener.
     pub fn internal_address(&self) -> SocketAddr {
         self.internal_address
     }
 
-    /// Takes over settings that may change while the node runs.
+    /// A handle that applies changed settings while the node runs.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// Runs until `stop` resolves, then says goodbye: admits nobody, closes every connection at the transport
-    /// so that clients go elsewhere by themselves, and gives back what the node owes.
+    /// Runs until `stop` resolves, then drains: admits no connection, closes all transports so that clients reconnect to
+    /// other nodes, and releases connections and lease.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         stop.await;
         self.hub.drain();
         let closed = self.sockets.close_all(self.drain);
-        if tokio::time::timeout(self.drain + GOODBYE_WITHIN, closed)
+        if tokio::time::timeout(self.drain + SHUTDOWN_WITHIN, closed)
             .await
             .is_err()
         {
             tracing::warn!("some connections did not close in time");
         }
-        // Until here balancers could ask whether the node is ready, and were told that it is not.
-        // Nobody is left to hear this when both servers have ended.
-        let _ = self.stop_accepting.send(true);
-        self.hub.shutdown(GOODBYE_WITHIN).await;
+        // Not earlier: while the node drains, `/readyz` tells balancers that it is not ready.
+        self.stop_accepting.cancel();
+        self.hub.shutdown(SHUTDOWN_WITHIN).await;
         self.tasks.stop().await;
-        let mut servers = self.servers;
-        servers.shutdown().await;
+        self.servers.stop().await;
     }
 }
 
@@ -245,10 +244,10 @@ fn bound(listener: io::Result<Listener>) -> io::Result<(Listener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// The profiles in Postgres, where it is configured. Connects nowhere yet.
+/// The pool of Postgres, if it is configured. Does not connect yet.
 ///
 /// # Errors
-/// When the URL cannot be used.
+/// When the URL is unusable.
 pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> {
     let Some(url) = &settings.postgres.url else {
         return Ok(None);
@@ -265,7 +264,7 @@ pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> 
     Ok(Some(profiles))
 }
 
-/// Brings the schema up to date as soon as Postgres can be reached: a node starts while it is away.
+/// Migrates the schema as soon as Postgres can be reached, so that a node starts without it.
 async fn migrate(profiles: Profiles) {
     let applied = profiles.migrate_until_done().await;
     tracing::info!(?applied, "the schema in postgres is up to date");
@@ -293,10 +292,10 @@ async fn open_engine(
     }
 }
 
-/// Checks how Redis is to be reached, without connecting.
+/// Checks the settings of Redis without connecting.
 ///
 /// # Errors
-/// When the URL, or the file with the authorities, cannot be used.
+/// When the URL, or the file with the authorities, is unusable.
 pub fn check_redis(settings: &Settings) -> Result<(), OpenError> {
     match settings.engine {
         EngineKind::Memory => Ok(()),
@@ -304,13 +303,31 @@ pub fn check_redis(settings: &Settings) -> Result<(), OpenError> {
     }
 }
 
-/// The names and keys of those who may call the internal API.
+/// The keys of the internal API, each with its name.
 fn api_keys(settings: &Settings) -> Result<Vec<(&str, &str)>, StartError> {
     let keys = settings.internal.keys();
     let keys: Vec<_> = keys.map(|(name, key)| (name, key.expose())).collect();
-    match keys.is_empty() {
-        true => Err(StartError::ApiKey),
-        false => Ok(keys),
+    if keys.is_empty() {
+        return Err(StartError::ApiKey);
+    }
+    Ok(keys)
+}
+
+/// Converts `[auth]` to the options of the domain.
+pub fn token_options(auth: &AuthSettings) -> TokenOptions {
+    let exposed =
+        |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    TokenOptions {
+        secret: exposed(&auth.secret),
+        public_key_file: auth.public_key_file.clone(),
+        jwks_file: auth.jwks_file.clone(),
+        previous_secret: exposed(&auth.previous_secret),
+        previous_public_key_file: auth.previous_public_key_file.clone(),
+        previous_until: auth.previous_until,
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+        user_id_claim: auth.user_id_claim.clone(),
+        leeway: auth.leeway,
     }
 }
 
@@ -331,10 +348,10 @@ fn domain_options(settings: &Settings) -> HubOptions {
         presence: PresenceOptions {
             offline_grace: settings.presence.offline_grace,
             audience: match settings.presence.audience {
-                Audience::Everyone => StatusAudience::Everyone,
-                Audience::Watchers => StatusAudience::Watchers,
+                PresenceAudience::Everyone => StatusAudience::Everyone,
+                PresenceAudience::Watchers => StatusAudience::Watchers,
             },
-            // Nodes notice within a heartbeat that they have to register again.
+            // Nodes notice within a heartbeat that they have to register their connections again.
             resync_grace: settings.node.lease + settings.node.heartbeat,
         },
         lease: LeaseOptions {
@@ -359,26 +376,26 @@ fn allowances(settings: &Settings) -> Allowances {
     }
 }
 
-/// The limits, with as many connections as the open files of this process allow. Says so where that is fewer than
+/// Reduces the number of connections to what the open files of this process allow, and warns if that is fewer than
 /// configured.
 fn limits(settings: &Settings) -> Limits {
     let limits = &settings.limits;
     let files = listener::files_max();
-    let room = listener::Room::of(files, limits.connections);
-    if room.connections < limits.connections {
+    let budget = listener::FileBudget::of(files, limits.connections);
+    if budget.connections < limits.connections {
         tracing::warn!(
-            connections = room.connections,
+            connections = budget.connections,
             limit = files,
-            "the node takes fewer connections than limits.connections ({}), because it may open too few files: raise that \
-             limit (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
+            "the node admits fewer connections than limits.connections ({}), because its limit of open files is too low: \
+             raise it (ulimit -n, or LimitNOFILE in systemd) to {}, or lower limits.connections",
             limits.connections,
             listener::files_for(limits.connections)
         );
     }
     Limits {
-        connections: room.connections,
-        tcp_public: room.public,
-        tcp_internal: room.internal,
+        connections: budget.connections,
+        tcp_public: budget.public,
+        tcp_internal: budget.internal,
         connections_per_address: limits.connections_per_address,
         handshake: limits.handshake,
         inbound_rate: limits.inbound_rate,

@@ -14,6 +14,7 @@ mod heartbeat;
 pub mod lease;
 mod local_node;
 pub mod matchmaking;
+pub mod node;
 mod node_requests;
 pub mod presence;
 pub mod profile;
@@ -27,6 +28,7 @@ mod tasks;
 pub mod token;
 pub mod token_status;
 mod topic;
+pub mod update;
 pub mod visibility;
 pub mod watcher_count;
 
@@ -63,10 +65,9 @@ use self::token_status::TokenStatus;
 use self::topic::Topics;
 use self::visibility::Visibility;
 use self::watcher_count::{PendingCounts, WatcherCount};
+pub use crate::engine::EngineError;
 use crate::engine::matchmaking::{PairingRules, QueueStats};
-use crate::engine::{
-    Engine, EngineError, Kind, LiveNode, Messages, RegisteredConnection, Revoked, Stored,
-};
+use crate::engine::{Engine, Kind, LiveNode, Messages, RegisteredConnection, Revoked, Stored};
 use crate::ids::{ConnectionId, UserId};
 use crate::profiles::{Friendship, Image, NewMatch, Profiles};
 use crate::telemetry::{Metrics, Transport, gauge};

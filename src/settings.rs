@@ -1,8 +1,8 @@
-//! What an operator can set: one struct per section, loaded once, valid from then on.
+//! Typed settings: one struct per section, valid once loaded.
 //!
-//! Defaults ← `config/vigie.toml` (or `--config FILE`) ← `VIGIE_<SECTION>__<KEY>`. The environment
-//! comes in as an argument: nothing here reads the process's own. `config/vigie.toml` documents every
-//! key and is compiled in, so that errors can show an example; a test holds it against the defaults below.
+//! Layers: defaults, `config/vigie.toml` (or `--config FILE`), `VIGIE_<SECTION>__<KEY>`. The environment is an argument;
+//! nothing here reads that of the process. `config/vigie.toml` documents every key and is compiled in, so that errors can
+//! quote an example; a test compares it with the defaults below.
 
 mod api_keys;
 mod development;
@@ -26,41 +26,41 @@ pub use error::SettingsError;
 pub use load::DEFAULT_FILE;
 pub use values::{PostgresUrl, RedisUrl, Secret};
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where presence, profiles and topics live.
+    /// Where the state of the hub is kept.
     #[serde(deserialize_with = "values::choice")]
     pub engine: EngineKind,
     /// The public listener.
     pub http: HttpSettings,
     /// The listener for back ends and operators.
     pub internal: InternalSettings,
-    /// How Redis is reached and what the hub does there.
+    /// The connection to Redis, and the layout of its data.
     pub redis: RedisSettings,
-    /// Where accounts, friendships and results are kept, if anywhere.
+    /// The database of accounts, if any.
     pub postgres: PostgresSettings,
-    /// Which tokens are valid.
+    /// Validity of tokens.
     pub auth: AuthSettings,
-    /// This process as one of many.
+    /// This node as a member of the cluster.
     pub node: NodeSettings,
-    /// Who hears that somebody came or went, and when.
+    /// Status changes: when, and for whom.
     pub presence: PresenceSettings,
-    /// How opponents are found.
+    /// Rules for pairing opponents.
     pub matchmaking: MatchmakingSettings,
-    /// What one client, user or request may use.
+    /// Limits on clients, users and requests.
     pub limits: LimitSettings,
-    /// What strangers see of a user.
+    /// The public view of a user.
     pub visibility: VisibilitySettings,
-    /// What is logged and how.
+    /// Level and format of logs.
     pub log: LogSettings,
-    /// The settings file, where a secret stands in it.
+    /// The settings file, if it contains a secret.
     #[serde(skip)]
     pub secrets_in: Option<PathBuf>,
 }
 
-/// Where presence, profiles and topics live.
+/// Where presence, last updates and topics are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
@@ -72,7 +72,7 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// The name it has in the settings.
+    /// The value in the settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -96,7 +96,7 @@ pub struct HttpSettings {
     /// Origins whose pages may connect, as `scheme://host[:port]`; `*` alone allows all.
     #[serde(deserialize_with = "values::list")]
     pub allowed_origins: Vec<String>,
-    /// Addresses and networks of proxies that say in `X-Forwarded-For` for whom they speak.
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted.
     #[serde(with = "values::networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -107,129 +107,129 @@ pub struct HttpSettings {
 pub struct InternalSettings {
     /// Address and port; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The key that callers present. After [`Settings::load`] it is set, or there are `api_keys`.
+    /// Key that callers present. After [`Settings::load`] this or `api_keys` is set.
     pub api_key: Option<Secret>,
     /// File that holds `api_key`.
     pub api_key_file: Option<PathBuf>,
-    /// Further keys, each with a name by which the log says who called.
+    /// Further keys, each with a name that the log shows.
     #[serde(deserialize_with = "api_keys::list")]
     pub api_keys: Vec<NamedKey>,
-    /// File that holds `api_keys`, one on each line; [`Settings::load`] has read it into `api_keys`.
+    /// File that holds `api_keys`, one per line; [`Settings::load`] reads it into `api_keys`.
     pub api_keys_file: Option<PathBuf>,
 }
 
-/// `[redis]`: how Redis is reached and what the hub does there.
+/// `[redis]`: the connection to Redis, and the layout of its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
     /// Server, sentinels or cluster; may carry a password.
     pub url: RedisUrl,
-    /// File that holds `url`; [`Settings::load`] has read it into `url`.
+    /// File that holds `url`; [`Settings::load`] reads it into `url`.
     pub url_file: Option<PathBuf>,
-    /// PEM file with the authorities that sign certificates of encrypted servers, instead of those of the system.
+    /// PEM file with certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// What every key and channel starts with.
+    /// Prefix of every key and channel.
     pub prefix: String,
-    /// Over how many hash tags users are spread, 1 to 1024; every node has the same number.
+    /// Number of hash tags over which users are spread, 1 to 1024; the same on every node.
     #[serde(deserialize_with = "values::number")]
     pub partitions: u32,
-    /// How long the last update of a profile is kept.
+    /// How long last updates are kept.
     #[serde(with = "humantime_serde")]
     pub profile_ttl: Duration,
-    /// How long an answer may take before the command counts as failed.
+    /// Time limit of a command.
     #[serde(with = "humantime_serde")]
     pub command_timeout: Duration,
 }
 
-/// `[postgres]`: where accounts, friendships and results are kept. Without `url` the hub does without.
+/// `[postgres]`: the database of accounts, friendships and results; not used without `url`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The database; may carry a password.
     pub url: Option<PostgresUrl>,
-    /// File that holds `url`; [`Settings::load`] has read it into `url`.
+    /// File that holds `url`; [`Settings::load`] reads it into `url`.
     pub url_file: Option<PathBuf>,
-    /// Whether a node that starts brings the schema up to date.
+    /// Whether the node migrates the schema when it starts.
     pub migrate: bool,
-    /// Connections of this node, besides the one that listens for changes.
+    /// Size of the pool, without the connection that listens for changes.
     #[serde(deserialize_with = "values::number")]
     pub pool: usize,
-    /// How long getting a connection may take, and then the work on it.
+    /// Time limit for getting a connection, and again for the work on it.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
 }
 
-/// `[auth]`: which tokens are valid. At most one of `secret`, `public_key_file` and `jwks_file` is set.
+/// `[auth]`: validity of tokens. At most one of `secret`, `public_key_file` and `jwks_file` is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
     /// Shared secret of HS256, HS384 and HS512.
     pub secret: Option<Secret>,
-    /// File that holds `secret`; [`Settings::load`] has read it into `secret`.
+    /// File that holds `secret`; [`Settings::load`] reads it into `secret`.
     pub secret_file: Option<PathBuf>,
     /// PEM file with one RSA, EC (P-256, P-384) or Ed25519 public key.
     pub public_key_file: Option<PathBuf>,
     /// JSON file with a set of public keys (RFC 7517), chosen by `kid`.
     pub jwks_file: Option<PathBuf>,
-    /// Shared secret that was in use before the present key; accepted until `previous_until`.
+    /// Previous shared secret; accepted until `previous_until`.
     pub previous_secret: Option<Secret>,
-    /// File that holds `previous_secret`; [`Settings::load`] has read it into `previous_secret`.
+    /// File that holds `previous_secret`; [`Settings::load`] reads it into `previous_secret`.
     pub previous_secret_file: Option<PathBuf>,
-    /// PEM file with the public key that was in use before the present key; accepted until `previous_until`.
+    /// PEM file with the previous public key; accepted until `previous_until`.
     pub previous_public_key_file: Option<PathBuf>,
-    /// Until when the previous key is accepted; set exactly where there is one.
+    /// When the previous key ceases to be accepted; required with one, otherwise refused.
     #[serde(with = "values::time")]
     pub previous_until: Option<SystemTime>,
-    /// What `iss` must be.
+    /// Required value of `iss`; without it `iss` is ignored.
     pub issuer: Option<String>,
-    /// What `aud` must contain; without it `aud` is ignored.
+    /// Required entry of `aud`; without it `aud` is ignored.
     pub audience: Option<String>,
     /// Name of the claim that holds the user id, a string or a number.
     pub user_id_claim: String,
-    /// How far the clocks of issuer and hub may differ, for `exp`, `nbf` and `iat`; whole seconds count.
+    /// Tolerated clock skew for `exp`, `nbf` and `iat`, in whole seconds.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
-    /// How long it is kept in mind that a user's tokens were revoked; longer than any token lives.
+    /// How long a revocation is kept; must exceed the lifetime of tokens.
     #[serde(with = "humantime_serde")]
     pub revocation_ttl: Duration,
 }
 
-/// `[node]`: this process as one of many.
+/// `[node]`: this node as a member of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSettings {
     /// Name of this node, 1 to 64 of `A-Za-z0-9_.-`. Always set after [`Settings::load`].
     pub id: Option<String>,
-    /// How long a node that fell silent still counts as alive.
+    /// How long a node counts as alive after its last heartbeat.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// How often the lease is renewed; at most half of it.
+    /// Interval of renewals of the lease; at most half of it.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
-    /// Over how long connections are closed on shutdown.
+    /// Period over which connections are closed on shutdown.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// How often a node compares the connections it holds with those registered.
+    /// Interval at which the node compares its connections with those registered.
     #[serde(with = "humantime_serde")]
     pub audit: Duration,
 }
 
-/// `[presence]`: who hears that somebody came or went, and when.
+/// `[presence]`: status changes, when and for whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PresenceSettings {
-    /// How long a user without connections still counts as online; 0 says offline at once.
+    /// How long a user without connections still counts as online; 0 means not at all.
     #[serde(with = "humantime_serde")]
     pub offline_grace: Duration,
-    /// Who receives `user-status-change`.
+    /// Recipients of `user-status-change`.
     #[serde(deserialize_with = "values::choice")]
-    pub audience: Audience,
+    pub audience: PresenceAudience,
 }
 
-/// Who receives `user-status-change`.
+/// Recipients of `user-status-change`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Audience {
+pub enum PresenceAudience {
     /// Every connection.
     #[default]
     Everyone,
@@ -237,29 +237,29 @@ pub enum Audience {
     Watchers,
 }
 
-/// `[matchmaking]`: how opponents are found.
+/// `[matchmaking]`: rules for pairing opponents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchmakingSettings {
-    /// Difference in rating that is fine at once.
+    /// Largest difference in rating without waiting.
     #[serde(deserialize_with = "values::number")]
     pub rating_window: u32,
-    /// By how much each second of waiting widens it.
+    /// Increase of that difference for each second of waiting.
     #[serde(deserialize_with = "values::number")]
     pub widen_per_second: u32,
-    /// How long a user waits at most.
+    /// Longest wait; then the user leaves the queue.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
 }
 
-/// `[limits]`: what one client, user or request may use.
+/// `[limits]`: limits on clients, users and requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    /// Events that a connection may send per second, in the long run.
+    /// Sustained rate of events from a connection, per second.
     #[serde(deserialize_with = "values::number")]
     pub events_per_second: u32,
-    /// Events that a connection may send at once after a pause.
+    /// Burst of events from a connection.
     #[serde(deserialize_with = "values::number")]
     pub events_burst: u32,
     /// Profiles that a connection may watch.
@@ -268,19 +268,19 @@ pub struct LimitSettings {
     /// Largest message from a client, in bytes.
     #[serde(with = "values::size")]
     pub message: usize,
-    /// Bytes that a TCP connection may send per second, in the long run.
+    /// Sustained inbound rate of a TCP connection, in bytes per second.
     #[serde(with = "values::size")]
     pub inbound_rate: usize,
-    /// Bytes that a TCP connection may send at once after a pause.
+    /// Inbound burst of a TCP connection, in bytes.
     #[serde(with = "values::size")]
     pub inbound_burst: usize,
-    /// How long a TCP connection may take to its first request, and a session to join a namespace.
+    /// Time limit for the first request of a TCP connection, and for a session to join a namespace.
     #[serde(with = "humantime_serde")]
     pub handshake: Duration,
     /// Connections of this node.
     #[serde(deserialize_with = "values::number")]
     pub connections: usize,
-    /// Connections of one user on all nodes together.
+    /// Connections of one user, on all nodes.
     #[serde(deserialize_with = "values::number")]
     pub connections_per_user: usize,
     /// Connections of one address on this node; 0 sets no limit.
@@ -289,35 +289,35 @@ pub struct LimitSettings {
     /// Largest body of an HTTP request, in bytes.
     #[serde(with = "values::size")]
     pub http_body: usize,
-    /// Packets that may wait for one connection before it is closed as too slow.
+    /// Length of the outbound queue of a connection; beyond it, the connection is closed as a slow consumer.
     #[serde(deserialize_with = "values::number")]
     pub outbound_queue: usize,
-    /// How long the write of a connection may not move before it is closed.
+    /// How long a write may make no progress before the connection is closed.
     #[serde(with = "humantime_serde")]
     pub stalled_write: Duration,
 }
 
-/// `[visibility]`: what strangers see of a user.
+/// `[visibility]`: the public view of a user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisibilitySettings {
-    /// Fields of a profile that guests and non-friends get.
+    /// Fields that guests and non-friends get.
     #[serde(deserialize_with = "values::list")]
     pub public_fields: Vec<String>,
 }
 
-/// `[log]`: what is logged and how. Logs go to stderr.
+/// `[log]`: level and format of logs, which go to stderr.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// For people or for programs.
+    /// Text for people, or JSON for programs.
     #[serde(deserialize_with = "values::choice")]
     pub format: LogFormat,
-    /// A level, or several per target: `info`, `info,vigie=debug`.
+    /// A level, or a list of levels by target: `info`, `info,vigie=debug`.
     pub level: String,
 }
 
-/// How a line of the log looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -412,7 +412,7 @@ impl Default for PresenceSettings {
     fn default() -> Self {
         Self {
             offline_grace: Duration::from_secs(2),
-            audience: Audience::default(),
+            audience: PresenceAudience::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How the hub tells about itself: logs and metrics.
+//! Logs and metrics.
 
 mod labels;
 mod metrics;
@@ -20,37 +20,37 @@ use tracing_subscriber::util::TryInitError;
 pub use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
 pub use self::metrics::Metrics;
 pub(crate) use self::seldom::{Seldom, warn_seldom};
-
-/// How often something happened.
-pub type Counter = prometheus_client::metrics::counter::Counter;
-
-/// Times that something took, in seconds.
-pub type Times = prometheus_client::metrics::histogram::Histogram;
 use crate::settings::{LogFormat, LogSettings};
 
-/// Dependencies that tell more than anybody wants to know, unless the level names them.
+/// A monotonic count.
+pub type Counter = prometheus_client::metrics::counter::Counter;
+
+/// Durations in seconds.
+pub type Times = prometheus_client::metrics::histogram::Histogram;
+
+/// Default levels of verbose dependencies; `log.level` overrides them.
 const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn,tungstenite=warn";
 
-/// The dependency that tells tokens at `trace`.
-const TELLS_TOKENS: &str = "tungstenite";
+/// The dependency that logs tokens at `trace`.
+const LOGS_TOKENS: &str = "tungstenite";
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogSetupError {
-    /// The level cannot be read.
+    /// The level cannot be parsed.
     #[error(
         "log.level (VIGIE_LOG__LEVEL) is no list of levels and targets: {0}; write for example \"info,vigie=debug\""
     )]
     Level(#[from] ParseError),
-    /// Somebody was first.
+    /// The process has a subscriber already.
     #[error("logs are set up already: {0}")]
     Again(#[from] TryInitError),
 }
 
-/// Sends the logs of this process to stderr, as `settings` wants them; in JSON every line names `node`.
+/// Sends the logs of this process to stderr in the configured format. JSON lines contain `node`.
 ///
 /// # Errors
-/// When the level cannot be read, or logs are set up already.
+/// When the level cannot be parsed, or logs are set up already.
 pub fn init_logs(settings: &LogSettings, node: &str) -> Result<(), LogSetupError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
@@ -66,21 +66,21 @@ pub fn init_logs(settings: &LogSettings, node: &str) -> Result<(), LogSetupError
         LogFormat::Json => {
             let node = serde_json::Value::from(node).to_string();
             let logs = logs.json().flatten_event(true);
-            let logs = logs.map_event_format(|json| JsonOfNode { json, node });
+            let logs = logs.map_event_format(|json| JsonWithNode { json, node });
             logs.finish().with(harmless).try_init()?;
         }
     }
     Ok(())
 }
 
-/// Lines of JSON that begin with the node, so that those of several can be told apart wherever they are gathered.
-struct JsonOfNode {
+/// Formats JSON lines that begin with the name of the node, for collectors of logs from several nodes.
+struct JsonWithNode {
     json: Format<Json>,
-    /// The node's name, as JSON.
+    /// Name of the node, as a JSON string.
     node: String,
 }
 
-impl<S, N> FormatEvent<S, N> for JsonOfNode
+impl<S, N> FormatEvent<S, N> for JsonWithNode
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -99,30 +99,29 @@ where
     }
 }
 
-/// Whether something of this level and target may be told, whatever level is asked for: at `trace` the library for
-/// WebSockets tells everything that clients send, tokens among it. A directive for one of its modules would pass by one
-/// for all of it, so this is no directive.
+/// Drops events that may contain tokens, whatever the level: at `trace` the WebSocket library logs everything that clients
+/// send. A filter rather than a directive, because a directive for one of its modules would override it.
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::DEBUG || !metadata.target().starts_with(TELLS_TOKENS)
+    *metadata.level() <= Level::DEBUG || !metadata.target().starts_with(LOGS_TOKENS)
 }
 
-/// The filter that `level` asks for, with the noise kept down.
+/// The filter for `level`, with default levels for verbose dependencies.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     let asked = EnvFilter::builder().parse(level)?;
     if asked.max_level_hint() <= Some(LevelFilter::WARN) {
         return Ok(asked);
     }
-    // Of two directives for one target the later counts.
+    // The later of two directives for one target wins.
     EnvFilter::builder().parse(format!("{NOISY},{level}"))
 }
 
-/// Whether whoever reads stderr wants colours (<https://no-color.org>).
+/// Whether to use colours: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !refused
 }
 
-/// A length as the value of a gauge.
+/// Converts a length to the value of a gauge.
 pub(crate) fn gauge(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
@@ -153,27 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_tokens_is_silent_whatever_is_asked_for() {
+    fn no_level_makes_a_dependency_log_tokens() {
         use std::sync::{Arc, Mutex};
 
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let writer = told.clone();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = written.clone();
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter("trace,tungstenite=trace,tungstenite::protocol=trace").unwrap())
-            .with_writer(move || Told(writer.clone()))
+            .with_writer(move || Sink(writer.clone()))
             .finish();
         tracing::subscriber::with_default(logs.with(filter_fn(is_harmless)), || {
             tracing::trace!(target: "tungstenite::protocol", "a token");
             tracing::debug!(target: "tungstenite::protocol", "a close frame");
             tracing::trace!(target: "vigie", "something else");
         });
-        let told = String::from_utf8(told.lock().unwrap().clone()).unwrap();
-        assert!(!told.contains("a token"), "{told}");
-        assert!(told.contains("a close frame") && told.contains("something else"));
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert!(!written.contains("a token"), "{written}");
+        assert!(written.contains("a close frame") && written.contains("something else"));
 
-        struct Told(Arc<Mutex<Vec<u8>>>);
+        struct Sink(Arc<Mutex<Vec<u8>>>);
 
-        impl io::Write for Told {
+        impl io::Write for Sink {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.lock().unwrap().extend(bytes);
                 Ok(bytes.len())

@@ -1,4 +1,4 @@
-//! Examines the data of a running hub from outside, and repairs it.
+//! Checks and repairs the data of a running hub from outside.
 
 use super::{StartError, redis_options};
 use crate::engine::EngineError;
@@ -7,17 +7,17 @@ use crate::settings::{EngineKind, Settings};
 
 pub use crate::engine::redis::doctor::{Category, DoctorReport, Finding};
 
-/// What an examination found, before and after a repair.
+/// The findings before and after a repair.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
-    /// What was found before it was repaired; none where nothing was to be repaired.
+    /// Findings before the repair; `None` without one.
     pub before: Option<DoctorReport>,
-    /// How it is now.
+    /// Present findings.
     pub now: DoctorReport,
 }
 
 impl Diagnosis {
-    /// How many findings are no more.
+    /// Number of findings that the repair removed.
     pub fn repaired(&self) -> usize {
         let before = self.before.iter().flat_map(|report| &report.findings);
         before
@@ -26,8 +26,8 @@ impl Diagnosis {
     }
 }
 
-/// Examines, and where `repair` says so puts right what was found and examines again. `None` where the engine
-/// keeps nothing outside its process.
+/// Examines the data. With `repair`, repairs what it found and examines again. Returns `None` for an engine that keeps
+/// nothing outside its process.
 ///
 /// # Errors
 /// When the engine cannot be reached, or the data has another layout.
@@ -56,7 +56,7 @@ async fn diagnose(doctor: &Doctor, repair: bool) -> Result<Diagnosis, EngineErro
     let mut now = doctor.examine().await?;
     let is_new = |finding: &Finding| !found.findings.contains(finding);
     if now.findings.iter().any(is_new) {
-        // Some could not be seen before the others were gone.
+        // The first repair uncovered further findings.
         doctor.repair(&now.findings).await?;
         now = doctor.examine().await?;
     }

@@ -1,4 +1,4 @@
-//! Shows what is in Redis, from outside, for people and programs.
+//! Opens the data in Redis for inspection from outside.
 
 use super::{StartError, redis_options};
 use crate::settings::{EngineKind, Settings};
@@ -10,7 +10,8 @@ pub use crate::engine::redis::inspect::{
 };
 pub use crate::engine::{Kind, LiveNode, NodeInfo, RegisteredConnection};
 
-/// Looks at the data of the hub that these settings describe. `None` where the engine keeps nothing outside its process.
+/// Opens the data of the hub that these settings describe. Returns `None` for an engine that keeps nothing outside its
+/// process.
 ///
 /// # Errors
 /// When the engine cannot be reached, or the data has another layout.

@@ -12,7 +12,7 @@ use super::{EXIT_CONFIG, fail, print, warn};
 
 /// Checks what loading did not: the files with public keys and authorities, and the details of URLs.
 pub(super) fn run(settings: &Settings) -> ExitCode {
-    if let Err(error) = TokenVerifier::new(&settings.auth) {
+    if let Err(error) = TokenVerifier::new(&app::token_options(&settings.auth)) {
         return fail(EXIT_CONFIG, error);
     }
     if let Err(error) = app::check_redis(settings) {

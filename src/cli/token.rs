@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use vigie::app;
 use vigie::domain::token;
 use vigie::ids::UserId;
 use vigie::settings::Settings;
@@ -23,7 +24,7 @@ pub(super) struct TokenArgs {
 
 /// Prints the token and nothing else, so that `TOKEN=$(vigie token --user 42)` works.
 pub(super) fn run(settings: &Settings, args: &TokenArgs) -> ExitCode {
-    match token::issue(&settings.auth, args.user, args.ttl) {
+    match token::issue(&app::token_options(&settings.auth), args.user, args.ttl) {
         Ok(token) => print(&format!("{token}\n")),
         Err(error) => fail(EXIT_CONFIG, error),
     }

@@ -12,11 +12,10 @@ use super::profile::NotifyError;
 use super::visibility::{View, view_of};
 use crate::engine::EngineError;
 use crate::ids::UserId;
-use crate::profiles::{
-    AccountChange, ChangeStream, Friendship, Image, NewMatch, Profiles, ProfilesError,
-};
+use crate::profiles::{AccountChange, ChangeStream, Profiles};
 
 pub(crate) use self::source::Accounts;
+pub use crate::profiles::{Friendship, Image, NewMatch, ProfilesError};
 
 /// Why a call about an account failed.
 #[derive(Clone, Debug, thiserror::Error)]

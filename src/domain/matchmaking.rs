@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use self::rating::{RATING_DEFAULT, rating};
 use super::presence::Presence;
 use super::topic::Topics;
+pub use crate::engine::matchmaking::QueueStats;
 use crate::engine::matchmaking::{Enqueued, PairingRules, TicketSelector};
 use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};

@@ -1,15 +1,15 @@
-//! The tasks of the domain: every loop is spawned here, under a name.
+//! Named tasks: the loops of the domain, and of the node around it.
 
 use tokio::task::JoinSet;
 
-/// The running loops. They end when this is dropped.
+/// Running tasks. Dropping this aborts them.
 #[derive(Default)]
 pub struct Tasks {
     set: JoinSet<()>,
 }
 
 impl Tasks {
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
@@ -20,7 +20,7 @@ impl Tasks {
         });
     }
 
-    /// Ends all tasks, and returns once they have ended.
+    /// Aborts all tasks, and returns once they have ended.
     pub async fn stop(mut self) {
         self.set.shutdown().await;
     }

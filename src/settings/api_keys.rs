@@ -1,6 +1,6 @@
-//! The keys of the internal API, each with the name of whoever holds it: `name=key`.
+//! Named keys of the internal API: `name=key`.
 //!
-//! What cannot be read is not quoted: it may be a key.
+//! Errors never quote the input, which may be a key.
 
 use std::fmt;
 
@@ -9,23 +9,22 @@ use serde::{Deserializer, Serialize, Serializer, de};
 use super::values::{self, Secret};
 use super::{InternalSettings, validate};
 
-/// What whoever holds `internal.api_key` is called.
+/// Caller name of the holder of `internal.api_key`.
 pub const DEFAULT_CALLER: &str = "default";
 
-/// Longest name.
 const NAME_LEN_MAX: usize = 64;
 
-/// A key, and what whoever holds it is called; printed and serialised as `name=***`.
+/// A key with the name of its holder; printed and serialised as `name=***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NamedKey {
     /// 1 to 64 of `A-Za-z0-9_.-`.
     pub name: String,
-    /// What is presented.
+    /// Key that the caller presents.
     pub key: Secret,
 }
 
 impl InternalSettings {
-    /// Every key that is accepted, with the name of whoever holds it.
+    /// Every accepted key with the name of its holder.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let default = self.api_key.iter().map(|key| (DEFAULT_CALLER, key));
         let named = self.api_keys.iter();
@@ -51,7 +50,7 @@ impl Serialize for NamedKey {
     }
 }
 
-/// Reads an array of `name=key`, or one string with commas between them.
+/// Parses an array of `name=key`, or one string with commas.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedKey>, D::Error> {
     let items = values::list(deserializer)?;
     let keys = (1..).zip(&items).map(|(number, item)| {
@@ -60,11 +59,11 @@ pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Nam
     keys.collect()
 }
 
-/// Reads the lines of a file; empty ones and those that begin with `#` say nothing.
+/// Parses the lines of a file; ignores empty lines and those that begin with `#`.
 pub(super) fn lines(text: &str) -> Result<Vec<NamedKey>, String> {
     let lines = (1..).zip(text.lines().map(str::trim));
-    let said = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let keys = said.map(|(number, line)| {
+    let entries = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let keys = entries.map(|(number, line)| {
         read(line).map_err(|problem| format!("names a file whose line {number} {problem}"))
     });
     keys.collect()
@@ -79,7 +78,7 @@ fn read(item: &str) -> Result<NamedKey, String> {
              \".\" and \"-\""
         ));
     }
-    // Base64 ends so: what stands before it is a key then, and not a name.
+    // Base64 padding: the part before it is the key then, not a name.
     if key.bytes().all(|byte| byte == b'=') {
         return Err("has no key behind the name: write name=key".to_owned());
     }

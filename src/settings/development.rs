@@ -1,18 +1,18 @@
-//! The keys that are used where nobody set any, and where they must not be.
+//! Default keys for development.
 //!
-//! They are public knowledge: good on loopback with the memory engine, refused anywhere else.
+//! They are published, so they serve only a hub on loopback with the memory engine; any other hub needs its own.
 
 use super::error::SettingsError;
 use super::{AuthSettings, EngineKind, Secret, Settings};
 
-/// The token secret of a hub that has none configured and can be reached from this machine only.
+/// Default token secret of a hub that only this machine can reach.
 pub const DEVELOPMENT_SECRET: &str = "vigie-development-secret-known-to-everybody";
 
-/// The API key of a hub that has none configured and can be reached from this machine only.
+/// Default API key of a hub that only this machine can reach.
 pub const DEVELOPMENT_API_KEY: &str = "vigie-development-key";
 
 impl Settings {
-    /// Whether a development key is in use: never so in production.
+    /// Whether a development key is in use, which must not happen in production.
     pub fn development(&self) -> bool {
         self.uses_development_secret() || self.uses_development_api_key()
     }
@@ -30,7 +30,7 @@ impl Settings {
         keys.any(|(_, key)| key.expose() == DEVELOPMENT_API_KEY)
     }
 
-    /// Why development keys would be a hole, in words, if they would.
+    /// The reason why development keys would be insecure, if they would.
     pub(super) fn exposed(&self) -> Option<String> {
         for (key, listen) in [
             ("http.listen", self.http.listen),
@@ -52,13 +52,13 @@ impl Settings {
 }
 
 impl AuthSettings {
-    /// Whether there is a key of any kind.
+    /// Whether a present key of any kind is configured.
     pub(super) fn has_key(&self) -> bool {
         self.secret.is_some() || self.public_key_file.is_some() || self.jwks_file.is_some()
     }
 }
 
-/// Fills in the keys that are missing, or says which to set where the hub is exposed.
+/// Fills in missing keys with development keys; fails if the hub is exposed.
 pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
     if let Some(why) = settings.exposed() {
         return match missing(settings) {
@@ -75,7 +75,7 @@ pub(super) fn fill_in(settings: &mut Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// What to set, in words; empty where nothing is missing.
+/// Names the keys to set; empty if none is missing.
 fn missing(settings: &Settings) -> &'static str {
     match (settings.auth.has_key(), settings.has_api_key()) {
         (true, true) => "",

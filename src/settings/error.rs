@@ -1,78 +1,78 @@
-//! What can be wrong with settings, in words that say what to do about it.
+//! Errors of loading settings.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::reference::variable;
 
-/// Why the settings are not usable; each says what to do about it.
+/// Why settings are unusable. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A file that was asked for cannot be read.
+    /// A named file cannot be read.
     #[error("cannot read {}, which {asked_by} names: {source}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path as given.
         path: PathBuf,
-        /// The flag or key that names it.
+        /// The flag or key that names the file.
         asked_by: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A settings file is no TOML.
+    /// The settings file is not valid TOML.
     #[error("{} is not valid TOML: {problem}", path.display())]
     Syntax {
-        /// The file.
+        /// Path as given.
         path: PathBuf,
-        /// Where and why, without the line itself: it may hold a secret.
+        /// Position and reason, without the line itself, which may contain a secret.
         problem: String,
     },
-    /// A key that does not exist.
+    /// A key does not exist.
     #[error("unknown key {key} in {place}: {hint}")]
     Unknown {
-        /// The whole key.
+        /// Key with its section.
         key: String,
-        /// The file or variable.
+        /// The file or variable that has the key.
         place: String,
-        /// Which keys there are.
+        /// Existing keys.
         hint: String,
     },
-    /// A value that cannot be read.
+    /// A value cannot be parsed.
     #[error("{key} ({}): {problem}; write for example {example}", variable(key))]
     Unparsable {
-        /// The whole key.
+        /// Key with its section.
         key: String,
-        /// What is wrong with the value.
+        /// Reason of the failure.
         problem: String,
-        /// A value that would do, as TOML.
+        /// A valid value, as TOML.
         example: &'static str,
     },
-    /// A value that can be read but makes no sense.
+    /// A value breaks a rule.
     #[error("{key} ({}) {problem}", variable(key))]
     Invalid {
-        /// The whole key.
+        /// Key with its section.
         key: &'static str,
-        /// What it must be.
+        /// The rule, in words that follow the key.
         problem: String,
     },
-    /// Two keys of which only one may be set.
+    /// Two exclusive keys are set.
     #[error("{first} and {second} are both set: remove one of them")]
     Both {
-        /// The one key.
+        /// Key with its section.
         first: &'static str,
-        /// The other.
+        /// Key with its section.
         second: &'static str,
     },
-    /// Development keys would be a hole here.
+    /// Keys are missing, and development keys would be insecure.
     #[error(
         "{why}, so it needs keys of its own: set {what}, each to the output of `openssl rand -hex 32`"
     )]
     KeysMissing {
-        /// What makes it a hole.
+        /// Why the hub is exposed.
         why: String,
         /// The variables to set.
         what: &'static str,
     },
-    /// The layers do not fit together.
+    /// The library cannot merge the layers.
     #[error("cannot merge the settings: {0}")]
     Merge(String),
 }

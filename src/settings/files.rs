@@ -1,4 +1,4 @@
-//! Files that the settings rely on, and who else may read or write them.
+//! Warns about files with secrets or keys that others may read or write.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,25 +6,25 @@ use std::path::Path;
 
 use super::Settings;
 
-/// What nobody else may do with a secret: strangers nothing, and the group no more than read, which is how a service
-/// and whoever looks after it share one. Whoever may write it says what the secret is.
-const OF_SECRETS: u32 = 0o027;
+/// Forbidden mode bits of a secret: others have no access, and the group may read, so that a service and its operators can
+/// share it, but not write.
+const SECRET_FORBIDDEN: u32 = 0o027;
 
-/// What nobody else may do with public keys: everybody may read them, but whoever may write them says who is trusted.
-const OF_PUBLIC_KEYS: u32 = 0o022;
+/// Forbidden mode bits of public keys: anybody may read them, but write access decides whose tokens are trusted.
+const PUBLIC_KEY_FORBIDDEN: u32 = 0o022;
 
 impl Settings {
-    /// Which files are open to others and should not be; one sentence each.
+    /// One sentence for each file with too permissive a mode.
     pub(super) fn open_files(&self) -> Vec<String> {
         let secrets = self.files_with_secrets().into_iter();
         let secrets = secrets.filter_map(|(who, path)| {
-            let mode = mode(path?).filter(|mode| mode & OF_SECRETS != 0)?;
+            let mode = mode(path?).filter(|mode| mode & SECRET_FORBIDDEN != 0)?;
             let path = path?.display();
             Some(format!("{who} {path}, whose mode {mode:03o} lets others read or change it: run `chmod g-w,o= {path}`"))
         });
         let public = self.files_with_public_keys().into_iter();
         let public = public.filter_map(|(who, path)| {
-            let mode = mode(path?).filter(|mode| mode & OF_PUBLIC_KEYS != 0)?;
+            let mode = mode(path?).filter(|mode| mode & PUBLIC_KEY_FORBIDDEN != 0)?;
             let path = path?.display();
             Some(format!(
                 "{who} {path}, whose mode {mode:03o} lets others change it: run `chmod go-w {path}`"
@@ -72,7 +72,7 @@ impl Settings {
     }
 }
 
-/// Who may do what with a file; none where there is none, which others complain of.
+/// Permission bits of a file; `None` if it is missing, which is reported elsewhere.
 fn mode(path: &Path) -> Option<u32> {
     let metadata = fs::metadata(path).ok()?;
     Some(metadata.permissions().mode() & 0o777)

@@ -1,20 +1,18 @@
-//! `config/vigie.toml` as the list of all keys, each with an example; compiled in.
+//! The list of all keys, each with an example, from the compiled-in `config/vigie.toml`.
 
-/// The text of `config/vigie.toml`.
 const TEXT: &str = include_str!("../../config/vigie.toml");
 
-/// Every key that exists, in the order of `config/vigie.toml`.
+/// All keys, in the order of `config/vigie.toml`.
 pub(super) struct Reference(Vec<Key>);
 
 struct Key {
-    /// `section.key`, or the bare key at the top.
+    /// `section.key`, or the bare key at the top level.
     name: String,
-    /// Its value in `config/vigie.toml`, as TOML.
+    /// Value in `config/vigie.toml`, as TOML.
     example: &'static str,
 }
 
 impl Reference {
-    /// Reads what is compiled in.
     pub(super) fn read() -> Self {
         let mut section = "";
         let mut keys = Vec::new();
@@ -32,29 +30,27 @@ impl Reference {
         Self(keys)
     }
 
-    /// The whole names of all keys.
+    /// Names of all keys, with their sections.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|key| key.name.as_str())
     }
 
-    /// Whether `key` exists.
     pub(super) fn has(&self, key: &str) -> bool {
         self.names().any(|name| name == key)
     }
 
-    /// Whether there are keys under `section`.
     pub(super) fn has_section(&self, section: &str) -> bool {
         !self.keys_of(section).is_empty()
     }
 
-    /// A value that `key` may have, as TOML.
+    /// A valid value of `key`, as TOML.
     pub(super) fn example(&self, key: &str) -> Option<&'static str> {
         let key = self.0.iter().find(|known| known.name == key)?;
         Some(key.example)
     }
 
-    /// What may have been meant by an unknown `key`: the one that differs in how its parts are
-    /// joined, one of its section, or one of the top.
+    /// Suggests keys in place of an unknown one: the key with the same letters but other separators, those of its section,
+    /// or those of the top level.
     pub(super) fn hint(&self, key: &str) -> String {
         let flat = key.replace('.', "_");
         if let Some(meant) = self.names().find(|name| name.replace('.', "_") == flat) {

@@ -1,4 +1,4 @@
-//! Rules that single values and several together must keep, and what deserves a warning.
+//! Validates values and their relations, and warns about insecure ones.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -12,63 +12,61 @@ use super::{
     MatchmakingSettings, NodeSettings, PostgresSettings, RedisSettings, Settings,
 };
 
-/// Longest node id; it is part of keys, and of every connection that Redis knows.
+/// In bytes. The id is part of keys, and of every connection registered in Redis.
 pub(super) const NODE_ID_LEN_MAX: usize = 64;
 
-/// Longest prefix of keys and channels.
 const PREFIX_LEN_MAX: usize = 64;
 
-/// Each partition costs every node a subscription, and every sweep a round.
+/// Each partition costs every node a subscription, and a call in every sweep.
 const PARTITIONS_MAX: u32 = 1024;
 
-/// More than this is no difference between clocks but a longer life for stolen tokens.
+/// A longer leeway than any clock skew only prolongs the life of stolen tokens.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// Redis keeps nothing for less; nobody, and no token, lives longer than the most.
+/// Redis does not support shorter TTLs; longer ones are mistakes.
 const TTL_MIN: Duration = Duration::from_millis(1);
 const TTL_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
-/// How a key begins that somebody has put where a shared secret belongs: a public one would let everybody sign.
+/// Marks a PEM key in place of a shared secret. With a public key as the secret, anybody could sign tokens.
 const PEM: &str = "-----BEGIN";
 
-/// Postgres has 100 connections for everybody unless told otherwise; more than this is a slip.
+/// Postgres allows 100 connections by default; a larger pool than this is a mistake.
 const POOL_MAX: usize = 1000;
 
-/// Less is no time to answer in, more is no limit.
+/// Postgres cannot answer in less; more is no useful limit.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// Wider than any two ratings are apart.
+/// Largest possible difference between two ratings.
 const WINDOW_MAX: u32 = 2_000_000;
 
-/// Less is no time to be found in; after more nobody is there any more.
+/// Bounds of `matchmaking.max_wait`: shorter finds nobody, and after longer nobody is still waiting.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
-/// Less than a client needs whose line is slow; more gives away what the limit is for.
+/// Bounds of `limits.handshake`: clients on slow lines need the minimum, and more defeats the limit.
 const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
-/// Half of it may wait before others do, too.
 const OUTBOUND_QUEUE_MIN: usize = 8;
 
-/// A write that waits for less waits for the line, not for a client that does not read.
+/// Shorter stalls are caused by the network, not by a client that does not read.
 const STALLED_WRITE_MIN: Duration = Duration::from_millis(100);
 
-/// What a request brings besides a message.
+/// Bytes of a request besides the message.
 const INBOUND_BURST_MIN: usize = 64 * 1024;
 
-/// Claims that mean something else already.
+/// Claims with a meaning of their own.
 const REGISTERED_CLAIMS: [&str; 5] = ["exp", "nbf", "iat", "iss", "aud"];
 
-/// Below this a token secret can be guessed offline from one token (RFC 7518, 3.2).
+/// A shorter token secret can be guessed offline from one token (RFC 7518, 3.2).
 const SECRET_LEN_GOOD: usize = 32;
 
-/// Below this an API key can be guessed by asking.
+/// A shorter API key can be guessed by trying.
 const API_KEY_LEN_GOOD: usize = 16;
 
 impl Settings {
-    /// What works but should not stay so, one sentence each.
+    /// One sentence for each setting that works but is insecure.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (key, secret) in [
@@ -103,7 +101,7 @@ impl Settings {
     }
 }
 
-/// Checks everything but whether keys are missing.
+/// Checks everything except whether keys are missing, which [`development`](super::development) does.
 pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
     listeners(settings.http.listen, settings.internal.listen)?;
     http(&settings.http)?;
@@ -118,13 +116,13 @@ pub(super) fn validate(settings: &Settings) -> Result<(), SettingsError> {
 }
 
 fn check(good: bool, key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
-    match good {
-        true => Ok(()),
-        false => Err(SettingsError::Invalid {
-            key,
-            problem: problem.into(),
-        }),
+    if good {
+        return Ok(());
     }
+    Err(SettingsError::Invalid {
+        key,
+        problem: problem.into(),
+    })
 }
 
 fn not_empty(key: &'static str, value: Option<&str>) -> Result<(), SettingsError> {
@@ -151,8 +149,8 @@ fn internal(internal: &InternalSettings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Each listener has a port of its own, whatever the addresses: firewalls, proxies and services in front of them go by
-/// the port, and would open the internal one to whoever may reach the public one.
+/// The listeners need different ports even on different addresses: firewalls, proxies and services match by port, and would
+/// expose the internal listener along with the public one.
 fn listeners(public: SocketAddr, internal: SocketAddr) -> Result<(), SettingsError> {
     let same_port = public.port() == internal.port() && public.port() != 0;
     let problem =
@@ -188,7 +186,7 @@ fn is_origin(text: &str) -> bool {
         .chars()
         .all(|c| c.is_ascii_graphic() && !c.is_ascii_uppercase());
     let host = text.split_once("://").map_or("", |(_, host)| host);
-    // Browsers leave it out.
+    // Browsers omit default ports.
     let usual_port = text.starts_with("https://") && host.ends_with(":443")
         || text.starts_with("http://") && host.ends_with(":80");
     visible && !host.is_empty() && !usual_port && !host.contains(['/', '*', '?', '#', '@'])
@@ -228,7 +226,6 @@ fn redis(redis: &RedisSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// Whether the scheme is one that Redis clients know; the rest is left to them.
 fn postgres(postgres: &PostgresSettings) -> Result<(), SettingsError> {
     let url = postgres.url.as_ref().map(|url| url.expose());
     let good_scheme = url.is_none_or(|url| {
@@ -252,6 +249,7 @@ fn postgres(postgres: &PostgresSettings) -> Result<(), SettingsError> {
     )
 }
 
+/// Checks the scheme only; the client checks the rest.
 fn is_redis_url(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else {
         return false;
@@ -315,7 +313,7 @@ fn auth(auth: &AuthSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// At most one previous key, beside a present one, and a time at which it ends.
+/// Checks that at most one previous key is set, along with a present key and the time when it ends.
 fn previous_key(auth: &AuthSettings) -> Result<(), SettingsError> {
     const SECRET: &str = "auth.previous_secret";
     const PUBLIC_KEY: &str = "auth.previous_public_key_file";
@@ -349,7 +347,6 @@ fn previous_key(auth: &AuthSettings) -> Result<(), SettingsError> {
     )
 }
 
-/// Whether `c` may be in a node id.
 pub(super) fn is_node_id_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_.-".contains(c)
 }
@@ -368,7 +365,7 @@ fn node(node: &NodeSettings) -> Result<(), SettingsError> {
         "must be more than 0",
     )?;
     check(!node.audit.is_zero(), "node.audit", "must be more than 0")?;
-    // One renewal may fail without costing the lease.
+    // The lease must survive one failed renewal.
     check(
         node.heartbeat.saturating_mul(2) <= node.lease,
         "node.heartbeat",
@@ -418,7 +415,7 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
             "must be more than 0: it does not mean unlimited",
         )?;
     }
-    // A whole read of the socket is counted at once, and a message has to come through.
+    // A read from the socket counts as a whole, and the burst must admit the largest message.
     let burst_min = limits.message.saturating_add(INBOUND_BURST_MIN);
     check(
         limits.inbound_burst >= burst_min,
@@ -445,7 +442,7 @@ fn limits(limits: &LimitSettings) -> Result<(), SettingsError> {
 fn log_level(level: &str) -> Result<(), SettingsError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const KEY: &str = "log.level";
-    // A lone word that is no level would pass as the name of a target, and silence everything else.
+    // `EnvFilter` takes a lone unknown word for a target, and silences everything else.
     let lone =
         |part: &str| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str());
     let bad = level.split(',').find(|part| lone(part));
@@ -467,310 +464,4 @@ fn log_level(level: &str) -> Result<(), SettingsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings::{NamedKey, PostgresUrl, RedisUrl, Secret};
-
-    /// What `change` makes of the defaults: nothing wrong, or the key at fault.
-    fn fault(change: impl FnOnce(&mut Settings)) -> Option<String> {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        validate(&settings).err().map(|error| match error {
-            SettingsError::Invalid { key, .. } => key.to_owned(),
-            other => other.to_string(),
-        })
-    }
-
-    #[test]
-    fn the_defaults_are_valid() {
-        assert_eq!(fault(|_| ()), None);
-    }
-
-    #[test]
-    fn each_listener_has_a_port_of_its_own() {
-        let listen = |public: &str, internal: &str| {
-            let (public, internal) = (public.parse().unwrap(), internal.parse().unwrap());
-            fault(|settings| (settings.http.listen, settings.internal.listen) = (public, internal))
-        };
-        assert_eq!(listen("127.0.0.1:0", "127.0.0.1:0"), None);
-        assert_eq!(listen("127.0.0.1:80", "127.0.0.1:81"), None);
-        for (public, internal) in [
-            ("127.0.0.1:80", "127.0.0.1:80"),
-            ("0.0.0.0:80", "127.0.0.1:80"),
-            ("127.0.0.1:80", "127.0.0.2:80"),
-            ("[::1]:80", "127.0.0.1:80"),
-        ] {
-            assert_eq!(listen(public, internal).as_deref(), Some("internal.listen"));
-        }
-    }
-
-    #[test]
-    fn origins_are_what_browsers_send() {
-        let origins = |list: &[&str]| {
-            let list = list.iter().map(|origin| origin.to_string()).collect();
-            fault(|settings| settings.http.allowed_origins = list)
-        };
-        for good in [
-            &["*"][..],
-            &[],
-            &["https://a.example", "http://localhost:3000", "app://x"],
-        ] {
-            assert_eq!(origins(good), None, "{good:?}");
-        }
-        for bad in [
-            "",
-            "a.example",
-            "https://",
-            "https://a.example/",
-            "https://*.example",
-            "HTTPS://a",
-            "https://a.example:443",
-            "http://a.example:80",
-            "https://a b",
-        ] {
-            assert!(origins(&[bad]).is_some(), "{bad}");
-        }
-        assert!(origins(&["*", "https://a.example"]).is_some());
-    }
-
-    #[test]
-    fn redis_settings_make_sense() {
-        for good in [
-            "redis://h",
-            "rediss://h",
-            "valkey-cluster://h",
-            "rediss-sentinel://h?sentinelServiceName=m",
-        ] {
-            assert_eq!(
-                fault(|settings| settings.redis.url = RedisUrl::new(good)),
-                None,
-                "{good}"
-            );
-        }
-        for bad in ["", "h:6379", "http://h", "redis://", "redis-foo://h"] {
-            assert!(
-                fault(|settings| settings.redis.url = RedisUrl::new(bad)).is_some(),
-                "{bad}"
-            );
-        }
-        let with_ca = |url: &str| {
-            fault(|settings| {
-                settings.redis.url = RedisUrl::new(url);
-                settings.redis.ca_file = Some("ca.pem".into());
-            })
-        };
-        for encrypted in ["rediss://h", "valkeys-cluster://h", "rediss-sentinel://h"] {
-            assert_eq!(with_ca(encrypted), None, "{encrypted}");
-        }
-        assert_eq!(with_ca("redis://h").as_deref(), Some("redis.ca_file"));
-        for bad in ["", "a b", "a{b}", "é", "a*"] {
-            assert!(
-                fault(|settings| settings.redis.prefix = bad.to_owned()).is_some(),
-                "{bad}"
-            );
-        }
-        for bad in [0, 1025] {
-            assert!(
-                fault(|settings| settings.redis.partitions = bad).is_some(),
-                "{bad}"
-            );
-        }
-    }
-
-    #[test]
-    fn postgres_settings_make_sense() {
-        let url = |url: &str| {
-            fault(|settings| settings.postgres.url = Some(PostgresUrl::new(url))).as_deref()
-                == Some("postgres.url")
-        };
-        assert!(!url("postgres://h/db") && !url("postgresql://a:b@h:5432/db?sslmode=require"));
-        for bad in ["", "h:5432", "mysql://h", "host=h user=vigie"] {
-            assert!(url(bad), "{bad}");
-        }
-        for bad in [0, 1001] {
-            let fault = fault(|settings| settings.postgres.pool = bad);
-            assert_eq!(fault.as_deref(), Some("postgres.pool"), "{bad}");
-        }
-        for bad in [Duration::ZERO, Duration::from_secs(61)] {
-            let fault = fault(|settings| settings.postgres.timeout = bad);
-            assert_eq!(fault.as_deref(), Some("postgres.timeout"), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn each_caller_has_a_name_and_a_key_of_its_own() {
-        let keys = |default: Option<&str>, named: &[(&str, &str)]| {
-            fault(|settings| {
-                settings.internal.api_key = default.map(Secret::new);
-                let named = named.iter().map(|(name, key)| NamedKey {
-                    name: name.to_string(),
-                    key: Secret::new(*key),
-                });
-                settings.internal.api_keys = named.collect();
-            })
-        };
-        assert_eq!(keys(Some("x"), &[("a", "y"), ("A", "z")]), None);
-        assert_eq!(keys(None, &[("default", "y")]), None);
-        assert_eq!(keys(Some(""), &[]).as_deref(), Some("internal.api_key"));
-        for (default, named) in [
-            (Some("x"), [("default", "y"), ("b", "z")]),
-            (Some("x"), [("a", "x"), ("b", "y")]),
-            (None, [("a", "x"), ("a", "y")]),
-            (None, [("a", "x"), ("b", "x")]),
-        ] {
-            let fault = keys(default, &named);
-            assert_eq!(fault.as_deref(), Some("internal.api_keys"), "{named:?}");
-        }
-    }
-
-    #[test]
-    fn one_source_of_token_keys_is_enough() {
-        let both = fault(|settings| {
-            settings.auth.secret = Some(Secret::new("s"));
-            settings.auth.jwks_file = Some("keys.json".into());
-        });
-        assert_eq!(
-            both.as_deref(),
-            Some("auth.secret and auth.jwks_file are both set: remove one of them")
-        );
-        assert!(fault(|settings| settings.auth.secret = Some(Secret::new(""))).is_some());
-        assert!(fault(|settings| settings.auth.user_id_claim = "exp".to_owned()).is_some());
-        assert!(fault(|settings| settings.auth.leeway = Duration::from_secs(601)).is_some());
-    }
-
-    #[test]
-    fn a_previous_key_stands_beside_a_present_one_and_ends() {
-        let fault = |change: fn(&mut AuthSettings)| {
-            fault(|settings| {
-                settings.auth.secret = Some(Secret::new("s"));
-                settings.auth.previous_until = Some(std::time::UNIX_EPOCH);
-                change(&mut settings.auth);
-            })
-        };
-        let secret = |auth: &mut AuthSettings| auth.previous_secret = Some(Secret::new("p"));
-        assert_eq!(fault(secret), None);
-        for good in [
-            |auth: &mut AuthSettings| auth.previous_public_key_file = Some("key.pem".into()),
-            |auth: &mut AuthSettings| {
-                auth.secret = None;
-                auth.jwks_file = Some("keys.json".into());
-                auth.previous_secret = Some(Secret::new("p"));
-            },
-        ] {
-            assert_eq!(fault(good), None);
-        }
-
-        let key = |change: fn(&mut AuthSettings)| fault(change).unwrap_or_default();
-        assert_eq!(key(|_| ()), "auth.previous_until");
-        assert_eq!(
-            key(|auth| {
-                auth.previous_secret = Some(Secret::new("p"));
-                auth.previous_until = None;
-            }),
-            "auth.previous_until"
-        );
-        assert_eq!(
-            key(|auth| auth.previous_secret = Some(Secret::new(""))),
-            "auth.previous_secret"
-        );
-        assert_eq!(
-            key(|auth| {
-                auth.previous_public_key_file = Some("key.pem".into());
-                auth.secret = None;
-            }),
-            "auth.previous_public_key_file"
-        );
-        assert_eq!(
-            key(|auth| {
-                auth.previous_secret = Some(Secret::new("p"));
-                auth.previous_public_key_file = Some("key.pem".into());
-            }),
-            "auth.previous_secret and auth.previous_public_key_file are both set: remove one of them"
-        );
-    }
-
-    #[test]
-    fn a_revocation_is_kept_for_a_while() {
-        for (bad, good) in [
-            (Duration::from_micros(999), Duration::from_millis(1)),
-            (Duration::MAX, Duration::from_hours(24 * 36525)),
-        ] {
-            let ttl = |ttl| fault(|settings| settings.auth.revocation_ttl = ttl);
-            assert_eq!(ttl(bad).as_deref(), Some("auth.revocation_ttl"));
-            assert_eq!(ttl(good), None);
-        }
-    }
-
-    #[test]
-    fn a_lease_outlives_two_heartbeats() {
-        let lease = |heartbeat_ms: u64, lease_ms: u64| {
-            let millis = Duration::from_millis;
-            fault(|settings| {
-                (settings.node.heartbeat, settings.node.lease) =
-                    (millis(heartbeat_ms), millis(lease_ms))
-            })
-        };
-        assert_eq!(lease(200, 600), None);
-        assert_eq!(lease(1, 2), None);
-        assert_eq!(lease(301, 600).as_deref(), Some("node.heartbeat"));
-        assert_eq!(lease(0, 600).as_deref(), Some("node.heartbeat"));
-    }
-
-    #[test]
-    fn node_ids_fit_into_keys() {
-        for (id, good) in [
-            ("eu.west-1_b", true),
-            ("", false),
-            ("a/b", false),
-            ("a b", false),
-            ("é", false),
-        ] {
-            assert_eq!(
-                fault(|settings| settings.node.id = Some(id.to_owned())).is_none(),
-                good,
-                "{id}"
-            );
-        }
-    }
-
-    #[test]
-    fn no_limit_is_zero() {
-        assert_eq!(
-            fault(|settings| settings.limits.watches = 0).as_deref(),
-            Some("limits.watches")
-        );
-    }
-
-    #[test]
-    fn levels_are_levels() {
-        for good in [
-            "info",
-            "INFO",
-            "off",
-            "info,vigie=debug",
-            "warn,fred=trace",
-            "vigie[{user=42}]=debug",
-        ] {
-            assert_eq!(
-                fault(|settings| settings.log.level = good.to_owned()),
-                None,
-                "{good}"
-            );
-        }
-        for bad in ["", "inof", "info,debgu", "vigie=loud", "info,"] {
-            assert!(
-                fault(|settings| settings.log.level = bad.to_owned()).is_some(),
-                "{bad}"
-            );
-        }
-    }
-
-    #[test]
-    fn development_keys_in_the_open_are_warned_about() {
-        let mut settings = Settings::default();
-        settings.internal.api_key = Some(Secret::new(crate::settings::DEVELOPMENT_API_KEY));
-        assert!(settings.warnings().is_empty());
-        settings.http.listen = "0.0.0.0:8181".parse().unwrap();
-        assert_eq!(settings.warnings().len(), 1);
-    }
-}
+mod tests;

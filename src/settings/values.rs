@@ -1,5 +1,5 @@
-//! The types of single values and how they are read: the same from TOML, which knows numbers and
-//! arrays, as from the environment, where everything is text.
+//! Types of values, and parsers that accept both TOML, which has numbers and arrays, and the environment, which has only
+//! text.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,7 +8,7 @@ use serde::de::value::{Error as ChoiceError, StrDeserializer};
 use serde::de::{self, DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands where a secret would be printed.
+/// Replaces secrets in output.
 const HIDDEN: &str = "***";
 
 /// A secret: printed and serialised as `***`.
@@ -17,12 +17,12 @@ const HIDDEN: &str = "***";
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself, for the one place that needs it.
+    /// The plain text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -40,26 +40,26 @@ impl Serialize for Secret {
     }
 }
 
-/// Where Redis is; printed and serialised without user and password.
+/// URL of Redis; printed and serialised without user and password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct RedisUrl(String);
 
-/// Where Postgres is; printed and serialised without user and password.
+/// URL of Postgres; printed and serialised without user and password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct PostgresUrl(String);
 
-/// What the URLs of both can do.
+/// Implements a URL type.
 macro_rules! url {
     ($url:ident) => {
         impl $url {
-            /// Holds `url`, whatever it says.
+            /// Wraps `url` without checks.
             pub fn new(url: impl Into<String>) -> Self {
                 Self(url.into())
             }
 
-            /// The whole URL, password included.
+            /// The plain URL with its password.
             pub fn expose(&self) -> &str {
                 &self.0
             }
@@ -89,7 +89,7 @@ url!(RedisUrl);
 url!(PostgresUrl);
 
 impl RedisUrl {
-    /// Whether there is a user or a password in it: of Redis, or of the Sentinels.
+    /// Whether the URL contains a user or a password, of Redis or of the sentinels.
     pub fn carries_secret(&self) -> bool {
         let (user, query) = user_and_query(&self.0);
         user.is_some() || has_password(query)
@@ -97,14 +97,14 @@ impl RedisUrl {
 }
 
 impl PostgresUrl {
-    /// Whether there is a password in it.
+    /// Whether the URL contains a password.
     pub fn carries_secret(&self) -> bool {
         let (user, query) = user_and_query(&self.0);
         user.is_some_and(|user| user.contains(':')) || has_password(query)
     }
 }
 
-/// What stands before the host, and what after the question mark. Passwords that nobody has escaped are seen, too.
+/// The user info and the query of a URL. Handles unescaped passwords.
 fn user_and_query(url: &str) -> (Option<&str>, &str) {
     let (user, host) = match url.rsplit_once('@') {
         Some((before, host)) => (Some(before), host),
@@ -114,22 +114,22 @@ fn user_and_query(url: &str) -> (Option<&str>, &str) {
     (user, host.split_once('?').map_or("", |(_, query)| query))
 }
 
-/// Whether a query has a password, or a name that is escaped and may be anything.
+/// Whether a query has a password, or an escaped name, which may stand for one.
 fn has_password(query: &str) -> bool {
     let names = query.split('&').filter_map(|pair| pair.split('=').next());
     let mut names = names.map(str::to_lowercase);
     names.any(|name| name.contains("pass") || name.contains('%'))
 }
 
-/// Writes a URL with whatever may be secret in it hidden.
+/// Writes a URL without its possible secrets.
 fn without_password(url: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some((scheme, rest)) = url.split_once("://") else {
         return formatter.write_str(HIDDEN);
     };
     write!(formatter, "{scheme}://")?;
-    // The query may carry a password, too: that of the sentinels, or Postgres's own.
+    // The query may contain a password, too: of the sentinels, or of Postgres.
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password with a question mark in it: what is the host cannot be told.
+    // The password contains a question mark, so the host cannot be determined.
     if query.contains('@') {
         return formatter.write_str(HIDDEN);
     }
@@ -143,7 +143,7 @@ fn without_password(url: &str, formatter: &mut fmt::Formatter<'_>) -> fmt::Resul
     }
 }
 
-/// Reads one of an enum's names; the error lists them.
+/// Parses a variant of an enum; the error lists all.
 pub(super) fn choice<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -154,7 +154,7 @@ where
     T::deserialize(name).map_err(de::Error::custom)
 }
 
-/// Reads a whole number that fits `N`.
+/// Parses an integer that fits `N`.
 pub(super) fn number<'de, D, N>(deserializer: D) -> Result<N, D::Error>
 where
     D: Deserializer<'de>,
@@ -187,7 +187,7 @@ impl<N: TryFrom<u64>> de::Visitor<'_> for NumberVisitor<N> {
     }
 }
 
-/// Reads an array of strings, or one string with commas between the items.
+/// Parses an array of strings, or one string with commas.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     deserializer.deserialize_any(ListVisitor)
 }
@@ -225,7 +225,7 @@ pub(super) mod networks {
     use ipnet::{IpNet, Ipv4Net};
     use serde::{Deserializer, Serializer, de};
 
-    /// Shows each as a network.
+    /// Writes each in CIDR notation.
     pub(in crate::settings) fn serialize<S: Serializer>(
         networks: &[IpNet],
         serializer: S,
@@ -233,7 +233,7 @@ pub(super) mod networks {
         serializer.collect_seq(networks.iter().map(IpNet::to_string))
     }
 
-    /// Reads an array, or one string with commas between the items.
+    /// Parses an array, or one string with commas.
     pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<IpNet>, D::Error> {
@@ -241,7 +241,7 @@ pub(super) mod networks {
         texts.iter().map(|text| network::<D>(text)).collect()
     }
 
-    /// IPv4 networks that are written as IPv6 ones, as IPv4 networks: addresses are compared so.
+    /// Converts IPv4-mapped networks to IPv4, because addresses are compared in canonical form.
     fn canonical(network: IpNet) -> IpNet {
         let IpNet::V6(mapped) = network else {
             return network;
@@ -271,10 +271,10 @@ pub(super) mod size {
     use bytesize::ByteSize;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    /// Units in which a size is shown, largest first.
+    /// Units for output, largest first.
     const UNITS: [(usize, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
 
-    /// Shows the size in the largest unit that leaves a whole number.
+    /// Writes the size in the largest unit that divides it.
     pub(in crate::settings) fn serialize<S: Serializer>(
         bytes: &usize,
         serializer: S,
@@ -284,7 +284,7 @@ pub(super) mod size {
         serializer.collect_str(&format_args!("{}{name}", bytes / size))
     }
 
-    /// Reads a number with a unit, or a plain number of bytes.
+    /// Parses a number with a unit, or a number of bytes.
     pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<usize, D::Error> {
@@ -296,13 +296,13 @@ pub(super) mod size {
     }
 }
 
-/// Times, if any, written `2026-12-01T00:00:00Z`.
+/// Optional times, written `2026-12-01T00:00:00Z`.
 pub(super) mod time {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-    /// Shows the time in whole seconds.
+    /// Writes the time in whole seconds.
     pub(in crate::settings) fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,
@@ -311,7 +311,7 @@ pub(super) mod time {
         shown.serialize(serializer)
     }
 
-    /// Reads a time of RFC 3339 in UTC, which has to say so: others would be taken for local ones.
+    /// Parses an RFC 3339 time, which must end in `Z`; without a zone people would take it for local time.
     pub(in crate::settings) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {

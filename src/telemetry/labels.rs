@@ -1,10 +1,10 @@
-//! By what metrics are told apart. Everything here has few values: no user, no address, no path as it was asked for.
+//! Labels of metrics. Each has few values: no user ids, no addresses, no raw paths.
 
 use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
-/// Writes the word of a value, as [`EncodeLabelValue`] asks for.
+/// Implements [`EncodeLabelValue`] by `as_str`.
 macro_rules! label_value {
     ($name:ty) => {
         impl EncodeLabelValue for $name {
@@ -18,9 +18,9 @@ macro_rules! label_value {
 /// Whether a connection belongs to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionKind {
-    /// No account.
+    /// Connected without a token.
     Guest,
-    /// Signed in.
+    /// Connected with a token.
     User,
 }
 
@@ -37,13 +37,12 @@ impl ConnectionKind {
 
 label_value!(ConnectionKind);
 
-/// How the session under a connection began. One that began with polling may have moved to a WebSocket since, which is
-/// counted by itself.
+/// The transport with which the session of a connection began. Upgrades from polling are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// With a WebSocket, which it keeps.
+    /// WebSocket from the start.
     WebSocket,
-    /// With long polling.
+    /// Long polling, perhaps upgraded since.
     Polling,
 }
 
@@ -60,18 +59,18 @@ impl Transport {
 
 label_value!(Transport);
 
-/// Why a connection ended, as the side of the hub sees it.
+/// Why a connection ended, as the hub sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndedBecause {
-    /// Its client said goodbye.
+    /// The client sent DISCONNECT.
     Client,
-    /// The hub said goodbye, for good.
+    /// The hub sent DISCONNECT; the client does not reconnect.
     Hub,
-    /// The transport was closed, by either side: clients come back by themselves.
+    /// Either side closed the transport; the client reconnects.
     Transport,
-    /// Its client did not answer pings.
+    /// The client did not answer a ping.
     PingTimeout,
-    /// What came over the transport could not be understood, or broke it.
+    /// The client violated the protocol, or the transport failed.
     Error,
 }
 
@@ -100,19 +99,19 @@ label_value!(EndedBecause);
 /// Why the hub closed a TCP connection, or the session over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClosedBecause {
-    /// There were as many as allowed, and none that could be closed instead.
+    /// The listener was full, and no other connection could be closed instead.
     Full,
-    /// There were as many as allowed, and it had asked for nothing for longest.
+    /// The listener was full, and this connection had been without a request for longest.
     MadeRoom,
-    /// Its address had too many that asked for nothing.
+    /// The address had too many connections without a request.
     PerAddress,
-    /// It asked for nothing in time.
+    /// No request arrived in time.
     Handshake,
-    /// It sent more bytes than it may.
+    /// The client exceeded the inbound rate.
     InboundRate,
-    /// It did not read what was written.
+    /// The client did not read what the hub wrote.
     Stalled,
-    /// It carried no connection any more.
+    /// The session had no connection left.
     Idle,
 }
 
@@ -127,7 +126,7 @@ impl ClosedBecause {
         Self::Idle,
     ];
 
-    /// The word for it in logs and metrics.
+    /// The value in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -143,14 +142,14 @@ impl ClosedBecause {
 
 label_value!(ClosedBecause);
 
-/// Where a user goes.
+/// The new status of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Status {
+pub(super) enum TransitionStatus {
     Online,
     Offline,
 }
 
-impl Status {
+impl TransitionStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::Online => "online",
@@ -159,7 +158,7 @@ impl Status {
     }
 }
 
-label_value!(Status);
+label_value!(TransitionStatus);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConnectionLabels {
@@ -179,7 +178,7 @@ pub(super) struct ClosedLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct StatusLabels {
-    pub(super) status: Status,
+    pub(super) status: TransitionStatus,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -192,7 +191,7 @@ pub(super) struct ScriptLabels {
     pub(super) script: &'static str,
 }
 
-/// A route of either listener, by its template.
+/// `route` is a template such as `/api/v1/users/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RouteLabels {
     pub(super) method: &'static str,

@@ -1,6 +1,6 @@
-//! Every metric of the hub, by the name under which `/metrics` shows it.
+//! The metrics of the hub, with the names that `/metrics` shows.
 //!
-//! Whatever is counted for every event or connection has a handle of its own here: no labels are looked up on the way.
+//! Metrics on hot paths have a handle for each combination of labels, so that counting looks up no labels.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -15,30 +15,29 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::labels::{
     AnswerLabels, ClosedBecause, ClosedLabels, CodeLabels, ConnectionKind, ConnectionLabels,
-    EndedBecause, EndedLabels, RouteLabels, ScriptLabels, Status, StatusLabels, Transport,
+    EndedBecause, EndedLabels, RouteLabels, ScriptLabels, StatusLabels, TransitionStatus,
+    Transport,
 };
 
-/// Upper bounds for what waits for Redis or answers over HTTP, in seconds: from a tenth of a millisecond to the time
-/// after which callers have given up.
-const WAITING: [f64; 15] = [
+/// Histogram buckets for calls of Redis and HTTP requests, in seconds: from 0.1 ms to the timeout of most callers.
+const IO_BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
-/// Upper bounds for what waits for nothing, in seconds: one recipient takes microseconds, ten thousand take tens of
+/// Histogram buckets for work without I/O, in seconds: one recipient takes microseconds, ten thousand take tens of
 /// milliseconds.
-const WORKING: [f64; 14] = [
+const CPU_BUCKETS: [f64; 14] = [
     0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25,
 ];
 
-/// A method that nobody knows.
+/// Label of an unknown method.
 const OTHER_METHOD: &str = "other";
 
-/// Methods that are told apart.
+/// Methods with a label of their own.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
-/// A family of times, which knows how to make one more.
-type Times<L> = Family<L, Histogram, fn() -> Histogram>;
+type TimesFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The metrics of one node.
 pub struct Metrics {
@@ -50,14 +49,14 @@ pub struct Metrics {
     kicked: Family<CodeLabels, Counter>,
     came_online: Counter,
     went_offline: Counter,
-    redis_times: Times<ScriptLabels>,
-    http_times: Times<RouteLabels>,
+    redis_times: TimesFamily<ScriptLabels>,
+    http_times: TimesFamily<RouteLabels>,
     http_answers: Family<AnswerLabels, Counter>,
     /// Connections that were not admitted.
     pub refused: Counter,
     /// Sessions that began with polling and moved to a WebSocket.
     pub upgrades: Counter,
-    /// Most connections that the node takes: by its settings, and by the files that it may open.
+    /// Limit on connections: as configured, or lower if the open files do not suffice.
     pub connections_limit: Gauge,
     /// Users with a connection on this node.
     pub users: Gauge,
@@ -65,53 +64,53 @@ pub struct Metrics {
     pub online_users: Gauge,
     /// Nodes that are alive, as this node sees it.
     pub nodes: Gauge,
-    /// Topics this node listens to.
+    /// Topics this node is subscribed to.
     pub topics: Gauge,
-    /// Connections of this node that watch a profile, once for each.
+    /// Watches of connections of this node: a connection counts once for each profile.
     pub watchers: Gauge,
     /// Messages received on users' topics.
     pub topic_messages: Counter,
     /// Messages received on the presence channels.
     pub presence_messages: Counter,
-    /// Times at which the numbers of transitions did not follow each other.
+    /// Missing presence transitions that were noticed.
     pub presence_gaps: Counter,
-    /// Times at which messages may have been missed.
+    /// Interruptions in which messages may have been lost.
     pub interruptions: Counter,
-    /// Times at which nothing was heard of a partition.
+    /// Times a partition fell silent.
     pub silences: Counter,
-    /// Snapshots of who is online that were read.
+    /// Presence snapshots that were read.
     pub snapshots: Counter,
-    /// Messages that had been missed and were delivered late.
+    /// Lost messages that were recovered and delivered late.
     pub missed_messages: Counter,
-    /// Times at which this node's lease was gone.
+    /// Times this node lost its lease.
     pub lease_losses: Counter,
-    /// Nodes whose lease was over, as found by this one.
+    /// Expired leases of other nodes that this node found.
     pub reaped_nodes: Counter,
-    /// Connections of dead nodes released by this one.
+    /// Connections of dead nodes that this node released.
     pub reaped_connections: Counter,
-    /// How long the last canary took to come back, in seconds.
+    /// Round-trip time of the last canary, in seconds.
     pub canary_lag_seconds: Gauge<f64, AtomicU64>,
-    /// Calls of scripts that Redis did not carry out, or whose answer was lost.
+    /// Script calls that failed, or whose answer was lost.
     pub redis_errors: Counter,
     /// Events written to connections of this node.
     pub deliveries: Counter,
-    /// Updates that were skipped for a newer one, where writing fell behind.
+    /// Updates that were skipped in favour of a newer one while deliveries lagged.
     pub conflated: Counter,
-    /// What was still to be written to connections that did not keep up.
+    /// Frames that were discarded with slow consumers.
     pub dropped: Counter,
-    /// How long it takes to write what there is to tell to all connections of this node that it is for, in seconds.
+    /// Time to write a delivery to all its recipients on this node, in seconds.
     pub fan_out: Histogram,
-    /// Users put in the queue by this node.
+    /// Users that this node added to the queue.
     pub matchmaking_joins: Counter,
-    /// Matches made by this node.
+    /// Matches that this node made.
     pub matches_made: Counter,
-    /// Users sent back to the front of the queue by this node.
+    /// Users that this node returned to the front of the queue.
     pub matchmaking_requeued: Counter,
-    /// Tickets that ran out, as told by this node.
+    /// Expired tickets that this node reported.
     pub match_timeouts: Counter,
-    /// Users who wait on all nodes, when this node looked last.
+    /// Length of the queue when this node last read it.
     pub matchmaking_queue: Gauge,
-    /// Connections closed because they did not keep up.
+    /// Slow consumers that were closed.
     pub overflows: Counter,
     /// Events received from clients.
     pub client_events: Counter,
@@ -120,7 +119,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric, at zero.
+    /// Registers every metric with the value zero.
     pub fn new() -> Self {
         let mut new = Registering(Registry::with_prefix("vigie"));
         let connections: Family<ConnectionLabels, Gauge> =
@@ -149,17 +148,17 @@ impl Metrics {
                 "connections_kicked",
                 "Connections that were told why they are closed",
             ),
-            came_online: transitions_to(Status::Online),
-            went_offline: transitions_to(Status::Offline),
+            came_online: transitions_to(TransitionStatus::Online),
+            went_offline: transitions_to(TransitionStatus::Offline),
             redis_times: new.times(
                 "redis_script_duration_seconds",
                 "How long a script took, from the call to the answer of Redis",
-                || Histogram::new(WAITING),
+                || Histogram::new(IO_BUCKETS),
             ),
             http_times: new.times(
                 "http_request_duration_seconds",
                 "How long a request over HTTP took, from its head to the head of the answer",
-                || Histogram::new(WAITING),
+                || Histogram::new(IO_BUCKETS),
             ),
             http_answers: new.metric("http_requests", "Requests over HTTP that were answered"),
             refused: new.metric("connections_refused", "Connections not admitted"),
@@ -233,7 +232,7 @@ impl Metrics {
             fan_out: new.register(
                 "fan_out_duration_seconds",
                 "How long it takes to write what there is to tell to all connections of this node that it is for",
-                Histogram::new(WORKING),
+                Histogram::new(CPU_BUCKETS),
             ),
             matchmaking_joins: new.metric(
                 "matchmaking_joins",
@@ -284,7 +283,7 @@ impl Metrics {
         self.closed[reason as usize].inc();
     }
 
-    /// Counts a connection that was told why it is closed; `code` is one of the few that clients know.
+    /// Counts a connection that got `kicked`; `code` is one of the contract's.
     pub fn count_kicked(&self, code: &'static str) {
         self.kicked.get_or_create(&CodeLabels { code }).inc();
     }
@@ -295,18 +294,18 @@ impl Metrics {
         self.went_offline.inc_by(offline as u64);
     }
 
-    /// Users who went online or offline so far.
+    /// Transitions in both directions since the start.
     pub fn transitions(&self) -> u64 {
         self.came_online.get() + self.went_offline.get()
     }
 
-    /// Where the times of a script go.
+    /// The histogram of a script.
     pub fn script_times(&self, script: &'static str) -> Histogram {
         self.redis_times
             .get_or_create_owned(&ScriptLabels { script })
     }
 
-    /// Counts a request that was answered. `route` is its template, never the path as it was asked for.
+    /// Counts an answered request. `route` is a template, never a raw path.
     pub fn count_request(&self, method: &str, route: &str, status: u16, took: Duration) {
         let method = METHODS.into_iter().find(|known| *known == method);
         let method = method.unwrap_or(OTHER_METHOD);
@@ -329,10 +328,10 @@ impl Metrics {
         u64::try_from(open).unwrap_or(0)
     }
 
-    /// Every metric in Prometheus's text format.
+    /// Encodes every metric in the OpenMetrics text format.
     ///
     /// # Errors
-    /// When a metric cannot be written as text, which no metric of ours does.
+    /// When the encoder fails, which it does for none of these metrics.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
@@ -346,7 +345,7 @@ impl Default for Metrics {
     }
 }
 
-/// A registry that hands out what it registers.
+/// A registry whose methods return the metric that they register.
 struct Registering(Registry);
 
 impl Registering {
@@ -354,7 +353,7 @@ impl Registering {
         self.register(name, help, M::default())
     }
 
-    fn times<L>(&mut self, name: &str, help: &str, one: fn() -> Histogram) -> Times<L>
+    fn times<L>(&mut self, name: &str, help: &str, one: fn() -> Histogram) -> TimesFamily<L>
     where
         L: Clone + std::hash::Hash + Eq + EncodeLabelSet + Send + Sync + fmt::Debug + 'static,
     {
@@ -367,7 +366,7 @@ impl Registering {
     }
 }
 
-/// A handle for each kind of connection on each transport, in the order of their declarations.
+/// Handles indexed by [`ConnectionKind`] and [`Transport`].
 fn of_each_connection<M: Clone + Default>(family: &Family<ConnectionLabels, M>) -> [[M; 2]; 2] {
     ConnectionKind::ALL.map(|kind| {
         Transport::ALL

@@ -1,27 +1,27 @@
-//! A warning about something that is tried again and again, at most once a minute.
+//! Rate-limited warnings about retries: at most one a minute.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two warnings from one place.
+use parking_lot::Mutex;
+
+/// Shortest time between two warnings from one place.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// When a place in the code last warned.
+/// The last warning of one place in the code.
 pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
-    /// It has not warned yet.
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Whether the place may warn now; then it may not for the next minute.
+    /// Whether the place may warn now. If so, it may not warn again for a minute.
     pub(crate) fn may_warn(&self) -> bool {
         self.may_warn_at(Instant::now())
     }
 
     fn may_warn_at(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
         if is_due {
             *last = Some(now);
@@ -30,8 +30,8 @@ impl Seldom {
     }
 }
 
-/// `tracing::warn!` at most once a minute for each place that uses it, `tracing::debug!` in between: for what fails each
-/// time that a loop tries it.
+/// `tracing::warn!` at most once a minute for each place that uses it, otherwise `tracing::debug!`. For failures that a
+/// loop repeats.
 macro_rules! warn_seldom {
     ($($event:tt)*) => {{
         static SELDOM: $crate::telemetry::Seldom = $crate::telemetry::Seldom::new();

@@ -1,4 +1,4 @@
-//! Who is on the other side: the peer itself, or whom a proxy that is trusted names.
+//! The address of a client: that of the peer, or the one that a trusted proxy names.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-/// Where proxies say for whom they speak, the nearest last.
+/// The header to which each proxy appends the address of its client.
 pub(super) const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Bits of an IPv6 address that name a network: a provider gives each customer one at least.
+/// Prefix length that identifies an IPv6 customer: providers assign each a /64 at least.
 const NETWORK_BITS: u32 = 64;
 
-/// Networks whose word is taken for where a request comes from.
+/// Networks of proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Trusts whoever is in `networks`.
+    /// Trusts every address in `networks`.
     pub fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
     }
 
-    /// Whether `address` is a proxy that is trusted.
+    /// Whether `address` is in a trusted network.
     pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Where a request comes from that `peer` sent: the last one named in `X-Forwarded-For` who is no trusted
-    /// proxy. What stands before that one may have been made up. Without a trusted proxy it is `peer`.
+    /// The address of the client: the last entry of `X-Forwarded-For` that is not a trusted proxy, because the client may
+    /// have forged earlier entries. If `peer` is not a trusted proxy, it is the client.
     pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let lists = headers.get_all(FORWARDED_FOR).iter().rev();
@@ -44,7 +44,7 @@ impl TrustedProxies {
     }
 }
 
-/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` and `[2001:db8::1]:80`.
+/// Accepts `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` and `[2001:db8::1]:80`.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let address = text.parse::<IpAddr>().ok();
@@ -54,7 +54,7 @@ fn parse(text: &[u8]) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// What is counted as one: an IPv4 address, or a /64 of IPv6, all of which one machine can have.
+/// The unit of limits per address: an IPv4 address, or a /64 of IPv6, all of which one machine may use.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -1,7 +1,7 @@
-//! How deep JSON is nested, told without reading it and without recursion.
+//! Nesting depth of JSON, without parsing and without recursion.
 
-/// Whether arrays and objects are in each other for more than so many levels. Of bytes that are no JSON it says
-/// anything: whoever parses them refuses them.
+/// Whether arrays and objects are nested more than `levels` deep. The result is meaningless for bytes that are not JSON,
+/// which the parser refuses anyway.
 pub(super) fn is_deeper_than(levels: usize, json: &[u8]) -> bool {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in json {

@@ -1,4 +1,4 @@
-//! The HTTP side: a public router for everybody and an internal one for back ends and operators.
+//! HTTP: a public router for clients, and an internal one for back ends and operators.
 
 mod access;
 mod accounts;
@@ -7,17 +7,19 @@ mod audit;
 mod avatars;
 mod bearer;
 mod body;
-mod checks;
+
 mod events;
 mod friends;
 mod headers;
 mod health;
-mod loopback;
+
+mod local_caller;
 mod matches;
 mod matchmaking;
 mod me;
-mod measure;
+
 mod metrics;
+mod metrics_layer;
 mod nodes;
 mod notifications;
 mod openapi;
@@ -25,6 +27,7 @@ mod presence;
 mod problem;
 mod public;
 mod users;
+mod validation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +43,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use self::access::ApiKeyCheck;
+use self::admin::AdminPage;
 pub use self::admin::Live;
-use self::admin::Page;
 use self::audit::Audit;
 use self::body::BodyMax;
 use self::problem::Problem;
@@ -50,21 +53,21 @@ use crate::domain::Hub;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
 
-/// How long a request may take, its body included. A poll is answered within the ping interval, which is 25 s.
+/// Time limit of a request, its body included. A long poll is answered within the ping interval of 25 s.
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 
-/// What the routes share.
+/// State of the internal routes.
 #[derive(Clone)]
 pub struct Internal {
-    /// What the routes are about.
+    /// Serves every request.
     pub hub: Hub,
-    /// What `/metrics` shows.
+    /// Encoded by `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Who may call.
+    /// Authenticates callers.
     pub keys: ApiKeyCheck,
-    /// How large bodies may be.
+    /// Bounds the size of bodies.
     pub limits: CurrentLimits,
-    /// What the operators' page shows.
+    /// Samples for the operators' page.
     pub live: Live,
 }
 
@@ -86,7 +89,7 @@ impl FromRef<Internal> for BodyMax {
         title = "Vigie, internal API",
         description = "For back ends and operators. Every route but /healthz and /readyz takes a key as \
                        `Authorization: Bearer` or `X-API-Key`. \
-                       JSON has at most 64 levels of arrays and objects in each other."
+                       JSON may nest arrays and objects at most 64 levels deep."
     ),
     components(schemas(Problem, accounts::Disconnection)),
     security(("bearer" = []), ("key" = []))
@@ -99,12 +102,12 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(accounts::put))
         .routes(routes!(matches::record))
         .layer(from_fn_with_state(state.hub.clone(), access::with_accounts));
-    // What closes, deletes or revokes something, or changes accounts: the log says at `info` who asked for it.
-    let lasting = OpenApiRouter::new()
+    // These change accounts, or close, delete or revoke something, so calls are logged at `info`.
+    let mutating = OpenApiRouter::new()
         .routes(routes!(accounts::deleted))
         .routes(routes!(accounts::disconnect))
         .merge(of_accounts)
-        .layer(map_response(audit::lasting));
+        .layer(map_response(audit::mark_mutating));
     let of_page = OpenApiRouter::new()
         .routes(routes!(admin::live::show))
         .routes(routes!(admin::user::show))
@@ -123,11 +126,11 @@ pub fn internal(state: Internal) -> Router {
         .routes(routes!(matchmaking::show))
         .routes(routes!(matchmaking::join))
         .routes(routes!(matchmaking::leave))
-        .merge(lasting)
+        .merge(mutating)
         .layer(from_fn(access::with_key))
         .merge(of_page)
         .split_for_parts();
-    // Probes ask every few seconds and present no key, so the audit leaves them out.
+    // Not logged: probes come every few seconds and carry no key.
     let (probes, of_probes) = OpenApiRouter::<Internal>::new()
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -135,7 +138,7 @@ pub fn internal(state: Internal) -> Router {
     openapi::complete(&mut description);
     description.merge(of_probes);
     let description = description.to_json().unwrap_or_default();
-    let page = Page::new();
+    let page = AdminPage::new();
     api.route(
         "/api/v1/openapi.json",
         get(move || openapi::show(description.clone())).layer(from_fn(access::with_key)),
@@ -152,11 +155,14 @@ pub fn internal(state: Internal) -> Router {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
     })
     .method_not_allowed_fallback(async || Problem::method_not_allowed())
-    .layer(from_fn_with_state(Audit::default(), audit::note))
+    .layer(from_fn_with_state(Audit::default(), audit::log_calls))
     .layer(from_fn_with_state(state.keys.clone(), access::identify))
     .merge(probes.method_not_allowed_fallback(async || Problem::method_not_allowed()))
     .layer(timeout())
-    .layer(from_fn_with_state(state.metrics.clone(), measure::count))
+    .layer(from_fn_with_state(
+        state.metrics.clone(),
+        metrics_layer::count_requests,
+    ))
     .layer(map_response(headers::guard))
     .with_state(state)
 }

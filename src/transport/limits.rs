@@ -1,14 +1,14 @@
-//! What the other side may use. The values can change while the node runs; whoever needs one asks for it then.
+//! Limits of clients and connections. A reload replaces them while the node runs, so read each value where it is used.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-/// The limits, as configured.
+/// One set of limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Socket.IO connections of this node: as configured, or as many as its open files allow.
+    /// Client connections of this node: as configured, or fewer if its open files do not suffice.
     pub connections: usize,
     /// TCP connections of the public listener.
     pub tcp_public: usize,
@@ -16,40 +16,40 @@ pub struct Limits {
     pub tcp_internal: usize,
     /// Connections of one address; 0 sets no limit.
     pub connections_per_address: usize,
-    /// How long a TCP connection may take to its first request, and a session to join a namespace.
+    /// Time limit for the first request of a TCP connection, and for a session to join a namespace.
     pub handshake: Duration,
-    /// Bytes per second that a TCP connection may send, in the long run.
+    /// Sustained inbound rate of a TCP connection, in bytes per second.
     pub inbound_rate: usize,
-    /// Bytes that it may send at once.
+    /// Inbound burst of a TCP connection, in bytes.
     pub inbound_burst: usize,
-    /// Events per second of one connection.
+    /// Sustained rate of events from one connection.
     pub events_per_second: u32,
-    /// Events of one connection in a burst.
+    /// Burst of events from one connection.
     pub events_burst: u32,
     /// Packets waiting for one connection.
     pub outbound_queue: usize,
-    /// How long a write may not move.
+    /// How long a write may make no progress.
     pub stalled_write: Duration,
-    /// Bytes of the body of an HTTP request.
+    /// Size of the body of an HTTP request, in bytes.
     pub http_body: usize,
 }
 
-/// The limits as they are now. Cloning is cheap: clones share everything.
+/// The present limits. Clones share them.
 #[derive(Clone, Debug)]
 pub struct CurrentLimits(Arc<ArcSwap<Limits>>);
 
 impl CurrentLimits {
-    /// Begins with `limits`.
+    /// Starts with `limits`.
     pub fn new(limits: Limits) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(limits)))
     }
 
-    /// What holds now.
+    /// The limits as of now; do not keep the guard across an await.
     pub fn get(&self) -> Guard<Arc<Limits>> {
         self.0.load()
     }
 
-    /// Has `limits` hold from now on.
+    /// Replaces all limits at once.
     pub fn set(&self, limits: Limits) {
         self.0.store(Arc::new(limits));
     }
@@ -57,7 +57,7 @@ impl CurrentLimits {
 
 #[cfg(test)]
 impl Limits {
-    /// Limits of which each test changes what it is about.
+    /// Defaults for tests.
     pub(crate) fn sample() -> Self {
         Self {
             connections: 1,

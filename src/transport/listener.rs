@@ -1,77 +1,78 @@
-//! Accepts TCP connections, and closes those that take too much or too long.
+//! Accepts TCP connections, and closes those that exceed a rate or a timeout.
 
+mod connection_table;
 mod files;
-mod open;
 mod stream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-pub use self::files::{Room, files_for, files_max};
-use self::open::OpenStreams;
-pub use self::stream::{Asking, Meter, Peer, Stream, TcpConn};
+use self::connection_table::ConnectionTable;
+pub use self::files::{FileBudget, files_for, files_max};
+pub use self::stream::{Meter, Peer, RequestGuard, Stream, TcpConn};
 use super::address::{TrustedProxies, network_of};
 use super::limits::CurrentLimits;
 use crate::telemetry::{ClosedBecause, Metrics};
 
-/// Pause after an accept that failed for want of resources, which another attempt at once would not find.
+/// Pause after a failed accept: the resources it lacked are not back at once.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How often connections are looked at that may be overdue.
+/// How often overdue connections are closed.
 const OVERDUE_CHECK: Duration = Duration::from_secs(1);
 
-/// Bytes that the kernel may hold for one client that does not read; Linux doubles it for its own bookkeeping.
-/// Left to itself it grows to several MiB for each, which belongs to nobody's limit: a thousand stuck clients
-/// took 1.5 GB. A burst fits into 64 KiB; what is more waits in the connection's own, counted queue.
+/// Bytes that the kernel buffers for a client that does not read; Linux doubles this for its own bookkeeping. By default
+/// the buffer grows to several MiB, outside of any limit: a thousand stuck clients took 1.5 GB. A burst fits into 64 KiB;
+/// the rest waits in the outbound queue of the connection, which is bounded.
 const SEND_BUFFER: u32 = 64 * 1024;
 
-/// Connections that wait to be accepted, when everybody comes back at once. The kernel's own limit may be lower.
+/// Connections waiting to be accepted, for when all clients reconnect at once. The limit of the kernel may be lower.
 const BACKLOG: u32 = 4096;
 
-/// Connections that were closed to make room and whose tasks have not ended yet. Where there are more, the next one is
-/// accepted a little later: files are needed for other things, too.
+/// Connections that were closed to make room and whose tasks still hold their files. With more of them, accepting pauses,
+/// because the process needs files for other things, too.
 const CLOSING_MAX: usize = 64;
 
-/// How long, and how often at most, their tasks are waited for.
+/// Length of that pause; it repeats at most `CLOSING_DELAYS_MAX` times.
 const CLOSING_DELAY: Duration = Duration::from_millis(1);
 const CLOSING_DELAYS_MAX: usize = 50;
 
-/// How often the log says that there are no files left.
+/// At most this often the log warns that no files are left.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Whom a listener is for.
+/// Whose connections a listener accepts.
 #[derive(Clone, Debug)]
-pub enum Audience {
-    /// Everybody: what comes in is metered, except from proxies, which speak for many over one connection.
+pub enum ListenerKind {
+    /// Anybody's. Inbound bytes are metered, except for the HTTP requests of these proxies.
     Public(TrustedProxies),
-    /// Back ends and operators.
+    /// Those of back ends and operators; not metered.
     Internal,
 }
 
-/// Accepts connections.
+/// A TCP listener with a bounded number of connections.
 pub struct Listener {
     listener: TcpListener,
-    audience: Audience,
+    kind: ListenerKind,
     limits: CurrentLimits,
     metrics: Arc<Metrics>,
-    open: Arc<OpenStreams>,
-    /// When the log last said that connections cannot be accepted.
+    open: Arc<ConnectionTable>,
+    /// When the log last warned that no files are left.
     warned_at: Mutex<Option<Instant>>,
 }
 
 impl Listener {
-    /// Listens on `address`; port 0 takes a free one.
+    /// Listens on `address`; port 0 picks a free port.
     ///
     /// # Errors
-    /// When the address is taken or not of this machine.
+    /// When the address is in use or does not belong to this machine.
     pub fn bind(
         address: SocketAddr,
-        audience: Audience,
+        kind: ListenerKind,
         limits: CurrentLimits,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
@@ -79,14 +80,14 @@ impl Listener {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // A node that starts again at once finds its port in use by connections that are ending.
+        // After a restart the port is still in use by connections in TIME_WAIT.
         socket.set_reuseaddr(true)?;
-        // Accepted connections inherit it.
+        // Accepted connections inherit the buffer size.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(address)?;
         Ok(Self {
             listener: socket.listen(BACKLOG)?,
-            audience,
+            kind,
             limits,
             metrics,
             open: Arc::default(),
@@ -94,24 +95,24 @@ impl Listener {
         })
     }
 
-    /// The address listened on.
+    /// The bound address, with the port that was picked.
     ///
     /// # Errors
-    /// When the operating system does not tell.
+    /// When the operating system does not return it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// The next connection. Where there are as many as may be, the one that has asked for nothing for longest is closed.
+    /// Waits for the next connection. At the limit, closes the connection that has gone without a request for longest.
     pub async fn accept(&self) -> Stream {
         loop {
             self.wait_for_closing().await;
             match self.listener.accept().await {
-                Ok((stream, address)) if self.has_room() => return self.take_in(stream, address),
-                // Closed without a word: a word would cost more than the connection did.
+                Ok((stream, address)) if self.has_room() => return self.track(stream, address),
+                // Closed without an answer, which would cost more than the connection did.
                 Ok(_) => self.metrics.count_closed(ClosedBecause::Full),
                 Err(error) => {
-                    self.not_accepted(&error);
+                    self.on_accept_error(&error);
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
@@ -131,62 +132,60 @@ impl Listener {
         self.open.len() < self.connections_max() || self.open.make_room(&self.metrics)
     }
 
-    /// A connection could not be accepted. Where it is for want of files, one is freed.
-    fn not_accepted(&self, error: &io::Error) {
+    /// Logs a failed accept. If no files are left, closes a connection to free one.
+    fn on_accept_error(&self, error: &io::Error) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
         if !matches!(errno, Errno::EMFILE | Errno::ENFILE) {
             tracing::debug!(%error, "could not accept a connection");
             return;
         }
         self.open.make_room(&self.metrics);
-        let mut warned_at = self
-            .warned_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut warned_at = self.warned_at.lock();
         if warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned_at = Some(Instant::now());
             tracing::warn!(
                 %error,
                 limit = files_max(),
-                "no connection can be accepted: this process, or the machine, has as many files open as it may; raise the \
+                "cannot accept connections: this process, or the machine, has reached its limit of open files; raise the \
                  limit (ulimit -n, or LimitNOFILE in systemd), or lower limits.connections"
             );
         }
     }
 
-    fn take_in(&self, stream: TcpStream, address: SocketAddr) -> Stream {
-        // Events are small and wanted at once. A socket without this option still works.
+    fn track(&self, stream: TcpStream, address: SocketAddr) -> Stream {
+        // Events are small and urgent. The connection works without the option, too.
         let _ = stream.set_nodelay(true);
         let (network, meter) = (self.network(address.ip()), self.meter(address.ip()));
         self.open
-            .take_in(stream, address, network, meter, &self.metrics)
+            .track(stream, address, network, meter, &self.metrics)
     }
 
-    /// Whose connections without a request are counted together. A proxy speaks for many, and back ends are known.
+    /// The network whose silent connections are limited together; `None` for proxies, which carry many clients, and for
+    /// back ends.
     fn network(&self, address: IpAddr) -> Option<IpAddr> {
-        match &self.audience {
-            Audience::Public(proxies) => (!proxies.trust(address)).then(|| network_of(address)),
-            Audience::Internal => None,
+        match &self.kind {
+            ListenerKind::Public(proxies) => (!proxies.trust(address)).then(|| network_of(address)),
+            ListenerKind::Internal => None,
         }
     }
 
     fn meter(&self, address: IpAddr) -> Option<Meter> {
-        let Audience::Public(proxies) = &self.audience else {
+        let ListenerKind::Public(proxies) = &self.kind else {
             return None;
         };
         let (limits, metrics) = (self.limits.clone(), self.metrics.clone());
-        let speaks_for_many = proxies.trust(address);
-        Some(Meter::new(limits, metrics, speaks_for_many, Instant::now()))
+        let is_proxy = proxies.trust(address);
+        Some(Meter::new(limits, metrics, is_proxy, Instant::now()))
     }
 
     fn connections_max(&self) -> usize {
-        match self.audience {
-            Audience::Public(_) => self.limits.get().tcp_public,
-            Audience::Internal => self.limits.get().tcp_internal,
+        match self.kind {
+            ListenerKind::Public(_) => self.limits.get().tcp_public,
+            ListenerKind::Internal => self.limits.get().tcp_internal,
         }
     }
 
-    /// Closes connections that are overdue, for ever: whose writes do not move, or that asked for nothing.
+    /// Runs forever and closes overdue connections: those with a stalled write, and those without a first request.
     pub fn close_overdue(&self) -> impl Future<Output = ()> + Send + use<> {
         let (open, limits) = (self.open.clone(), self.limits.clone());
         let metrics = self.metrics.clone();
@@ -216,19 +215,18 @@ mod tests {
             ..Limits::sample()
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let audience = Audience::Public(TrustedProxies::default());
+        let kind = ListenerKind::Public(TrustedProxies::default());
         let metrics = Arc::new(Metrics::new());
-        Listener::bind(address, audience, CurrentLimits::new(limits), metrics).expect("loopback")
+        Listener::bind(address, kind, CurrentLimits::new(limits), metrics).expect("loopback")
     }
 
-    /// A connection, as its client and as the listener see it.
+    /// A connection: the client's end and the listener's.
     async fn connect(listener: &Listener) -> (TcpStream, Stream) {
         let address = listener.address().expect("an address");
         let client = TcpStream::connect(address).await.expect("it listens");
         (client, listener.accept().await)
     }
 
-    /// Whether the listener has closed it.
     async fn is_closed(client: &mut TcpStream) -> bool {
         let read = tokio::time::timeout(Duration::from_millis(100), client.read_u8());
         read.await.is_ok_and(|read| read.is_err())
@@ -241,8 +239,8 @@ mod tests {
         for _ in 0..1000 {
             drop(connect(&listener).await);
         }
-        let remembered = listener.open.remembered();
-        assert!(remembered < 10, "{remembered} are remembered");
+        let tracked = listener.open.tracked();
+        assert!(tracked < 10, "{tracked} are tracked");
         assert_eq!((listener.open.len(), listener.open.queued()), (1, 1));
         drop(kept);
         assert_eq!((listener.open.len(), listener.open.queued()), (0, 0));
@@ -252,12 +250,12 @@ mod tests {
     async fn the_one_that_asked_for_nothing_for_longest_makes_room() {
         let listener = listener(6);
         let mut upgraded = connect(&listener).await;
-        drop(upgraded.1.peer().asked());
-        upgraded.1.peer().upgraded();
-        let mut asking = connect(&listener).await;
-        let _request = asking.1.peer().asked();
+        drop(upgraded.1.peer().begin_request());
+        upgraded.1.peer().mark_upgraded();
+        let mut busy_one = connect(&listener).await;
+        let _request = busy_one.1.peer().begin_request();
         let mut idle = connect(&listener).await;
-        drop(idle.1.peer().asked());
+        drop(idle.1.peer().begin_request());
         let mut late = connect(&listener).await;
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         let mut new = connect(&listener).await;
@@ -265,15 +263,15 @@ mod tests {
 
         let mut busy = Vec::new();
         for goes in [&mut late, &mut idle, &mut new, &mut newer] {
-            // It asks for something, so it is not the next to go.
+            // It has a request, so it is not the next to close.
             let (mut client, stream) = connect(&listener).await;
-            let request = stream.peer().asked();
+            let request = stream.peer().begin_request();
             assert!(is_closed(&mut goes.0).await);
             assert!(!is_closed(&mut client).await);
             busy.push((client, stream, request));
         }
         assert!(!listener.has_room(), "all others are busy");
-        assert!(!is_closed(&mut upgraded.0).await && !is_closed(&mut asking.0).await);
+        assert!(!is_closed(&mut upgraded.0).await && !is_closed(&mut busy_one.0).await);
         assert_eq!((listener.open.len(), listener.open.closing()), (6, 4));
         drop((late, idle, new, newer));
         assert_eq!((listener.open.len(), listener.open.closing()), (6, 0));
@@ -295,7 +293,7 @@ mod tests {
     async fn an_address_has_so_many_without_a_request() {
         let listener = listener(10_000);
         let mut all = Vec::new();
-        for _ in 0..=open::SILENT_PER_ADDRESS {
+        for _ in 0..=connection_table::SILENT_PER_ADDRESS {
             all.push(connect(&listener).await);
         }
         let network = IpAddr::from([127, 0, 0, 1]);
@@ -310,6 +308,6 @@ mod tests {
         close_excess(now_ms + 60_000);
         assert!(is_closed(&mut all[0].0).await);
         assert!(!is_closed(&mut all[1].0).await);
-        assert_eq!(listener.open.len(), open::SILENT_PER_ADDRESS);
+        assert_eq!(listener.open.len(), connection_table::SILENT_PER_ADDRESS);
     }
 }

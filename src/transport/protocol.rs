@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 
 use crate::domain::delivery::LastUpdates;
 use crate::domain::token::TokenError;
+use crate::domain::update::{Kind, Views};
 use crate::domain::visibility::View;
-use crate::engine::{Kind, Views};
 use crate::ids::{MatchId, Revision, UserId};
 
 pub use self::codes::{ConnectErrorCode, ErrorCode, KickCode};
@@ -23,7 +23,7 @@ pub use self::namespace::Namespace;
 pub use self::request::Request;
 pub use self::typescript::typescript;
 
-/// The event that tells about an update, if anybody is told.
+/// The event that carries updates of this kind; `None` if clients never get them.
 pub fn event_of(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Profile => Some(server_event::PROFILE_UPDATE),
@@ -43,7 +43,7 @@ impl From<TokenError> for ConnectErrorCode {
     }
 }
 
-/// What a client sends with its handshake.
+/// The `auth` payload of CONNECT.
 #[derive(Debug, Default, Serialize, TS)]
 pub struct HandshakeAuth {
     /// A JWT; `null`, absent or empty for a guest.
@@ -60,7 +60,7 @@ pub struct UserRequest {
     pub user_id: UserId,
 }
 
-/// Carries a token.
+/// A request with a token.
 #[derive(Clone, Debug, Deserialize, TS)]
 pub struct TokenRequest {
     /// A JWT of the same user.
@@ -73,24 +73,24 @@ pub struct Refusal {
     /// Always `false`.
     #[ts(type = "false")]
     pub ok: bool,
-    /// Why.
+    /// Reason, for programs.
     pub error: ErrorCode,
-    /// Why, for people.
+    /// Reason, for people.
     pub message: String,
 }
 
 /// A refused event that had no acknowledgement.
 #[derive(Debug, Serialize, TS)]
 pub struct Exception {
-    /// The refused event; a long name is cut off after 128 bytes.
+    /// Name of the refused event; cut off after 128 bytes.
     pub event: String,
-    /// Why.
+    /// Reason, for programs.
     pub error: ErrorCode,
-    /// Why, for people.
+    /// Reason, for people.
     pub message: String,
 }
 
-/// The answer to an event that did what it says.
+/// The answer to an event that was carried out.
 #[derive(Debug, Serialize, TS)]
 pub struct Done {
     /// Always `true`.
@@ -98,18 +98,18 @@ pub struct Done {
     pub ok: bool,
 }
 
-/// Whether joining changed anything.
+/// The outcome of joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, TS)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueStatus {
-    /// The user waits from now on.
+    /// The user joined the queue.
     Queued,
-    /// The user waited already, in this tab or another.
+    /// The user was in the queue already, from this tab or another.
     AlreadyQueued,
 }
 
 impl QueueStatus {
-    /// What joining came to.
+    /// `already`: whether the user was in the queue before.
     pub fn of(already: bool) -> Self {
         if already {
             Self::AlreadyQueued
@@ -125,7 +125,7 @@ pub struct Queued {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
-    /// Whether the user waited already.
+    /// Tells whether the user was in the queue before.
     pub status: QueueStatus,
 }
 
@@ -136,12 +136,12 @@ pub struct TokenRefreshed {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
-    /// When the token expires, in ms since 1970.
+    /// Expiry of the new token, in ms since 1970.
     #[ts(type = "number")]
     pub expires_at: u64,
 }
 
-/// The answer to `get-online-users`: the ids of all users who are online, ascending, each once.
+/// The answer to `get-online-users`: the ids of all online users, ascending, without duplicates.
 #[derive(Debug, TS)]
 #[ts(type = "number[]")]
 pub struct OnlineUsers;
@@ -152,12 +152,12 @@ pub struct Watching<'a> {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
-    /// The last known of what the connection may see.
+    /// The last updates, in the view of the connection.
     #[serde(flatten)]
     pub known: KnownUser<'a>,
 }
 
-/// What is known about a user, as far as whoever asked may see it; `null` where nothing is.
+/// The last updates about a user, in the view of the caller; `null` for a kind without an update.
 #[derive(Debug, Serialize, ToSchema, TS)]
 pub struct KnownUser<'a> {
     /// The profile.
@@ -178,25 +178,25 @@ pub struct KnownUser<'a> {
     #[schema(value_type = Option<Vec<Object>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matches: Option<Option<&'a RawValue>>,
-    /// The revision of each.
+    /// Revisions of the profile and the statistics.
     pub revisions: Revisions,
 }
 
-/// The revisions of what is known about a user, `null` where nothing is.
+/// The revisions of the last updates; `null` for a kind without an update.
 #[derive(Debug, Serialize, ToSchema, TS)]
 pub struct Revisions {
-    /// Of the profile.
+    /// Revision of the profile.
     #[ts(type = "number | null")]
     #[schema(value_type = Option<u64>)]
     pub profile: Option<Revision>,
-    /// Of the game statistics.
+    /// Revision of the game statistics.
     #[ts(type = "number | null")]
     #[schema(value_type = Option<u64>)]
     pub stats: Option<Revision>,
 }
 
 impl<'a> Watching<'a> {
-    /// Says that somebody with `view` watches from here on.
+    /// The answer for a watcher with `view`.
     pub fn new(view: View, last: &'a LastUpdates) -> Self {
         Self {
             ok: true,
@@ -206,7 +206,7 @@ impl<'a> Watching<'a> {
 }
 
 impl<'a> KnownUser<'a> {
-    /// What somebody with `view` may see of the last updates.
+    /// The part of the last updates that `view` shows.
     pub fn new(view: View, last: &'a LastUpdates) -> Self {
         let seen = |kind: Kind| {
             last.get(&kind)
@@ -228,7 +228,7 @@ impl<'a> KnownUser<'a> {
     }
 }
 
-/// What somebody with `view` may see of an update, if anything.
+/// The part of an update that `view` shows, if any.
 pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
     match view {
         View::Full => Some(&views.full),
@@ -236,16 +236,16 @@ pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
     }
 }
 
-/// A user as a back end describes one; other fields may follow.
+/// A user as a back end describes one; may have further fields.
 #[derive(Debug, TS)]
 pub struct User {
-    /// The user's id.
+    /// Id of the user.
     #[ts(rename = "userID", optional, type = "number")]
     pub user_id: Option<UserId>,
-    /// The name shown.
+    /// Display name.
     #[ts(optional)]
     pub username: Option<String>,
-    /// Where the picture is.
+    /// URL of the picture.
     #[ts(optional = nullable)]
     pub avatar: Option<String>,
 }
@@ -254,16 +254,16 @@ pub struct User {
 #[derive(Debug, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Friend {
-    /// The friend's id.
+    /// Id of the friend.
     #[ts(type = "number")]
     pub user_id: UserId,
-    /// The name shown.
+    /// Display name.
     pub username: String,
-    /// Where the picture is.
+    /// URL of the picture.
     pub avatar: Option<String>,
 }
 
-/// How a match ended.
+/// The outcome of a match for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, TS)]
 #[serde(rename_all = "lowercase")]
 pub enum MatchResult {
@@ -277,17 +277,17 @@ pub enum MatchResult {
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
 pub struct Match {
-    /// The match.
+    /// Id of the match.
     #[ts(type = "number | string")]
     pub match_id: String,
-    /// Against whom.
+    /// The other player.
     pub opponent: Friend,
-    /// How it ended.
+    /// Outcome for the user.
     pub result: MatchResult,
-    /// The points, the user's first.
+    /// Points; the user's come first.
     #[ts(type = "[number, number]")]
     pub score: [u32; 2],
-    /// When, in ms since 1970.
+    /// End of the match, in ms since 1970.
     #[ts(type = "number")]
     pub played_at: u64,
 }
@@ -296,14 +296,14 @@ pub struct Match {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Has a connection, or had one a moment ago.
+    /// Has a connection, or had one within the grace.
     Online,
-    /// Has none.
+    /// Has no connection.
     Offline,
 }
 
 impl Status {
-    /// Whether somebody is online, in words.
+    /// The status for a flag of the domain.
     pub fn of(online: bool) -> Self {
         if online { Self::Online } else { Self::Offline }
     }
@@ -313,20 +313,20 @@ impl Status {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct UserStatusChange {
-    /// Who.
+    /// The user whose status changed.
     #[ts(type = "number")]
     pub user_id: UserId,
-    /// What the user is now.
+    /// The new status.
     pub status: Status,
 }
 
 /// The payload of `profile-update`.
 #[derive(Debug, Serialize, TS)]
 pub struct ProfileUpdate<'a> {
-    /// The user, in the view that the connection may have.
+    /// The profile, in the view of the connection.
     #[ts(type = "User & Record<string, unknown>")]
     pub user: &'a RawValue,
-    /// Orders it among the updates of the profile.
+    /// Increases with each update of the profile.
     #[ts(type = "number")]
     pub revision: Revision,
 }
@@ -335,13 +335,13 @@ pub struct ProfileUpdate<'a> {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct GameStatsUpdate<'a> {
-    /// Whose.
+    /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
     /// The statistics.
     #[ts(type = "Record<string, unknown>")]
     pub stats: &'a RawValue,
-    /// Orders it among the updates of the statistics.
+    /// Increases with each update of the statistics.
     #[ts(type = "number")]
     pub revision: Revision,
 }
@@ -350,13 +350,13 @@ pub struct GameStatsUpdate<'a> {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct FriendListUpdate<'a> {
-    /// Whose.
+    /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
     /// The friends.
     #[ts(type = "Friend[]")]
     pub friends: &'a RawValue,
-    /// Orders it among the updates of the list.
+    /// Increases with each update of the list.
     #[ts(type = "number")]
     pub revision: Revision,
 }
@@ -365,27 +365,27 @@ pub struct FriendListUpdate<'a> {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchHistoryUpdate<'a> {
-    /// Whose.
+    /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
     /// The matches.
     #[ts(type = "Match[]")]
     pub matches: &'a RawValue,
-    /// Orders it among the updates of the history.
+    /// Increases with each update of the history.
     #[ts(type = "number")]
     pub revision: Revision,
 }
 
-/// Somebody's opponent, as everybody may see them.
+/// An opponent, in the public view.
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
 pub struct Opponent {
-    /// The opponent's id.
+    /// Id of the opponent.
     #[ts(type = "number")]
     pub user_id: UserId,
-    /// The name shown, where one is known.
+    /// Display name, if known.
     pub username: Option<String>,
-    /// Where the picture is, if there is one.
+    /// URL of the picture, if any.
     pub avatar: Option<String>,
 }
 
@@ -393,10 +393,10 @@ pub struct Opponent {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchFound<'a> {
-    /// The match; both players get the same.
+    /// Id of the match, the same for both players.
     #[ts(type = "string")]
     pub match_id: MatchId,
-    /// Against whom.
+    /// The other player.
     #[ts(type = "Opponent")]
     pub opponent: &'a RawValue,
 }
@@ -405,7 +405,7 @@ pub struct MatchFound<'a> {
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenExpiring {
-    /// When, in ms since 1970.
+    /// Expiry of the token, in ms since 1970.
     #[ts(type = "number")]
     pub expires_at: u64,
 }
@@ -413,16 +413,16 @@ pub struct TokenExpiring {
 /// The payload of `kicked`.
 #[derive(Debug, Serialize, TS)]
 pub struct Kicked {
-    /// Why.
+    /// Reason, for programs.
     pub code: KickCode,
-    /// Why, for people.
+    /// Reason, for people.
     pub message: String,
-    /// Whether the client should come back with the same token.
+    /// Whether the client should reconnect with the same token.
     pub reconnect: bool,
 }
 
 impl Kicked {
-    /// The reason in words that a player understands. Only who was too fast may come back with the same token.
+    /// Adds a message for players. Only a rate-limited client may reconnect with the same token.
     pub fn new(code: KickCode) -> Self {
         let message = match code {
             KickCode::TokenExpired => "your session has expired; sign in again",

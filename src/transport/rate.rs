@@ -1,8 +1,8 @@
-//! A token bucket: so much at once, so much per second in the long run.
+//! A token bucket: a burst, and a sustained rate.
 
 use std::time::{Duration, Instant};
 
-/// Filled at a steady rate up to a burst; whatever passes takes tokens.
+/// Holds up to `burst` tokens and gains `per_second` tokens each second.
 pub(super) struct Bucket {
     per_second: f64,
     burst: f64,
@@ -21,14 +21,13 @@ impl Bucket {
         }
     }
 
-    /// Goes on with another rate and burst. What was taken of a smaller burst stays taken; with a smaller one there is
-    /// no more than that.
+    /// Changes rate and burst. Spent tokens stay spent: a larger burst adds the difference, a smaller one caps the rest.
     pub(super) fn adjust(&mut self, per_second: f64, burst: f64) {
         self.tokens = (self.tokens + (burst - self.burst).max(0.0)).min(burst);
         (self.per_second, self.burst) = (per_second, burst);
     }
 
-    /// Whether something that costs `cost` may pass at `now`; takes nothing where it may not.
+    /// Takes `cost` tokens if there are enough; otherwise takes none and returns `false`.
     pub(super) fn take(&mut self, cost: f64, now: Instant) -> bool {
         self.fill(now);
         let enough = self.tokens >= cost;
@@ -38,7 +37,7 @@ impl Bucket {
         enough
     }
 
-    /// Takes `cost` at `now`, whatever is there. Returns how long it takes until nothing is owed any more.
+    /// Takes `cost` tokens even if there are fewer. Returns how long the bucket needs to cover the debt.
     pub(super) fn owe(&mut self, cost: f64, now: Instant) -> Duration {
         self.fill(now);
         self.tokens -= cost;

@@ -1,7 +1,6 @@
-//! Speaks HTTP on what a listener accepts.
+//! Serves HTTP on the connections of a listener.
 //!
-//! The head of a request is bounded in bytes and in time, and every handler can ask who is on the other side
-//! ([`Peer`]).
+//! The head of a request is bounded in bytes and in time. Handlers get the [`Peer`] of each request.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -17,25 +16,25 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::listener::{Asking, Listener, Peer};
+use super::listener::{Listener, Peer, RequestGuard};
 
-/// Bytes of a request's head, and of what is read ahead of a body.
+/// Size in bytes of the head of a request, and of the read buffer.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// How long a connection may wait between two requests. Balancers keep theirs open for a minute, and would take one
-/// that is closed first for a failure.
+/// Keep-alive between two requests. Balancers keep connections open for a minute; one that closes earlier looks like a
+/// failure to them.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
-/// Serves `routes` until `stopping` says so; then open connections end with the request that they are at. `broken_off`
-/// is called for each request whose client has closed the connection before there was an answer.
+/// Serves `routes` until `stopping` is cancelled; open connections then close after the request in progress. Calls
+/// `on_abort` for each request whose client closes the connection before the answer.
 pub async fn serve(
     listener: Listener,
     routes: Router,
-    broken_off: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
-    mut stopping: watch::Receiver<bool>,
+    on_abort: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,
+    stopping: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -44,13 +43,13 @@ pub async fn serve(
     loop {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
-            () = stopped(&mut stopping) => return,
+            () = stopping.cancelled() => return,
         };
         let (peer, routes) = (stream.peer(), routes.clone());
-        let broken_off = broken_off.clone();
+        let on_abort = on_abort.clone();
         let answers = service_fn(move |request: Request<Incoming>| {
-            // Made here: where the client goes at once, the future is dropped without having been polled.
-            let unanswered = Unanswered::new(&request, broken_off.clone());
+            // Created here, because the future is dropped unpolled if the client disconnects at once.
+            let unanswered = Unanswered::new(&request, on_abort.clone());
             let (routes, peer) = (routes.clone(), peer.clone());
             async move {
                 let response = answer(routes, peer, request).await;
@@ -61,55 +60,50 @@ pub async fn serve(
         let connection = http
             .serve_connection(TokioIo::new(stream), answers)
             .with_upgrades();
-        let mut stopping = stopping.clone();
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stopped(&mut stopping) => {
+                () = stopping.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
             };
             if let Err(error) = ended {
-                tracing::trace!(%error, "a connection ended");
+                tracing::trace!(%error, "a connection failed");
             }
         });
     }
 }
 
-/// A request that waits for its answer.
+/// Calls `on_abort` on drop, unless the request was answered.
 struct Unanswered<F: Fn(&Method, &Uri)> {
     method: Method,
     uri: Uri,
-    broken_off: Option<F>,
+    on_abort: Option<F>,
 }
 
 impl<F: Fn(&Method, &Uri)> Unanswered<F> {
-    fn new<B>(request: &Request<B>, broken_off: F) -> Self {
+    fn new<B>(request: &Request<B>, on_abort: F) -> Self {
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
-            broken_off: Some(broken_off),
+            on_abort: Some(on_abort),
         }
     }
 
     fn answered(mut self) {
-        self.broken_off = None;
+        self.on_abort = None;
     }
 }
 
 impl<F: Fn(&Method, &Uri)> Drop for Unanswered<F> {
     fn drop(&mut self) {
-        if let Some(broken_off) = self.broken_off.take() {
-            broken_off(&self.method, &self.uri);
+        if let Some(on_abort) = self.on_abort.take() {
+            on_abort(&self.method, &self.uri);
         }
     }
-}
-
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the node is gone, which is a reason to stop too.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 async fn answer(
@@ -117,23 +111,23 @@ async fn answer(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let asking = peer.asked();
+    let request_guard = peer.begin_request();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let response = routes.call(request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        peer.upgraded();
+        peer.mark_upgraded();
     }
     Ok(response.map(|body| Answer {
         body,
-        _asking: asking,
+        _request: request_guard,
     }))
 }
 
-/// The body of an answer: the request is being answered until it is written.
+/// A response body that keeps the request in progress until it is written.
 struct Answer {
     body: Body,
-    _asking: Asking,
+    _request: RequestGuard,
 }
 
 impl hyper::body::Body for Answer {

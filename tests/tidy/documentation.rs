@@ -307,18 +307,20 @@ fn unnamed(text: &str, open: char, close: char) -> String {
     unnamed
 }
 
-/// The routes in `#[utoipa::path(method, path = "…", …)]`.
+/// The routes in `#[utoipa::path(method, path = "…", …)]`, and in rows `post "…" =>` of a macro that writes such.
 fn declared_routes(source: &str) -> BTreeSet<String> {
     let declarations = source.split("#[utoipa::path(").skip(1);
-    let routes = declarations.map(|declaration| {
+    let routes = declarations.filter_map(|declaration| {
         let method = identifier(declaration.trim_start()).to_uppercase();
-        let path = declaration
-            .split_once("path = \"")
-            .and_then(|(_, path)| path.split_once('"'));
-        let (path, _) = path.unwrap_or_else(|| panic!("no path in {declaration}"));
-        format!("{method} {path}")
+        let (_, path) = declaration.split_once("path = ")?;
+        let (path, _) = path.strip_prefix('"')?.split_once('"')?;
+        Some(format!("{method} {path}"))
     });
-    routes.collect()
+    let rows = source.lines().filter_map(|line| {
+        let (path, _) = line.trim().strip_prefix("post \"")?.split_once("\" =>")?;
+        Some(format!("POST {path}"))
+    });
+    routes.chain(rows).collect()
 }
 
 /// The routes in `.route("…", method(…))`.

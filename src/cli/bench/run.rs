@@ -143,8 +143,12 @@ impl<'a> Run<'a> {
     fn token(&self, place: usize) -> Result<String, BenchError> {
         let user = self.users.first + place as u64;
         let user = UserId::try_from(user).map_err(|error| BenchError::Own(error.to_string()))?;
-        token::issue(&self.setup.auth, user, TOKEN_TTL)
-            .map_err(|error| BenchError::Token(error.to_string()))
+        token::issue(
+            &vigie::app::token_options(&self.setup.auth),
+            user,
+            TOKEN_TTL,
+        )
+        .map_err(|error| BenchError::Token(error.to_string()))
     }
 
     /// Has clients ask something, and waits for the answers.

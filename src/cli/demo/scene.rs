@@ -70,7 +70,7 @@ impl Scene {
     /// When they cannot sign.
     pub(super) fn token(&self, user: u64) -> Result<String, ClientError> {
         let user = UserId::try_from(user).map_err(|error| ClientError::Token(error.to_string()))?;
-        token::issue(&self.auth, user, TOKEN_TTL)
+        token::issue(&vigie::app::token_options(&self.auth), user, TOKEN_TTL)
             .map_err(|error| ClientError::Token(error.to_string()))
     }
 

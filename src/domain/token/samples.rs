@@ -1,4 +1,4 @@
-//! Keys and tokens for the tests of these modules. The keys were made for them and are used nowhere else.
+//! Keys and tokens for the tests of this module. The keys are used nowhere else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,8 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{Identity, TokenError, TokenSetupError, TokenVerifier};
+use super::{Identity, TokenError, TokenOptions, TokenSetupError, TokenVerifier};
 use crate::clock::since_epoch;
-use crate::settings::{AuthSettings, Secret};
 
 pub(super) const SECRET: &str = "a secret of these tests, and of nothing else";
 
@@ -21,23 +20,23 @@ pub(super) fn is_invalid(result: Result<Identity, TokenError>) -> bool {
     matches!(result, Err(TokenError::Invalid(_)))
 }
 
-pub(super) fn with_secret() -> AuthSettings {
-    AuthSettings {
-        secret: Some(Secret::new(SECRET)),
+pub(super) fn with_secret() -> TokenOptions {
+    TokenOptions {
+        secret: Some(SECRET.to_owned()),
         ..Default::default()
     }
 }
 
-pub(super) fn verifier(change: impl FnOnce(&mut AuthSettings)) -> TokenVerifier {
-    let mut auth = with_secret();
-    change(&mut auth);
-    TokenVerifier::new(&auth).expect("as the tests need it")
+pub(super) fn verifier(change: impl FnOnce(&mut TokenOptions)) -> TokenVerifier {
+    let mut options = with_secret();
+    change(&mut options);
+    TokenVerifier::new(&options).expect("as the tests need it")
 }
 
 pub(super) fn key_set(keys: &[Value]) -> Result<TokenVerifier, TokenSetupError> {
     let folder = tempfile::tempdir().expect("as the tests need it");
     let set = json!({ "keys": keys }).to_string();
-    TokenVerifier::new(&AuthSettings {
+    TokenVerifier::new(&TokenOptions {
         jwks_file: Some(file(folder.path(), &set)),
         ..Default::default()
     })
@@ -76,7 +75,7 @@ pub(super) fn encoded(
     jsonwebtoken::encode(&header, &claims, key).expect("as the tests need it")
 }
 
-/// A file in a folder of the test's own.
+/// Writes a key file into `folder`, in place of the last.
 pub(super) fn file(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("key");
     fs::write(&path, text).expect("the folder is there");

@@ -1,4 +1,4 @@
-//! Who may use the internal listener: whoever knows a key. And which routes there are only with Postgres.
+//! Authentication of the internal API by key, and the check for routes that need Postgres.
 
 use std::sync::Arc;
 
@@ -10,46 +10,46 @@ use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tokio::sync::watch;
 
-use super::audit::{Caller, LOOPBACK};
-use super::loopback;
+use super::audit::{CallerName, LOOPBACK};
+use super::local_caller;
 use super::problem::Problem;
 use crate::domain::Hub;
 use crate::domain::account::AccountError;
 use crate::transport::listener::Peer;
 
-/// Who may call, by their keys. Clones share the keys, also those that replace them.
+/// The keys of the internal API. Clones share them, also after a replacement.
 ///
-/// Whatever is presented is compared with every key, and by hash: the time that takes tells neither how much of a key
-/// was right, nor whose, nor how long any is.
+/// A presented key is hashed and compared with every known hash in constant time, so timing reveals neither how much of a
+/// key was right, nor whose key it is, nor its length.
 #[derive(Clone)]
-pub struct ApiKeyCheck(watch::Sender<Arc<[Known]>>);
+pub struct ApiKeyCheck(watch::Sender<Arc<[ApiKey]>>);
 
-/// A key, and what whoever holds it is called.
-struct Known {
+/// The hash of a key, and the name of its holder.
+struct ApiKey {
     name: Arc<str>,
     hash: [u8; 32],
 }
 
 impl ApiKeyCheck {
-    /// Lets through whoever presents one of `keys`, which are pairs of a name and a key.
+    /// Accepts `keys`, which are pairs of a name and a key.
     pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(watch::Sender::new(known(keys)))
+        Self(watch::Sender::new(hashed(keys)))
     }
 
-    /// Lets through whoever presents one of `keys` from now on, and nobody else, all at once.
+    /// Replaces all keys in one step.
     pub fn replace<'a>(&self, keys: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        self.0.send_replace(known(keys));
+        self.0.send_replace(hashed(keys));
     }
 
-    /// Resolves when the keys of now are replaced.
+    /// Resolves when the present keys are replaced.
     pub(super) fn replaced(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut keys = self.0.subscribe();
-        // An error means that nobody checks keys any more.
+        // An error means that the last check was dropped.
         async move { drop(keys.changed().await) }
     }
 
-    /// Whoever presents a key; nobody where none is right.
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+    /// The holder of the presented key, if it is valid.
+    fn caller(&self, headers: &HeaderMap) -> Option<CallerName> {
         let bearer = headers
             .get(header::AUTHORIZATION)
             .map(|value| value.as_bytes())
@@ -61,31 +61,31 @@ impl ApiKeyCheck {
             bearer.and_then(|key| self.holder(key)),
             key.and_then(|key| self.holder(key)),
         );
-        bearer.or(key).map(Caller)
+        bearer.or(key).map(CallerName)
     }
 
     fn holder(&self, presented: &[u8]) -> Option<Arc<str>> {
         let keys = self.0.borrow().clone();
         let hash = Sha256::digest(presented);
-        // Counted from 1: 0 is nobody.
-        let mut place = 0_u32;
-        for (number, known) in (1..).zip(keys.iter()) {
-            place.conditional_assign(&number, known.hash.ct_eq(&hash));
+        // Counted from 1; 0 means no match.
+        let mut position = 0_u32;
+        for (number, key) in (1..).zip(keys.iter()) {
+            position.conditional_assign(&number, key.hash.ct_eq(&hash));
         }
-        let known = keys.get(usize::try_from(place.checked_sub(1)?).ok()?)?;
-        Some(known.name.clone())
+        let key = keys.get(usize::try_from(position.checked_sub(1)?).ok()?)?;
+        Some(key.name.clone())
     }
 }
 
-fn known<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<[Known]> {
-    let keys = keys.into_iter().map(|(name, key)| Known {
+fn hashed<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<[ApiKey]> {
+    let keys = keys.into_iter().map(|(name, key)| ApiKey {
         name: name.into(),
         hash: Sha256::digest(key).into(),
     });
     keys.collect()
 }
 
-/// Notes on a request who presents a key, if anybody does.
+/// Attaches the name of the caller to a request with a valid key.
 pub(super) async fn identify(
     State(keys): State<ApiKeyCheck>,
     mut request: Request,
@@ -97,28 +97,30 @@ pub(super) async fn identify(
     next.run(request).await
 }
 
-/// Lets a request through on which a caller is noted.
+/// Admits requests with a valid key.
 pub(super) async fn with_key(request: Request, next: Next) -> Result<Response, Problem> {
-    match request.extensions().get::<Caller>() {
-        Some(_) => Ok(next.run(request).await),
-        None => Err(refused(
-            "send a key of internal.api_key or internal.api_keys as `Authorization: Bearer <key>` or `X-API-Key: <key>`",
-        )),
+    if request.extensions().get::<CallerName>().is_some() {
+        return Ok(next.run(request).await);
     }
+    Err(refused(
+        "send a key of internal.api_key or internal.api_keys as `Authorization: Bearer <key>` or `X-API-Key: <key>`",
+    ))
 }
 
-/// Lets a request through on which a caller is noted, or that comes from this machine by itself, which it notes.
+/// Admits requests with a valid key and requests of local programs. The latter are marked on the response.
 pub(super) async fn with_key_or_loopback(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if request.extensions().get::<Caller>().is_some() {
+    if request.extensions().get::<CallerName>().is_some() {
         return Ok(next.run(request).await);
     }
-    if loopback::is_local(peer.address, request.uri(), request.headers()) {
+    if local_caller::is_local(peer.address, request.uri(), request.headers()) {
         let mut response = next.run(request).await;
-        response.extensions_mut().insert(Caller(LOOPBACK.into()));
+        response
+            .extensions_mut()
+            .insert(CallerName(LOOPBACK.into()));
         return Ok(response);
     }
     Err(refused(
@@ -132,15 +134,16 @@ fn refused(detail: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail)
 }
 
-/// Lets a request about accounts through where there are any.
+/// Answers requests about accounts with 404 if the hub has no Postgres.
 pub(super) async fn with_accounts(
     State(hub): State<Hub>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    match hub.has_accounts() {
-        true => Ok(next.run(request).await),
-        false => Err(AccountError::NotConfigured.into()),
+    if hub.has_accounts() {
+        Ok(next.run(request).await)
+    } else {
+        Err(AccountError::NotConfigured.into())
     }
 }
 

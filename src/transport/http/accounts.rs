@@ -1,4 +1,4 @@
-//! Back ends create and change accounts, say that one is gone, or close its connections.
+//! Accounts for back ends: create, change, delete, disconnect.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::body::{Json, OptionalJson, User};
 use super::events::Reached;
 use super::problem::Problem;
-use super::{Internal, checks, users};
+use super::{Internal, users, validation};
 use crate::transport::protocol::KnownUser;
 
 /// `{ username, avatar? }`
@@ -17,11 +17,11 @@ use crate::transport::protocol::KnownUser;
 pub(super) struct Account {
     /// The name: 1 to 64 characters.
     username: String,
-    /// Where the picture is; without one the account keeps the one that it has.
+    /// URL of the picture; without it the account keeps its present one.
     avatar: Option<String>,
 }
 
-/// Creates an account, or changes it, and tells everybody whom it concerns. Answers with all that is known about it.
+/// Creates or changes an account, publishes the change, and answers with the full account.
 #[utoipa::path(
     put,
     path = "/api/v1/users/{id}",
@@ -40,14 +40,18 @@ pub(super) async fn put(
     User(user): User,
     Json(body): Json<Account>,
 ) -> Result<Response, Problem> {
-    let username = checks::username(&body.username)?;
-    let avatar = body.avatar.as_deref().map(checks::avatar_url).transpose()?;
+    let username = validation::username(&body.username)?;
+    let avatar = body
+        .avatar
+        .as_deref()
+        .map(validation::avatar_url)
+        .transpose()?;
     internal.hub.put_account(user, username, avatar).await?;
     Ok(users::shown(&internal.hub, user, Some(user)).await?)
 }
 
-/// Says that the account is gone: its connections are told and closed, its watchers are told, its tokens and
-/// late updates about it are refused from then on.
+/// Marks the account as deleted: notifies and closes its connections, notifies its watchers, and refuses its tokens and
+/// late updates about it.
 #[utoipa::path(
     post,
     path = "/api/v1/users/{id}/account-deleted",
@@ -68,30 +72,30 @@ pub(super) async fn deleted(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Disconnection {
-    /// Whether the user's tokens are refused that were issued before now.
+    /// Whether to refuse the user's tokens that were issued before now.
     revoke: bool,
 }
 
-/// How far it went.
+/// The outcome of a disconnect.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Disconnected {
-    /// How many nodes were listening.
+    /// Nodes that were subscribed to the user.
     nodes: u64,
-    /// Where tokens were revoked: those issued before this time are refused, in milliseconds since 1970.
+    /// If tokens were revoked: tokens issued before this time are refused, in ms since 1970.
     #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked_before: Option<u64>,
 }
 
-/// Closes every connection of the user, on every node. With `revoke` the user's tokens that were issued before now
-/// are refused from then on: sign in again. A token counts as issued at its `iat`, which usually has whole seconds, so
-/// one that was issued in the same second counts as older; one without `iat` is refused.
+/// Closes every connection of the user, on every node. With `revoke`, tokens of the user that were issued before now are
+/// refused, so the user has to sign in again. A token counts as issued at its `iat`, which usually has whole seconds, so
+/// a token of the same second counts as older. A token without `iat` is refused.
 #[utoipa::path(
     post,
     path = "/api/v1/users/{id}/disconnect",
     params(("id" = u64, Path, description = "the user")),
-    // Named, because an `Option` would be described as `null`, which is no way to leave it out.
+    // By reference, because utoipa describes an `Option` as nullable rather than optional.
     request_body(content = ref("#/components/schemas/Disconnection"), description = "may be left out"),
     responses(
         (status = 200, description = "published, and revoked where asked for", body = Disconnected),
@@ -103,12 +107,11 @@ pub(super) async fn disconnect(
     User(user): User,
     OptionalJson(body): OptionalJson<Disconnection>,
 ) -> Result<axum::Json<Disconnected>, Problem> {
-    let (nodes, revoked_before) = match body.revoke {
-        true => {
-            let revoked = internal.hub.revoke_tokens(user).await?;
-            (revoked.nodes, Some(revoked.before_ms))
-        }
-        false => (internal.hub.disconnect_user(user).await?, None),
+    let (nodes, revoked_before) = if body.revoke {
+        let revoked = internal.hub.revoke_tokens(user).await?;
+        (revoked.nodes, Some(revoked.before_ms))
+    } else {
+        (internal.hub.disconnect_user(user).await?, None)
     };
     Ok(axum::Json(Disconnected {
         nodes,

@@ -1,7 +1,6 @@
-//! The operators' page, and the routes that it gets its numbers from.
+//! The operators' page, and the routes behind it.
 //!
-//! The page itself holds no data and is served to whoever reaches the listener. Its numbers are for whoever presents a
-//! key, or sits at this machine.
+//! The page contains no data and is served without a key. The routes need a key, or a caller on this machine.
 
 pub(super) mod live;
 mod page;
@@ -9,4 +8,4 @@ mod sample;
 pub(super) mod user;
 
 pub use self::live::Live;
-pub(super) use self::page::Page;
+pub(super) use self::page::AdminPage;

@@ -1,56 +1,53 @@
-//! Says in the log who called the internal API: once for each request, never with a key or a part of one.
+//! Logs each call of the internal API with the name of its caller, never with a key or a part of one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 
 use super::problem::Problem;
 use crate::transport::listener::Peer;
 
-/// Whoever may ask without a key. No name of a key has parentheses.
+/// Caller name of local programs, which need no key. Names of keys have no parentheses.
 pub(super) const LOOPBACK: &str = "(loopback)";
 
-/// Whoever presents no key, or a wrong one, and is told an error.
+/// Caller name of requests without a valid key.
 const NOBODY: &str = "(nobody)";
 
-/// What there is no route for.
-const NO_ROUTE: &str = "(none)";
+/// Route of requests that match none.
+pub(super) const NO_ROUTE: &str = "(none)";
 
-/// Refused callers that are told of in each [`WINDOW`]. Whoever floods the listener with wrong keys does not fill the
-/// log.
+/// Refusals logged in each [`WINDOW`], so that a flood of wrong keys does not fill the log.
 const REFUSALS_MAX: u32 = 10;
 
-/// The time after which refused callers are told of again.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Longer words are no method that anybody knows; the rest of them is not told.
+/// Longer methods are cut off in the log; no known method is as long.
 const METHOD_LEN_MAX: usize = 16;
 
-/// Whoever calls, by the name of the key: noted on the request, or on the answer to a request without a key.
+/// Name of the key that the caller presented. An extension of the request, or of the response to a local program.
 #[derive(Clone)]
-pub(super) struct Caller(pub(super) Arc<str>);
+pub(super) struct CallerName(pub(super) Arc<str>);
 
-/// What was asked for closes, deletes or revokes something, or changes accounts.
+/// Marks responses of routes that change accounts, or close, delete or revoke something.
 #[derive(Clone)]
-struct Lasting;
+struct Mutating;
 
-/// Tells who called.
 #[derive(Clone, Default)]
 pub(super) struct Audit(Arc<Mutex<Refusals>>);
 
-/// Notes on the answer that such a request is worth knowing of later.
-pub(super) async fn lasting(mut response: Response) -> Response {
-    response.extensions_mut().insert(Lasting);
+/// Has the call logged at `info`.
+pub(super) async fn mark_mutating(mut response: Response) -> Response {
+    response.extensions_mut().insert(Mutating);
     response
 }
 
-/// Has a request answered, and tells of it. Both happen although the caller leaves before: what is begun is done, and
-/// known.
-pub(super) async fn note(
+/// Answers a request and logs it. A spawned task does both, so that neither stops when the caller disconnects.
+pub(super) async fn log_calls(
     State(audit): State<Audit>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
@@ -58,7 +55,7 @@ pub(super) async fn note(
 ) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let caller = request.extensions().get::<Caller>().cloned();
+    let caller = request.extensions().get::<CallerName>().cloned();
     let done = tokio::spawn(async move {
         let response = next.run(request).await;
         let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
@@ -73,13 +70,14 @@ pub(super) async fn note(
         .unwrap_or_else(|error| failed(error).into_response())
 }
 
-fn answered(caller: Option<Caller>, method: &Method, route: &str, response: &Response) {
-    let caller = caller.or_else(|| response.extensions().get::<Caller>().cloned());
+fn answered(caller: Option<CallerName>, method: &Method, route: &str, response: &Response) {
+    let caller = caller.or_else(|| response.extensions().get::<CallerName>().cloned());
     let caller = caller.as_ref().map_or(NOBODY, |caller| &*caller.0);
     let (method, status) = (name_of(method), response.status().as_u16());
-    match response.extensions().get::<Lasting>() {
-        Some(_) => tracing::info!(caller, method, route, status, "the internal API was called"),
-        None => tracing::debug!(caller, method, route, status, "the internal API was called"),
+    if response.extensions().get::<Mutating>().is_some() {
+        tracing::info!(caller, method, route, status, "the internal API was called");
+    } else {
+        tracing::debug!(caller, method, route, status, "the internal API was called");
     }
 }
 
@@ -90,7 +88,7 @@ fn name_of(method: &Method) -> &str {
 
 impl Audit {
     fn refused(&self, method: &Method, route: &str, peer: &Peer) {
-        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusals = self.0.lock();
         let Some(left_out) = refusals.count(Instant::now()) else {
             return;
         };
@@ -98,31 +96,31 @@ impl Audit {
         let address = peer.address.ip();
         tracing::warn!(
             caller, method, route, status, %address, left_out,
-            "the internal API refused somebody without a valid key"
+            "the internal API refused a call without a valid key"
         );
     }
 }
 
-/// How many callers were refused of late.
+/// Refusals in the present window.
 #[derive(Default)]
 struct Refusals {
     begun: Option<Instant>,
-    told: u32,
+    logged: u32,
     left_out: u64,
 }
 
 impl Refusals {
-    /// Counts one. Where it is to be told, returns how many were not since the last one that was.
+    /// Counts a refusal. If it is to be logged, returns how many have been left out since the last one that was.
     fn count(&mut self, now: Instant) -> Option<u64> {
         let is_over = |begun: Instant| now.saturating_duration_since(begun) >= WINDOW;
         if self.begun.is_none_or(is_over) {
-            (self.begun, self.told) = (Some(now), 0);
+            (self.begun, self.logged) = (Some(now), 0);
         }
-        if self.told == REFUSALS_MAX {
+        if self.logged == REFUSALS_MAX {
             self.left_out += 1;
             return None;
         }
-        self.told += 1;
+        self.logged += 1;
         Some(std::mem::take(&mut self.left_out))
     }
 }

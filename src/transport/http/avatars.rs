@@ -1,7 +1,7 @@
-//! Pictures of users: somebody's URL, or an image that the hub keeps and serves.
+//! Avatars: a URL, or an image that the hub stores and serves.
 //!
-//! What an image is, is decided by its content alone: neither by what whoever sends it says, nor by what the database
-//! says, to which others write. So nobody is served a page of somebody else's from here.
+//! The content alone decides the media type. The hub trusts neither the uploader nor the database, to which others write,
+//! so nobody can have it serve an HTML page.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -14,15 +14,15 @@ use super::bearer::Caller;
 use super::body::Json;
 use super::headers::CROSS_ORIGIN;
 use super::problem::Problem;
-use super::{Public, checks, me};
+use super::{Public, me, validation};
+use crate::domain::account::Image;
 use crate::ids::UserId;
-use crate::profiles::Image;
 
-/// Most bytes of an image.
+/// In bytes.
 const IMAGE_LEN_MAX: usize = 256 * 1024;
 
-/// The URL has the image's hash in it: what is behind it never changes.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// The URL contains the hash of the image, so its content never changes.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// `{ url }`
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ pub(super) struct AvatarUrl {
     url: String,
 }
 
-/// Gives the user the picture at a URL, or the one in the body.
+/// Sets the avatar to a URL or to the image in the body.
 pub(super) async fn set(
     State(public): State<Public>,
     caller: Caller,
@@ -39,7 +39,7 @@ pub(super) async fn set(
 ) -> Result<Response, Problem> {
     let set = if is_json(request.headers()) {
         let Json(body) = Json::<AvatarUrl>::from_request(request, &public).await?;
-        let url = checks::avatar_url(&body.url)?;
+        let url = validation::avatar_url(&body.url)?;
         public.hub.set_avatar_url(caller.0, url).await
     } else {
         let image = read_image(request).await?;
@@ -49,7 +49,7 @@ pub(super) async fn set(
     me::own_view(&public, caller).await
 }
 
-/// Serves a picture that is kept.
+/// Serves a stored image.
 pub(super) async fn show(
     State(public): State<Public>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -61,12 +61,12 @@ pub(super) async fn show(
     let media_type = media_type_of(&image.bytes).ok_or_else(nothing)?;
     let tag = format!("\"{hash}\"");
     let common = [
-        (header::CACHE_CONTROL, FOR_EVER),
+        (header::CACHE_CONTROL, IMMUTABLE),
         (
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; sandbox"),
         ),
-        // Pages of every site show who plays here.
+        // Pages of other sites show avatars, too.
         CROSS_ORIGIN,
     ];
     if is_known(&headers, &tag) {
@@ -78,7 +78,7 @@ pub(super) async fn show(
     Ok(answer.into_response())
 }
 
-/// The user and the hash in the path, if they can be any.
+/// The user and the hash in the path, if both are well-formed.
 fn named(Path((user, hash)): Path<(String, String)>) -> Option<(UserId, String)> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_hash = hash.len() == 64 && hash.bytes().all(is_digit);
@@ -86,7 +86,7 @@ fn named(Path((user, hash)): Path<(String, String)>) -> Option<(UserId, String)>
     is_hash.then_some((user, hash))
 }
 
-/// Whether the browser has it already.
+/// Whether `If-None-Match` contains the tag.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut tags = lists
@@ -124,7 +124,7 @@ async fn read_image(mut request: Request) -> Result<Image, Problem> {
     })
 }
 
-/// What an image begins with tells what it is. No SVG: that is a page, which runs scripts.
+/// Recognises an image by its magic bytes. SVG is not accepted, because it runs scripts.
 fn media_type_of(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),

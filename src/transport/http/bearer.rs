@@ -1,4 +1,4 @@
-//! Who calls the public API: a guest, or whoever the token in `Authorization: Bearer` speaks for.
+//! Authenticates callers of the public API by `Authorization: Bearer`; without the header they are guests.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -6,17 +6,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::Public;
 use super::problem::Problem;
-use crate::domain::account::AccountError;
+use crate::domain::EngineError;
+use crate::domain::account::{AccountError, ProfilesError};
 use crate::domain::token_status::TokenStatus;
-use crate::engine::EngineError;
 use crate::ids::UserId;
-use crate::profiles::ProfilesError;
 use crate::transport::protocol::ConnectErrorCode;
 
-/// Whoever looks at something; a guest where the header is absent. A bad token never becomes a guest.
+/// A reader: the user of the token, or a guest if the header is absent. An invalid token is an error, never a guest.
 pub(super) struct Viewer(pub(super) Option<UserId>);
 
-/// Whoever changes the own account, which exists.
+/// A user whose account exists.
 #[derive(Clone, Copy)]
 pub(super) struct Caller(pub(super) UserId);
 
@@ -28,7 +27,7 @@ impl FromRequestParts<Public> for Viewer {
             return Ok(Self(None));
         };
         match public.hub.expect_stored_account(user).await {
-            // Somebody of whom Postgres knows nothing yet is a stranger to everybody.
+            // A user without an account yet is a stranger to everybody.
             Ok(()) | Err(AccountError::Profiles(ProfilesError::NoSuchUser(_))) => {
                 Ok(Self(Some(user)))
             }
@@ -54,7 +53,7 @@ impl FromRequestParts<Public> for Caller {
 }
 
 impl Caller {
-    /// Why something cannot be done for the caller, whose token is refused once the account is deleted.
+    /// Maps an error; if the caller's own account is deleted, it is 401 rather than 410.
     pub(super) fn problem(self, error: AccountError) -> Problem {
         match error {
             AccountError::Profiles(ProfilesError::AccountDeleted(user)) if user == self.0 => {
@@ -82,19 +81,19 @@ async fn signed_in(headers: &HeaderMap, public: &Public) -> Result<Option<UserId
         }
         Ok(TokenStatus::AccountDeleted) => Err(account_deleted()),
         Err(error) => {
-            tracing::warn!(%error, "could not ask whether a token is accepted");
+            tracing::warn!(%error, "could not check whether a token is revoked");
             let cause = match &error {
                 EngineError::Refused(refusal) => format!("Redis refuses ({})", refusal.code()),
                 _ => "Redis cannot be reached".to_owned(),
             };
             let detail =
-                format!("{cause}, so nobody knows whether the token is accepted; try again");
+                format!("{cause}, so the hub cannot tell whether the token is accepted; try again");
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
 }
 
-/// The token in the header; none for a guest.
+/// The token in the header; `None` for a guest.
 fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (given.next(), given.next()) {
@@ -108,9 +107,10 @@ fn token_of(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         .and_then(|value| value.split_once(' '))
         .ok_or_else(no_token)?;
     let token = token.trim();
-    match scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty() {
-        true => Ok(Some(token)),
-        false => Err(no_token()),
+    if scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty() {
+        Ok(Some(token))
+    } else {
+        Err(no_token())
     }
 }
 
@@ -123,7 +123,7 @@ fn account_deleted() -> Problem {
     refused(ConnectErrorCode::AccountDeleted, "sign in as somebody else")
 }
 
-/// A token is refused with the word that sockets are refused with.
+/// 401 with the same code that `connect_error` has.
 fn refused(code: ConnectErrorCode, advice: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, format!("{code}: {advice}"))
 }

@@ -1,4 +1,4 @@
-//! Reads what callers send, and says what is wrong with it.
+//! Extractors for bodies, paths and queries. Their errors name the field at fault.
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{
@@ -13,20 +13,19 @@ use super::problem::Problem;
 use crate::ids::{Revision, SAFE_INTEGER_MAX, UserId};
 use crate::transport::depth::is_deeper_than;
 
-/// Most levels of arrays and objects in each other: what comes in here is read again by scripts and by browsers, which
-/// give up at depths of their own, with what was stored before.
+/// Nesting limit of JSON. Scripts and browsers parse the same JSON again, and have limits of their own.
 const DEPTH_MAX: usize = 64;
 
 /// A body that is a JSON object, whatever its `Content-Type` claims.
 pub(super) struct Json<T>(pub(super) T);
 
-/// A body that is a JSON object, or none at all, which stands for `{}`.
+/// A body that is a JSON object; an empty body counts as `{}`.
 pub(super) struct OptionalJson<T>(pub(super) T);
 
-/// A body that is a JSON array. How deep its items are nested is checked by whoever parses each.
+/// A body that is a JSON array. Callers that parse its items check their nesting.
 pub(super) struct JsonArray<T>(pub(super) Vec<T>);
 
-/// Most bytes of a body.
+/// Size limit of a body in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct BodyMax(pub(super) usize);
 
@@ -53,10 +52,10 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = read(request, state).await?;
-        match bytes.is_empty() {
-            true => Ok(Self(T::default())),
-            false => parse_object(&bytes).map(Self),
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
         }
+        parse_object(&bytes).map(Self)
     }
 }
 
@@ -96,24 +95,24 @@ fn unreadable(rejection: &BytesRejection, BodyMax(body_max): BodyMax) -> Problem
     }
 }
 
-/// Reads a JSON object. An array would be read as the fields in their order.
+/// Parses a JSON object. Refuses an array, which serde would read as the fields in their order.
 pub(super) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    match bytes.trim_ascii_start().first() {
-        Some(b'[') => Err(Problem::bad_request(
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request(
             "the body: a JSON object is needed, not an array",
-        )),
-        _ => parse(bytes),
+        ));
     }
+    parse(bytes)
 }
 
-/// Reads JSON that is not nested too deep, naming the place of what does not fit.
+/// Parses JSON within the nesting limit. Errors name the field at fault.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    match is_deeper_than(DEPTH_MAX, bytes) {
-        true => Err(Problem::bad_request(format!(
-            "the body: arrays and objects are more than {DEPTH_MAX} levels deep in each other"
-        ))),
-        false => parse_any_depth(bytes),
+    if is_deeper_than(DEPTH_MAX, bytes) {
+        return Err(Problem::bad_request(format!(
+            "the body: arrays and objects are nested more than {DEPTH_MAX} levels deep"
+        )));
     }
+    parse_any_depth(bytes)
 }
 
 fn parse_any_depth<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -132,7 +131,7 @@ fn parse_any_depth<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// The user in the path.
+/// The user id in the path.
 pub(super) struct User(pub(super) UserId);
 
 impl<S: Send + Sync> FromRequestParts<S> for User {
@@ -148,7 +147,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
     }
 }
 
-/// The query of the URL.
+/// The query string.
 pub(super) struct Parameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
@@ -162,7 +161,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// Checks a revision that a caller chose.
+/// Checks the range of a revision that a caller chose.
 pub(super) fn checked(revision: Option<u64>) -> Result<Option<Revision>, Problem> {
     match revision {
         None => Ok(None),

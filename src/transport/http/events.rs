@@ -1,4 +1,4 @@
-//! Back ends send an event to a user's own connections.
+//! Sends an event of a back end to the user's own connections.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::Internal;
 use super::body::{Json, User};
 use super::problem::Problem;
 
-/// Longest name of an event.
+/// In bytes.
 const EVENT_LEN_MAX: usize = 128;
 
-/// Names that mean something else to the official client.
+/// Names with a meaning of their own in the official client.
 const RESERVED: [&str; 6] = [
     "connect",
     "connect_error",
@@ -28,17 +28,17 @@ const RESERVED: [&str; 6] = [
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DirectEvent {
-    /// The event's name.
+    /// Name of the event: 1 to 128 bytes.
     event: String,
-    /// Its payload; `null` where absent.
+    /// Payload of the event; `null` if absent.
     #[schema(value_type = serde_json::Value)]
     data: Option<Box<RawValue>>,
 }
 
-/// How far a message went.
+/// How many nodes a message reached.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Reached {
-    /// How many nodes were listening.
+    /// Nodes that were subscribed to the user.
     pub(super) nodes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Users ask for friendships, agree to them and end them.
+//! Friendships: request, accept, end.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,38 +8,38 @@ use super::Public;
 use super::bearer::Caller;
 use super::body::User;
 use super::problem::Problem;
+use crate::domain::account::Friendship;
 use crate::ids::UserId;
-use crate::profiles::Friendship;
 
-/// Where two users stand.
+/// The answer to a request.
 #[derive(Serialize)]
-pub(super) struct Standing {
+pub(super) struct FriendshipStatus {
     status: &'static str,
 }
 
-/// Asks for a friendship, or agrees to one.
+/// Requests a friendship, or accepts one.
 pub(super) async fn ask(
     State(public): State<Public>,
     caller: Caller,
     User(other): User,
-) -> Result<axum::Json<Standing>, Problem> {
+) -> Result<axum::Json<FriendshipStatus>, Problem> {
     refuse_oneself(caller, other)?;
     let asked = public.hub.ask_friendship(caller.0, other).await;
     let status = match asked.map_err(|error| caller.problem(error))? {
         Friendship::Requested => "requested",
         Friendship::Friends => "friends",
     };
-    Ok(axum::Json(Standing { status }))
+    Ok(axum::Json(FriendshipStatus { status }))
 }
 
-/// Ends a friendship, or takes back what either asked.
+/// Ends a friendship, or withdraws the requests of both users.
 pub(super) async fn end(
     State(public): State<Public>,
     caller: Caller,
     User(other): User,
 ) -> Result<StatusCode, Problem> {
     refuse_oneself(caller, other)?;
-    // With a deleted account there is nothing to end, which is worth knowing.
+    // Answers 410 for a deleted account, whose friendships have ended already.
     public.hub.expect_account(other).await?;
     let ended = public.hub.end_friendship(caller.0, other).await;
     ended.map_err(|error| caller.problem(error))?;
@@ -47,8 +47,8 @@ pub(super) async fn end(
 }
 
 fn refuse_oneself(caller: Caller, other: UserId) -> Result<(), Problem> {
-    match other == caller.0 {
-        true => Err(Problem::unprocessable("nobody is their own friend")),
-        false => Ok(()),
+    if other == caller.0 {
+        return Err(Problem::unprocessable("nobody is their own friend"));
     }
+    Ok(())
 }

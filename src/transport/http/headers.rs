@@ -1,14 +1,13 @@
-//! What every answer says to browsers, where its route has not said it itself.
+//! Security headers of every response; a route may set its own value.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-/// For whom an answer is where its route says nothing. Pages of allowed origins read answers by CORS, and open sockets,
-/// which both ask nothing of this; it keeps the answers out of what other pages embed: as pictures, scripts, styles.
-/// Only avatars are there to be embedded.
+/// Prevents pages of other sites from embedding a response as a picture, script or style. Fetches by CORS and sockets are
+/// not affected. Only avatars are meant to be embedded.
 const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 
-/// Everybody may embed it.
+/// Allows every page to embed a response.
 pub(super) const CROSS_ORIGIN: (HeaderName, HeaderValue) = (
     CROSS_ORIGIN_RESOURCE_POLICY,
     HeaderValue::from_static("cross-origin"),
@@ -17,10 +16,9 @@ pub(super) const CROSS_ORIGIN: (HeaderName, HeaderValue) = (
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// Said of everything. No answer is a page, but for the operators', which says itself what it loads: whatever is taken for
-/// one loads nothing and is in no frame. Nothing is
-/// kept, since most depends on who asks and when.
-const ALWAYS: [(HeaderName, HeaderValue); 5] = [
+/// Responses are not pages (the operators' page has a policy of its own), so they may load nothing and appear in no frame.
+/// They are not cached, because most depend on the caller and the time.
+const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -37,10 +35,10 @@ const ALWAYS: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// Adds to an answer what its route has not said.
+/// Adds the headers that the route has not set.
 pub(super) async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    for (name, value) in ALWAYS {
+    for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(value);
     }
     response

@@ -1,6 +1,6 @@
-//! Whether the node is alive, and whether it can do its work; for balancers and orchestrators.
+//! Liveness and readiness, for balancers and orchestrators.
 //!
-//! Both routes are on both listeners. Probes use the internal one, which a flood of clients does not reach.
+//! Both listeners have both routes. Probes should use the internal one, which a flood of clients does not reach.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,29 +12,29 @@ use crate::domain::Hub;
 /// The answer of `/readyz`.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// Whether every vital check passed.
+    /// Every vital check passed.
     ready: bool,
-    /// Names of the checks that failed although the node is ready.
+    /// Names of failed checks that are not vital.
     #[schema(value_type = Vec<String>)]
     degraded: Vec<&'static str>,
-    /// Each check with its outcome.
+    /// All checks, passed or failed.
     checks: Vec<CheckResult>,
 }
 
 /// The outcome of one check.
 #[derive(Serialize, ToSchema)]
 struct CheckResult {
-    /// The name of the check.
+    /// Name of the check.
     #[schema(value_type = String)]
     name: &'static str,
-    /// Whether it passed.
+    /// The check passed.
     ok: bool,
-    /// Why it failed; absent where it passed.
+    /// Reason of the failure; absent if the check passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
-/// Says that the process is alive; it asks nobody.
+/// Answers as long as the process is alive. Depends on nothing else.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -45,7 +45,7 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Says whether the node can do its work, and which check failed.
+/// Reports whether the node is ready, and which checks failed.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -1,4 +1,4 @@
-//! Back ends record results.
+//! Records the results of matches.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -8,39 +8,38 @@ use utoipa::ToSchema;
 use super::Internal;
 use super::body::Json;
 use super::problem::Problem;
+use crate::domain::account::NewMatch;
 use crate::ids::{SAFE_INTEGER_MAX, UserId};
-use crate::profiles::NewMatch;
 
-/// Most points of a player.
 const SCORE_MAX: i32 = 1_000_000;
 
-/// `{ players, winner, score, playedAt? }`; numbers are looked at once it is known that they are some.
+/// `{ players, winner, score, playedAt? }`. `Number`, so that a number out of range is 422 rather than 400.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Played {
-    /// Who played: two users.
+    /// The two players.
     #[schema(value_type = Vec<u64>, min_items = 2, max_items = 2)]
     players: [Number; 2],
-    /// Which of them won.
+    /// The player who won.
     #[schema(value_type = u64)]
     winner: Number,
-    /// Their points, in the same order: 0 to 1,000,000.
+    /// Points, in the order of `players`: 0 to 1,000,000.
     #[schema(value_type = Vec<u32>, min_items = 2, max_items = 2)]
     score: [Number; 2],
-    /// When, in ms since 1970; now where absent.
+    /// In ms since 1970; now if absent.
     #[schema(value_type = Option<u64>)]
     played_at: Option<Number>,
 }
 
-/// A match that was recorded.
+/// The recorded match.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Recorded {
-    /// Its number.
+    /// Id of the match.
     match_id: u64,
 }
 
-/// Records a result: both players' statistics and histories change, and everybody whom it concerns is told.
+/// Records a result, and publishes the new statistics and match histories of both players.
 #[utoipa::path(
     post,
     path = "/api/v1/matches",

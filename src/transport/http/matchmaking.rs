@@ -1,4 +1,4 @@
-//! The queue of those who wait for an opponent, for back ends and operators.
+//! The matchmaking queue, for back ends and operators.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,22 +9,21 @@ use utoipa::ToSchema;
 use super::Internal;
 use super::body::{Json, User};
 use super::problem::Problem;
-use crate::domain::matchmaking::{JoinError, RATING_MAX};
-use crate::engine::matchmaking::QueueStats;
+use crate::domain::matchmaking::{JoinError, QueueStats, RATING_MAX};
 use crate::ids::UserId;
 use crate::transport::protocol::QueueStatus;
 
-/// How the queue is, on all nodes.
+/// State of the queue, which all nodes share.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Queue {
-    /// Users who wait.
+    /// Number of waiting users.
     queue_length: u64,
-    /// For how long the first of them has, in ms.
+    /// Waiting time of the first user, in ms.
     oldest_wait_ms: u64,
-    /// Matches made in the last minute.
+    /// Matches that were made in the last minute.
     matches_per_minute: u64,
-    /// Matches that not every node of both players has shown yet.
+    /// Matches that some node of a player has not delivered yet.
     pending_matches: u64,
 }
 
@@ -43,45 +42,45 @@ impl From<QueueStats> for Queue {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct TicketRequest {
-    /// Who wants to play.
+    /// The user to enqueue.
     #[schema(value_type = u64)]
     user_id: UserId,
-    /// How good the user is; without it, what is known from game statistics.
+    /// Rating of the user; defaults to the one in the game statistics.
     #[schema(value_type = Option<i64>, minimum = -1_000_000, maximum = 1_000_000)]
     rating: Option<Number>,
 }
 
-/// Whether joining changed anything.
+/// The outcome of joining.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Queued {
-    /// Who waits.
+    /// The user who waits.
     #[schema(value_type = u64)]
     user_id: UserId,
-    /// Whether the user waited already.
+    /// Tells whether the user waited already.
     status: QueueStatus,
 }
 
-/// Whether leaving changed anything.
+/// The outcome of leaving.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Removed {
-    /// The user waited.
+    /// The user was in the queue.
     removed: bool,
 }
 
-/// Tells how the queue is.
+/// Returns the state of the queue.
 #[utoipa::path(
     get,
     path = "/api/v1/matchmaking",
     responses(
-        (status = 200, description = "how it is", body = Queue),
+        (status = 200, description = "the state of the queue", body = Queue),
     )
 )]
 pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<Queue>, Problem> {
     Ok(axum::Json(internal.hub.queue_stats().await?.into()))
 }
 
-/// Puts a user who is online in the queue.
+/// Adds a user who is online to the queue.
 #[utoipa::path(
     post,
     path = "/api/v1/matchmaking/tickets",
@@ -104,7 +103,7 @@ pub(super) async fn join(
     }))
 }
 
-/// Takes a user out of the queue.
+/// Removes a user from the queue.
 #[utoipa::path(
     delete,
     path = "/api/v1/matchmaking/tickets/{id}",

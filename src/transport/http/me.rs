@@ -1,4 +1,4 @@
-//! Users change their own accounts.
+//! Changes to the caller's own account.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::bearer::Caller;
 use super::body::Json;
 use super::problem::Problem;
-use super::{Public, checks, users};
+use super::{Public, users, validation};
 
 /// `{ username }`
 #[derive(Deserialize)]
@@ -17,19 +17,19 @@ pub(super) struct Rename {
     username: String,
 }
 
-/// Gives the user another name.
+/// Changes the name and answers with the account.
 pub(super) async fn rename(
     State(public): State<Public>,
     caller: Caller,
     Json(body): Json<Rename>,
 ) -> Result<Response, Problem> {
-    let username = checks::username(&body.username)?;
+    let username = validation::username(&body.username)?;
     let renamed = public.hub.rename(caller.0, username).await;
     renamed.map_err(|error| caller.problem(error))?;
     own_view(&public, caller).await
 }
 
-/// Deletes the account; its tokens are refused from then on.
+/// Deletes the account and refuses its tokens.
 pub(super) async fn delete(
     State(public): State<Public>,
     caller: Caller,
@@ -39,7 +39,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Answers with all that the caller may see of the own account, which is everything.
+/// The response with the full view of the caller's own account.
 pub(super) async fn own_view(public: &Public, caller: Caller) -> Result<Response, Problem> {
     let shown = users::shown(&public.hub, caller.0, Some(caller.0)).await;
     shown.map_err(|error| caller.problem(error))

@@ -1,4 +1,4 @@
-//! The metrics of this node, for Prometheus.
+//! Metrics in the OpenMetrics format.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -7,10 +7,9 @@ use axum::response::{IntoResponse, Response};
 use super::Internal;
 use super::problem::Problem;
 
-/// The content type of OpenMetrics, which Prometheus asks for first.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Every metric as text.
+/// Updates the gauges and encodes all metrics.
 pub(super) async fn show(State(internal): State<Internal>) -> Result<Response, Problem> {
     internal.hub.refresh_metrics();
     let limit = i64::try_from(internal.limits.get().connections);

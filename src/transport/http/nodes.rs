@@ -1,4 +1,4 @@
-//! Which nodes are alive, for operators.
+//! The live nodes, for operators.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -6,12 +6,12 @@ use utoipa::ToSchema;
 
 use super::Internal;
 use super::problem::Problem;
-use crate::engine::LiveNode;
+use crate::domain::node::LiveNode;
 
-/// Every node that is alive.
+/// The live nodes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Nodes {
-    /// By id.
+    /// Ordered by id.
     nodes: Vec<Node>,
 }
 
@@ -19,15 +19,15 @@ pub(super) struct Nodes {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Node {
-    /// The node's name.
+    /// Name of the node (`node.id`).
     id: String,
-    /// Its present life.
+    /// Identifies one lifetime of the node; changes with each lease.
     incarnation: String,
-    /// Version of the hub it runs.
+    /// Version of the hub.
     version: String,
-    /// When it started, in ms since 1970.
+    /// Start of the process, in ms since 1970.
     started_at: u64,
-    /// When its lease ends unless it gives a sign of life, in ms since 1970.
+    /// End of the lease unless it is renewed, in ms since 1970.
     lease_ends_at: u64,
     /// Open connections.
     connections: u64,
@@ -35,7 +35,7 @@ pub(super) struct Node {
     guests: u64,
     /// Users with an open connection.
     users: u64,
-    /// Topics the node listens to.
+    /// Topics the node is subscribed to.
     topics: u64,
 }
 
@@ -60,7 +60,7 @@ impl From<LiveNode> for Node {
     }
 }
 
-/// Lists the nodes that are alive.
+/// Lists the live nodes.
 #[utoipa::path(
     get,
     path = "/api/v1/nodes",

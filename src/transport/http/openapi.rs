@@ -1,4 +1,4 @@
-//! What the internal API takes and gives, for programs; made from the code of the routes.
+//! The OpenAPI description of the internal API, generated from the code of the routes.
 
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -6,9 +6,9 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-/// What every route that takes a key may answer besides what it declares itself.
+/// Errors that every route with a key may answer, besides those that it declares itself.
 const COMMON: [(&str, &str); 4] = [
-    ("400", "the request makes no sense; nothing was changed"),
+    ("400", "the request is malformed; nothing was changed"),
     ("401", "the key is missing or wrong"),
     (
         "413",
@@ -20,7 +20,7 @@ const COMMON: [(&str, &str); 4] = [
     ),
 ];
 
-/// Adds what holds for every route that takes a key: how to present it, and the common errors.
+/// Adds the security schemes and the common errors to every route.
 pub(super) fn complete(description: &mut OpenApi) {
     let components = description.components.get_or_insert_with(Default::default);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();

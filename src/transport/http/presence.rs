@@ -1,4 +1,4 @@
-//! Who is online, for back ends and operators.
+//! Online users, for back ends and operators.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -7,24 +7,24 @@ use utoipa::{IntoParams, ToSchema};
 use super::Internal;
 use super::body::{Parameters, User};
 use super::problem::Problem;
-use crate::engine::RegisteredConnection;
+use crate::domain::presence::RegisteredConnection;
 use crate::ids::{UserId, node_of};
 use crate::transport::protocol::Status;
 
-/// Users on a page where the caller names no limit.
+/// Users on a page if the caller sets no limit.
 const PAGE_DEFAULT: usize = 100;
 
-/// Most users on a page.
+/// Largest page that a caller may ask for.
 const PAGE_MAX: usize = 10_000;
 
-/// Which page of the online users.
+/// Selects a page of the online users.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageRequest {
-    /// The `cursor` of the page before; absent or empty for the first.
+    /// The `cursor` of the previous page; absent or empty for the first.
     cursor: Option<String>,
-    /// Most users on the page: 1 to 10,000, 100 where absent.
+    /// Size of the page: 1 to 10,000; 100 if absent.
     #[param(minimum = 1, maximum = 10_000)]
     limit: Option<usize>,
 }
@@ -32,20 +32,20 @@ pub(super) struct PageRequest {
 /// A page of the online users, ascending.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page {
-    /// How many users are online in all.
+    /// Total number of online users.
     online: usize,
     /// The ids on this page.
     #[schema(value_type = Vec<u64>)]
     users: Vec<UserId>,
-    /// Where the next page begins; `null` at the end.
+    /// Pass it on to get the next page; `null` on the last.
     cursor: Option<String>,
 }
 
-/// Whether one user is online, and where.
+/// Status and connections of a user.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Presence {
-    /// Whom it is about.
+    /// The user asked for.
     #[schema(value_type = u64)]
     user_id: UserId,
     /// A user whose last connection has just closed is online until the grace is over.
@@ -58,11 +58,11 @@ pub(super) struct Presence {
 /// One connection of a user.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Connection {
-    /// Its number on its node.
+    /// Number of the connection on its node.
     id: String,
-    /// The node's id.
+    /// Id of the node that holds the connection.
     node: String,
-    /// Since when, in ms since 1970.
+    /// Time of the connection, in ms since 1970.
     since: u64,
 }
 
@@ -76,7 +76,7 @@ impl From<RegisteredConnection> for Connection {
     }
 }
 
-/// Lists the online users, as this node knows them, without asking Redis.
+/// Lists the online users from the replica of this node, without a call to Redis.
 #[utoipa::path(
     get,
     path = "/api/v1/presence",
@@ -103,7 +103,7 @@ pub(super) async fn list(
         .map(|cursor| cursor.parse());
     let after = after
         .transpose()
-        .map_err(|_| Problem::bad_request("`cursor`: take it from the page before"))?;
+        .map_err(|_| Problem::bad_request("`cursor`: take it from the previous page"))?;
     let (users, online) = internal.hub.online_page(after, limit);
     let full = users.len() == limit;
     let last = users.last().filter(|_| full).copied();
@@ -116,7 +116,7 @@ pub(super) async fn list(
     }))
 }
 
-/// Tells whether one user is online, and the user's connections on all nodes.
+/// Returns the status of a user, and the user's connections on all nodes.
 #[utoipa::path(
     get,
     path = "/api/v1/presence/{id}",

@@ -5,30 +5,27 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::NotifyError;
-use crate::domain::account::AccountError;
-use crate::engine::EngineError;
-use crate::profiles::ProfilesError;
+use crate::domain::account::{AccountError, ProfilesError};
+use crate::domain::{EngineError, NotifyError};
 
-/// Seconds after which a caller may try again when the engine or Postgres cannot be reached.
+/// In seconds, for an engine or a Postgres that cannot be reached.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// What went wrong and what to do, as RFC 9457 describes it.
+/// An error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
-    /// Always `about:blank`: the status says it all.
+    /// Always `about:blank`: the status identifies the problem.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The status in words.
+    /// Reason phrase of the status.
     title: &'static str,
-    /// The HTTP status.
+    /// Same as the HTTP status.
     status: u16,
-    /// What went wrong with this request, and what to do.
+    /// Explains this occurrence, and what to do.
     detail: String,
 }
 
 impl Problem {
-    /// A problem with the status that fits best.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank",
@@ -38,33 +35,29 @@ impl Problem {
         }
     }
 
-    /// The request makes no sense; nothing was changed.
+    /// The request is malformed; nothing was changed.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// There is no such thing.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// The request is understood, and what it asks for breaks a rule; nothing was changed.
+    /// The request is well-formed but breaks a rule; nothing was changed.
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// The route exists with another method.
     pub(super) fn method_not_allowed() -> Self {
         let detail = "this route takes another method; GET /api/v1/openapi.json lists them";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 
-    /// The status code.
     pub(super) fn status(&self) -> u16 {
         self.status
     }
 
-    /// What went wrong.
     pub(super) fn into_detail(self) -> String {
         self.detail
     }
@@ -85,12 +78,12 @@ impl From<NotifyError> for Problem {
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
-        tracing::warn!(%error, "could not do what the internal API was asked for");
+        tracing::warn!(%error, "a request failed because of Redis");
         let cause = match error {
             EngineError::Unavailable(_) => "Redis cannot be reached".to_owned(),
             EngineError::Refused(refusal) => format!("Redis refuses: {refusal}"),
             EngineError::NotNow(reason) => reason,
-            EngineError::Answer(_) => "Redis gave an answer that makes no sense".to_owned(),
+            EngineError::Answer(_) => "Redis gave an unexpected answer".to_owned(),
         };
         let detail = format!("{cause}; nothing may have been published, try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -112,12 +105,12 @@ impl From<ProfilesError> for Problem {
             ProfilesError::NoSuchUser(_) => Self::not_found(error.to_string()),
             ProfilesError::AccountDeleted(_) => Self::new(StatusCode::GONE, error.to_string()),
             ProfilesError::Invalid(rule) => Self::unprocessable(rule),
-            // Details are for operators, so the log has them and the answer has not.
+            // The log has the details, which are for operators; the response has none.
             ProfilesError::Unavailable(_)
             | ProfilesError::Refused(_)
             | ProfilesError::Schema(_)
             | ProfilesError::Setup(_) => {
-                tracing::warn!(%error, "could not do what was asked for about an account");
+                tracing::warn!(%error, "a request about an account failed");
                 let detail = match error {
                     ProfilesError::Unavailable(_) => {
                         "Postgres cannot be reached; nothing may have been changed, try again"
@@ -127,7 +120,7 @@ impl From<ProfilesError> for Problem {
                          `vigie migrate` has run"
                     }
                     _ => {
-                        "Postgres refuses what the hub asks for, so nothing was changed; the log of the node says why"
+                        "Postgres refuses the statement, so nothing was changed; the log of the node says why"
                     }
                 };
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)

@@ -1,4 +1,4 @@
-//! The public routes: sockets, health, and accounts for whoever has one.
+//! The public routes: sockets, health and accounts.
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::with_accounts;
 use super::body::BodyMax;
 use super::problem::Problem;
-use super::{avatars, friends, headers, health, me, measure, users};
+use super::{avatars, friends, headers, health, me, metrics_layer, users};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
 
-/// Whose pages may connect.
+/// Origins whose pages may connect and call.
 #[derive(Clone, Debug)]
 pub enum AllowedOrigins {
-    /// Everybody's: the hub sets and reads no cookies, so a page gains nothing by a visitor's browser.
+    /// All origins. Safe because the hub uses no cookies, so a page gains nothing from the browser of a visitor.
     Any,
-    /// These only.
+    /// Exactly these values of `Origin`.
     Only(Vec<HeaderValue>),
 }
 
-/// What the routes share.
+/// State of the public routes.
 #[derive(Clone)]
 pub struct Public {
-    /// What the routes are about.
+    /// Serves every request.
     pub hub: Hub,
-    /// Who a token speaks for.
+    /// Authenticates callers.
     pub tokens: Arc<TokenVerifier>,
-    /// Whose pages may call.
+    /// Checked for sockets, and answered by CORS.
     pub origins: AllowedOrigins,
-    /// How large bodies may be.
+    /// Bounds the size of bodies.
     pub limits: CurrentLimits,
-    /// What counts requests.
+    /// Counts requests.
     pub metrics: Arc<Metrics>,
 }
 
@@ -49,12 +49,12 @@ impl FromRef<Public> for BodyMax {
     }
 }
 
-/// The routes for everybody; `sockets` serves `/socket.io/`.
+/// The routes for clients; `sockets` serves `/socket.io/`.
 pub fn public(state: Public, sockets: Router) -> Router {
     let origins = state.origins.clone();
     let own_pages = from_fn_with_state(origins.clone(), check_origin);
-    // Not of sockets: a poll waits for what there is to tell, and a WebSocket for its end.
-    let measured = from_fn_with_state(state.metrics.clone(), measure::count);
+    // Not for sockets: a poll lasts until there is an event, and a WebSocket until it closes.
+    let measured = from_fn_with_state(state.metrics.clone(), metrics_layer::count_requests);
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -67,7 +67,7 @@ pub fn public(state: Public, sockets: Router) -> Router {
         .merge(
             api(state)
                 .layer(own_pages)
-                .layer(map_response(varying))
+                .layer(map_response(vary_by_caller))
                 .layer(measured),
         )
         .layer(super::timeout())
@@ -75,7 +75,7 @@ pub fn public(state: Public, sockets: Router) -> Router {
         .layer(map_response(headers::guard))
 }
 
-/// The routes about accounts, which are there with Postgres.
+/// The routes about accounts, which need Postgres.
 fn api(state: Public) -> Router {
     Router::new()
         .route("/api/v1/users/{id}", get(users::show))
@@ -95,8 +95,8 @@ fn api(state: Public) -> Router {
         .with_state(state)
 }
 
-/// What is shown depends on who asks, except where it says that it may be kept.
-async fn varying(mut response: Response) -> Response {
+/// Adds `Vary: Authorization` to responses that are not cacheable for everybody.
+async fn vary_by_caller(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.append(header::VARY, HeaderValue::from_static("Authorization"));
@@ -104,8 +104,7 @@ async fn varying(mut response: Response) -> Response {
     response
 }
 
-/// Refuses a browser's page that may not connect. CORS does not: browsers ask nobody before they open a
-/// WebSocket, they only say whose page it is.
+/// Refuses pages of other origins. CORS alone does not: browsers send no preflight for a WebSocket, only `Origin`.
 async fn check_origin(
     State(origins): State<AllowedOrigins>,
     request: Request,
@@ -121,8 +120,7 @@ async fn check_origin(
 }
 
 impl AllowedOrigins {
-    /// Browsers write an origin in one way only, so another way of writing an allowed one is not allowed. What is no
-    /// browser's page names none.
+    /// Compares literally, because browsers write an origin in one way only. Other clients send none.
     fn allow(&self, origin: &HeaderValue) -> bool {
         match self {
             Self::Any => true,

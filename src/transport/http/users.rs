@@ -1,4 +1,4 @@
-//! A user's account, as far as whoever asks may see it.
+//! Shows accounts to everybody.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +12,7 @@ use crate::domain::account::AccountError;
 use crate::ids::UserId;
 use crate::transport::protocol::KnownUser;
 
-/// Shows a user to a guest, a stranger, a friend, or to the user.
+/// Shows the view of an account that a guest, a stranger, a friend or the user may have.
 pub(super) async fn show(
     State(public): State<Public>,
     Viewer(viewer): Viewer,
@@ -21,7 +21,7 @@ pub(super) async fn show(
     Ok(shown(&public.hub, user, viewer).await?)
 }
 
-/// Answers with what `viewer`, or a guest, may see of `user`.
+/// The response for `viewer`, or for a guest.
 pub(super) async fn shown(
     hub: &Hub,
     user: UserId,

@@ -1,7 +1,7 @@
-//! One TCP connection: metered, watched for standing still, and closed from outside.
+//! One TCP connection: its inbound bytes are metered, a stalled write is noticed, and handlers can close it.
 //!
-//! The stream is shared with a handle that reaches the handlers through the request, because the library
-//! cannot close a connection whose outbound queue is full: asking it to needs room in that queue.
+//! Handlers get a [`Peer`] with each request, because the library cannot close a connection whose outbound queue is full:
+//! its own close packet needs room in that queue.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,39 +15,38 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::open::{OpenStreams, Place, Stage};
+use super::connection_table::{ConnectionTable, Phase, QueueEntry};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
 use crate::transport::rate::Bucket;
 use crate::transport::websocket::socket::Socket;
 
-/// One TCP connection, shared by those who read, write and close it.
+/// The shared part of a TCP connection: its reader, its writers and the table hold it.
 #[derive(Debug)]
 pub struct TcpConn {
     stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) opened_ms: u64,
-    /// Where it stands among the others of its listener.
-    pub(super) place: Place,
-    /// Since when a write waits for the other side, in ms of this process; 0 while none does.
+    pub(super) entry: QueueEntry,
+    /// When a write became blocked, in ms of [`uptime_ms`]; 0 while none is.
     blocked_since_ms: AtomicU64,
-    /// Frames that waited when a write of a session's last found no room.
+    /// Frames left over when a session's last write was blocked.
     waiting: AtomicUsize,
-    open: Arc<OpenStreams>,
+    open: Arc<ConnectionTable>,
 }
 
 impl TcpConn {
     pub(super) fn new(
         stream: TcpStream,
         address: SocketAddr,
-        place: Place,
-        open: Arc<OpenStreams>,
+        entry: QueueEntry,
+        open: Arc<ConnectionTable>,
     ) -> Self {
         Self {
             stream,
             address,
             opened_ms: uptime_ms(),
-            place,
+            entry,
             blocked_since_ms: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             open,
@@ -55,16 +54,15 @@ impl TcpConn {
     }
 
     pub(super) fn close(&self) {
-        // It fails where the connection is closed already.
+        // Fails only if the connection is closed already.
         let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether bytes have come that nobody has read yet, or an answer is not written yet: then this process is late, not
-    /// the other side.
+    /// Whether bytes are unread or a write is blocked. Then the connection is not idle: this process is late.
     pub(super) fn is_busy(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let unread = socket2::SockRef::from(&self.stream).peek(&mut byte);
-        unread.is_ok_and(|count| count > 0) || self.blocked_since_ms.load(Ordering::Relaxed) != 0
+        unread.is_ok_and(|count| count > 0) || self.is_blocked()
     }
 
     pub(super) fn overdue(
@@ -79,28 +77,35 @@ impl TcpConn {
         if longer_than(self.blocked_since_ms.load(Ordering::Relaxed), stalled_write) {
             return Some(ClosedBecause::Stalled);
         }
-        let is_silent = self.place.stage() == Stage::Silent;
+        let is_silent = self.entry.phase() == Phase::Silent;
         (is_silent && longer_than(self.opened_ms, handshake)).then_some(ClosedBecause::Handshake)
     }
 
-    /// Frames that wait for room, as far as a session has reported.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// A write has moved (`false`), or waits for the other side (`true`).
-    fn note(&self, blocked: bool) {
-        let since_ms = self.blocked_since_ms.load(Ordering::Relaxed);
-        if blocked != (since_ms != 0) {
-            self.blocked_since_ms
-                .store(if blocked { uptime_ms() } else { 0 }, Ordering::Relaxed);
+    fn is_blocked(&self) -> bool {
+        self.blocked_since_ms.load(Ordering::Relaxed) != 0
+    }
+
+    fn mark_blocked(&self) {
+        if !self.is_blocked() {
+            self.blocked_since_ms.store(uptime_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Records progress of a write. Checks first, so that the usual case writes to no shared cache line.
+    fn mark_moving(&self) {
+        if self.is_blocked() {
+            self.blocked_since_ms.store(0, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for TcpConn {
     fn drop(&mut self) {
-        self.open.forget(self);
+        self.open.remove(self);
     }
 }
 
@@ -127,7 +132,11 @@ impl Socket for Arc<TcpConn> {
 
     fn note_waiting(&self, frames: usize) {
         self.waiting.store(frames, Ordering::Relaxed);
-        self.note(frames > 0);
+        if frames > 0 {
+            self.mark_blocked();
+        } else {
+            self.mark_moving();
+        }
     }
 
     fn blocked_for(&self) -> Duration {
@@ -142,69 +151,69 @@ impl Socket for Arc<TcpConn> {
     }
 }
 
-/// Who is on the other side of a request's TCP connection, and how to close it.
+/// The client end of a request's TCP connection: its address, and a handle that closes it. Does not keep it open.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The other side's address.
+    /// Remote address and port; a proxy's, if there is one in between.
     pub address: SocketAddr,
     stream: Weak<TcpConn>,
 }
 
 impl Peer {
-    /// Whether the TCP connection is still there.
+    /// Whether the TCP connection still exists.
     pub fn is_open(&self) -> bool {
         self.stream.strong_count() > 0
     }
 
-    /// Closes the TCP connection at once, whatever waits to be written.
+    /// Closes the TCP connection at once and discards what is not written yet.
     pub fn close(&self) {
         if let Some(stream) = self.stream.upgrade() {
             stream.close();
         }
     }
 
-    /// A whole request has come; it is being answered until the result is dropped.
-    pub fn asked(&self) -> Asking {
-        self.advance(Stage::Asking);
-        Asking(self.clone())
+    /// Marks the connection as busy with a request until the guard is dropped.
+    pub fn begin_request(&self) -> RequestGuard {
+        self.advance(Phase::Busy);
+        RequestGuard(self.clone())
     }
 
-    /// From now on it carries a WebSocket.
-    pub fn upgraded(&self) {
-        self.advance(Stage::Upgraded);
+    /// Marks the connection as a WebSocket, for good.
+    pub fn mark_upgraded(&self) {
+        self.advance(Phase::Upgraded);
     }
 
-    fn advance(&self, stage: Stage) {
+    fn advance(&self, phase: Phase) {
         if let Some(stream) = self.stream.upgrade() {
-            stream.open.advance(&stream, stage);
+            stream.open.advance(&stream, phase);
         }
     }
 }
 
-/// A request that is being answered: its TCP connection is not closed to make room for others.
+/// Guard of a request in progress: its connection is not closed to make room for others.
 #[derive(Debug)]
-pub struct Asking(Peer);
+pub struct RequestGuard(Peer);
 
-impl Drop for Asking {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.advance(Stage::Idle);
+        self.0.advance(Phase::Idle);
     }
 }
 
-/// Counts what comes in, and says when it is too much.
+/// Limits the rate of inbound bytes of one connection.
 pub struct Meter {
     bucket: Bucket,
     limits: CurrentLimits,
     metrics: Arc<Metrics>,
-    /// A proxy sends the requests of many clients over one connection, until it carries one client's WebSocket.
-    speaks_for_many: bool,
+    /// The peer is a proxy, so its HTTP requests are those of many clients and are not metered.
+    is_proxy: bool,
 }
 
 impl Meter {
     pub(super) fn new(
         limits: CurrentLimits,
         metrics: Arc<Metrics>,
-        speaks_for_many: bool,
+        is_proxy: bool,
         now: Instant,
     ) -> Self {
         let (rate, burst) = rate_of(&limits);
@@ -212,20 +221,20 @@ impl Meter {
             bucket: Bucket::new(rate, burst, now),
             limits,
             metrics,
-            speaks_for_many,
+            is_proxy,
         }
     }
 
     /// Counts bytes of a WebSocket.
     ///
     /// # Errors
-    /// The other side sends more than it may; the connection is to be closed.
+    /// When the client exceeds its rate; the caller closes the connection.
     pub fn take_frames(&mut self, count: usize) -> io::Result<()> {
-        self.take(count, Stage::Upgraded)
+        self.take(count, Phase::Upgraded)
     }
 
-    fn take(&mut self, count: usize, stage: Stage) -> io::Result<()> {
-        if self.speaks_for_many && stage != Stage::Upgraded {
+    fn take(&mut self, count: usize, phase: Phase) -> io::Result<()> {
+        if self.is_proxy && phase != Phase::Upgraded {
             return Ok(());
         }
         let (rate, burst) = rate_of(&self.limits);
@@ -234,7 +243,7 @@ impl Meter {
             return Ok(());
         }
         self.metrics.count_closed(ClosedBecause::InboundRate);
-        Err(io::Error::other("the other side sends too much"))
+        Err(io::Error::other("inbound rate exceeded"))
     }
 }
 
@@ -243,7 +252,7 @@ fn rate_of(limits: &CurrentLimits) -> (f64, f64) {
     (limits.inbound_rate as f64, limits.inbound_burst as f64)
 }
 
-/// One TCP connection, for whoever reads and writes it.
+/// The reading and writing end of a TCP connection.
 pub struct Stream {
     shared: Arc<TcpConn>,
     meter: Option<Meter>,
@@ -254,7 +263,7 @@ impl Stream {
         Self { shared, meter }
     }
 
-    /// Who is on the other side.
+    /// A handle for request handlers.
     pub fn peer(&self) -> Peer {
         Peer {
             address: self.shared.address,
@@ -262,27 +271,23 @@ impl Stream {
         }
     }
 
-    /// Waits until something has come.
     #[cfg(test)]
     pub(super) async fn readable(&self) {
         self.shared.stream.readable().await.expect("it is open");
     }
 
-    /// The connection and its meter, for a session that takes it over from HTTP.
+    /// The connection and its meter, for a WebSocket session that takes them over from HTTP.
     pub fn into_session(self) -> (Arc<TcpConn>, Option<Meter>) {
         (self.shared, self.meter)
     }
 
-    /// Takes in what was read.
-    ///
-    /// # Errors
-    /// When the other side sends more than it may. The connection is closed then.
-    fn take_in(&mut self, count: usize) -> io::Result<()> {
+    /// Counts bytes that were read; closes the connection and fails if the client exceeds its rate.
+    fn meter_read(&mut self, count: usize) -> io::Result<()> {
         let Some(meter) = &mut self.meter else {
             return Ok(());
         };
         meter
-            .take(count, self.shared.place.stage())
+            .take(count, self.shared.entry.phase())
             .inspect_err(|error| {
                 tracing::debug!(peer = %self.shared.address, %error, "closed a TCP connection");
                 self.shared.close();
@@ -296,14 +301,14 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             let Poll::Ready(ready) = self.shared.stream.poll_write_ready(context) else {
-                self.shared.note(true);
+                self.shared.mark_blocked();
                 return Poll::Pending;
             };
             ready?;
             match self.shared.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
-                    self.shared.note(false);
+                    self.shared.mark_moving();
                     return Poll::Ready(outcome);
                 }
             }
@@ -322,7 +327,7 @@ impl AsyncRead for Stream {
             match self.shared.stream.try_read(buffer.initialize_unfilled()) {
                 Ok(count) => {
                     buffer.advance(count);
-                    return Poll::Ready(self.take_in(count));
+                    return Poll::Ready(self.meter_read(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -364,7 +369,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Time since this process first asked, in ms, from 1 on.
+/// Time since the first call, in ms, plus 1: never 0.
 pub(super) fn uptime_ms() -> u64 {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
     BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1

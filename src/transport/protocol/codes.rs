@@ -1,11 +1,11 @@
-//! The codes that a client may get, each with what it means. `vigie types` prints both.
+//! The error codes of the contract. `vigie types` prints them with their doc comments.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 use ts_rs::TS;
 
-/// Declares enums of codes: the text of each code is said once, and its doc comment reaches front ends.
+/// Declares an enum of codes with their texts. The doc comments reach front ends.
 macro_rules! codes {
     ($(
         $(#[doc = $about:literal])+
@@ -20,12 +20,12 @@ macro_rules! codes {
         }
 
         impl $name {
-            /// Every one of them as it is sent, and the lines of its doc comment.
+            /// Text and doc comment of each code.
             pub(super) const ALL: &[(&str, &[&str])] = &[$(($text, &[$($docs),+])),+];
-            /// The lines of the doc comment of all.
+            /// Doc comment of the enum.
             pub(super) const ABOUT: &[&str] = &[$($about),+];
 
-            /// As it is sent.
+            /// The text on the wire.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$code => $text,)+
@@ -56,9 +56,9 @@ codes! {
         NotSignedIn = "not_signed_in",
         /// Too many events in too short a time.
         RateLimited = "rate_limited",
-        /// The connection watches as many profiles as allowed.
+        /// The connection watches as many profiles as it may.
         TooManyWatches = "too_many_watches",
-        /// The hub cannot do it at the moment; try again.
+        /// The hub cannot handle the event at the moment; try again.
         Unavailable = "unavailable",
         /// The token is not valid, was revoked, or is of another user.
         InvalidToken = "invalid_token",
@@ -66,8 +66,8 @@ codes! {
         UnknownEvent = "unknown_event",
     }
 
-    /// Why a connection was refused for good; the `message` of `connect_error`. What passes by itself is no refusal: the
-    /// client comes back by itself.
+    /// Why a connection was refused for good; the `message` of `connect_error`. Temporary failures are not reported this
+    /// way: the transport closes, and the client reconnects by itself.
     pub enum ConnectErrorCode {
         /// The token is not valid, or was revoked.
         InvalidToken = "invalid_token",

@@ -1,5 +1,5 @@
-//! Every event of the contract: its name, its payload, its acknowledgement. What is declared here is what the code sends
-//! and reads by name, and what `vigie types` prints.
+//! The events of the contract, with payloads and acknowledgements. The code uses the names, and `vigie types` prints
+//! everything.
 
 use ts_rs::{Config, TS};
 
@@ -9,15 +9,14 @@ use super::{
     UserRequest, UserStatusChange, Watching,
 };
 
-/// An event as TypeScript shows it.
-pub(super) struct Event {
-    /// Its name.
+/// An event as declared in TypeScript.
+pub(super) struct EventDeclaration {
     pub(super) name: &'static str,
-    /// The lines of its doc comment.
+    /// Lines of the doc comment.
     pub(super) docs: &'static [&'static str],
-    /// The type of its payload; none where it has none.
+    /// Type of the payload; empty if there is none.
     pub(super) payload: Vec<String>,
-    /// The types of which its acknowledgement has one; none where there is no acknowledgement.
+    /// Alternative types of the acknowledgement; empty if there is none.
     pub(super) reply: Vec<String>,
 }
 
@@ -41,10 +40,9 @@ macro_rules! events {
                 pub const $name: &str = $text;
             )+
 
-            /// All of them.
-            pub(in crate::transport::protocol) fn all(config: &Config) -> Vec<Event> {
+            pub(in crate::transport::protocol) fn all(config: &Config) -> Vec<EventDeclaration> {
                 vec![$(
-                    Event {
+                    EventDeclaration {
                         name: $name,
                         docs: &[$($docs),+],
                         payload: vec![$(<$payload as TS>::name(config))?],
@@ -59,17 +57,17 @@ macro_rules! events {
 events! {
     /// Events that clients send.
     pub mod client_event {
-        /// Who is online? `user-status-change` tells what happens after the answer.
+        /// Get the online users; `user-status-change` reports every change after the answer.
         GET_ONLINE_USERS = "get-online-users" -> OnlineUsers;
-        /// Watch a profile; answers once updates arrive.
+        /// Watch a profile; the answer comes once updates will arrive.
         WATCH_PROFILE = "watch-profile" (UserRequest) -> Watching<'static> | Refusal;
         /// Stop watching a profile.
         UNWATCH_PROFILE = "unwatch-profile" (UserRequest) -> Done | Refusal;
-        /// Wait for an opponent; `match-found` tells when there is one. One place in the queue for all tabs.
+        /// Join the matchmaking queue; `match-found` reports an opponent. All tabs of a user share one place in the queue.
         JOIN_MATCHMAKING = "join-matchmaking" -> Queued | Refusal;
-        /// Wait no longer.
+        /// Leave the matchmaking queue.
         LEAVE_MATCHMAKING = "leave-matchmaking" -> Done | Refusal;
-        /// Go on with a newer token of the same user.
+        /// Replace the token of the connection by a newer one of the same user.
         REFRESH_TOKEN = "refresh-token" (TokenRequest) -> TokenRefreshed | Refusal;
     }
 
@@ -77,21 +75,21 @@ events! {
     pub mod server_event {
         /// A user came online or went offline.
         USER_STATUS_CHANGE = "user-status-change" (UserStatusChange);
-        /// A watched profile, or the own one, changed.
+        /// A watched profile, or the user's own, changed.
         PROFILE_UPDATE = "profile-update" (ProfileUpdate<'static>);
-        /// Game statistics of a watched user, or the own ones, changed.
+        /// Game statistics of a watched user, or the user's own, changed.
         GAME_STATS_UPDATE = "game-stats-update" (GameStatsUpdate<'static>);
         /// The friend list changed; friends and the user see it.
         FRIEND_LIST_UPDATE = "friend-list-update" (FriendListUpdate<'static>);
         /// The match history changed; friends and the user see it.
         MATCH_HISTORY_UPDATE = "match-history-update" (MatchHistoryUpdate<'static>);
-        /// The own account is gone; the hub disconnects.
+        /// The user's own account was deleted; the hub disconnects.
         ACCOUNT_DELETED = "account-deleted";
-        /// A watched account is gone.
+        /// A watched account was deleted.
         PROFILE_DELETED = "profile-deleted" (UserRequest);
         /// An opponent was found.
         MATCH_FOUND = "match-found" (MatchFound<'static>);
-        /// No opponent was found in time; the user waits no longer.
+        /// No opponent was found in time; the user has left the queue.
         MATCH_TIMEOUT = "match-timeout";
         /// The token expires soon; send `refresh-token`.
         TOKEN_EXPIRING = "token-expiring" (TokenExpiring);

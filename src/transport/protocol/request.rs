@@ -1,4 +1,4 @@
-//! Reads what a client asks for. Every byte is a stranger's, so this is pure: text in, a request or a refusal out.
+//! Decodes events from clients. The input is untrusted, so decoding is pure: text in, a request or a refusal out.
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -7,35 +7,34 @@ use super::{ErrorCode, TokenRequest, UserRequest, client_event};
 use crate::ids::UserId;
 use crate::transport::depth::is_deeper_than;
 
-/// How deep arrays and objects of a payload may be nested; those that the events take have one level.
+/// Nesting limit of payloads; those of the contract have one level.
 const DEPTH_MAX: usize = 16;
 
-/// Bytes of a client's own words that a refusal repeats.
+/// Bytes of client input that a refusal repeats.
 const ECHO_LEN_MAX: usize = 128;
 
-/// What a client asks for.
+/// A decoded event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Who is online?
+    /// `get-online-users`.
     OnlineUsers,
-    /// Watch a profile.
+    /// `watch-profile`.
     Watch(UserId),
-    /// Stop watching a profile.
+    /// `unwatch-profile`.
     Unwatch(UserId),
-    /// Go on with a newer token.
+    /// `refresh-token`, with the new token.
     RefreshToken(String),
-    /// Wait for an opponent.
+    /// `join-matchmaking`.
     JoinMatchmaking,
-    /// Wait no longer.
+    /// `leave-matchmaking`.
     LeaveMatchmaking,
 }
 
 impl Request {
-    /// Reads an event: `text` is the JSON array of its name and its arguments, of which the first is the payload.
-    /// With binary parts there is no payload, because no event takes any.
+    /// Decodes `text`, the JSON array of an event: its name, then its arguments, of which the first is the payload. An
+    /// event with binary attachments counts as one without a payload, because no event takes binary data.
     ///
-    /// Returns the name as a refusal may repeat it, cut off after 128 bytes, and what is asked for; or the reason
-    /// against it, for programs and for people.
+    /// Returns the name, cut off after 128 bytes for use in a refusal, and the request or the reason of its refusal.
     pub fn decode(text: &str, has_binary: bool) -> (String, Result<Self, (ErrorCode, String)>) {
         let arguments: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
         let name: String = arguments
@@ -44,12 +43,12 @@ impl Request {
             .unwrap_or_default();
         let payload = arguments.get(1).filter(|_| !has_binary);
         let payload = payload.map_or("null", |payload| payload.get());
-        let request = Self::called(&name, payload);
+        let request = Self::named(&name, payload);
         (shortened(&name), request)
     }
 
-    /// The event called `name`. A payload that it does not take is not looked at.
-    fn called(name: &str, payload: &str) -> Result<Self, (ErrorCode, String)> {
+    /// Ignores the payload of an event that takes none.
+    fn named(name: &str, payload: &str) -> Result<Self, (ErrorCode, String)> {
         match name {
             client_event::GET_ONLINE_USERS => Ok(Self::OnlineUsers),
             client_event::WATCH_PROFILE => {
@@ -70,7 +69,7 @@ impl Request {
 
 fn read<T: DeserializeOwned>(payload: &str) -> Result<T, (ErrorCode, String)> {
     let invalid = |message: &str| (ErrorCode::InvalidPayload, shortened(message));
-    // An array would be read as the fields in their order.
+    // serde would read an array as the fields in their order.
     if !payload.starts_with('{') {
         return Err(invalid("the payload is a JSON object"));
     }
@@ -78,16 +77,16 @@ fn read<T: DeserializeOwned>(payload: &str) -> Result<T, (ErrorCode, String)> {
         let message = format!("the payload is nested deeper than {DEPTH_MAX} levels");
         return Err(invalid(&message));
     }
-    // The reason may repeat what the client sent.
+    // Shortened, because the error may quote the input.
     serde_json::from_str(payload).map_err(|error| invalid(&error.to_string()))
 }
 
-/// The beginning of a text, with `…` where something is left out.
+/// Cuts off a long text and appends `…`.
 fn shortened(text: &str) -> String {
-    match text.len() > ECHO_LEN_MAX {
-        true => format!("{}…", &text[..text.floor_char_boundary(ECHO_LEN_MAX)]),
-        false => text.to_owned(),
+    if text.len() <= ECHO_LEN_MAX {
+        return text.to_owned();
     }
+    format!("{}…", &text[..text.floor_char_boundary(ECHO_LEN_MAX)])
 }
 
 #[cfg(test)]

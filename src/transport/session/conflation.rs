@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::domain::delivery::{Deliveries, Watchers};
-    use crate::engine::{Kind, Views};
+    use crate::domain::update::{Kind, Views};
     use crate::ids::{Revision, UserId};
     use crate::transport::limits::Limits;
 

@@ -14,8 +14,8 @@ use super::encoded_events::{EncodedEvents, Event, encode};
 use super::outbound_table::OutboundTable;
 use super::sink::{Flush, Outgoing};
 use crate::domain::delivery::{Delivery, DeliveryStream, ReplyTo, StatusChange};
+use crate::domain::update::{Kind, Views};
 use crate::domain::visibility::View;
-use crate::engine::{Kind, Views};
 use crate::ids::{ConnectionId, UserId};
 use crate::transport::protocol::{
     FriendListUpdate, GameStatsUpdate, KickCode, MatchFound, MatchHistoryUpdate, ProfileUpdate,

@@ -7,17 +7,16 @@ use std::sync::LazyLock;
 use jsonwebtoken::{EncodingKey, Header};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use vigie::domain::token::TokenVerifier;
-use vigie::settings::{AuthSettings, Secret};
+use vigie::domain::token::{TokenOptions, TokenVerifier};
 
 const SECRET: &str = "a secret that is known to this program alone";
 
 static VERIFIER: LazyLock<TokenVerifier> = LazyLock::new(|| {
-    let auth = AuthSettings {
-        secret: Some(Secret::new(SECRET)),
-        ..AuthSettings::default()
+    let options = TokenOptions {
+        secret: Some(SECRET.to_owned()),
+        ..TokenOptions::default()
     };
-    TokenVerifier::new(&auth).expect("a secret is a key")
+    TokenVerifier::new(&options).expect("a secret is a key")
 });
 
 fuzz_target!(|text: &str| {

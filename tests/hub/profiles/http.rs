@@ -839,7 +839,7 @@ async fn while_postgres_is_away_the_answer_is_try_again() {
         assert_unavailable(&call_route(&site.cluster, route).await);
     }
     assert_unavailable(&site.seen(0, None, ADA).await);
-    let said = "could not do what was asked for about an account";
+    let said = "a request about an account failed";
     assert!(site.cluster.log(0).contains(said));
 
     site.postgres.start_again().await;

@@ -1,7 +1,7 @@
-//! The numbers of the page, live: one sample a second for all who look, and none while nobody does.
+//! Live figures for the operators' page: one sample a second for all viewers, and none without viewers.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::HttpBody;
@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -19,104 +20,99 @@ use super::sample::Sample;
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
 
-/// Streams that may be open: operators are few.
+/// Open streams; operators are few.
 const STREAMS_MAX: usize = 32;
 
-/// How often a sample is taken.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often something is written where there is no sample for long, so that either side notices when the other is gone.
+/// Interval of keep-alive comments in a stream without samples, so that both sides notice a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Proxies are asked to let each sample through at once.
+/// Asks proxies to forward each sample at once.
 const UNBUFFERED: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
 );
 
-/// The streams of a node. Clones share them.
+/// The live samples of a node. Clones share them.
 #[derive(Clone)]
-pub struct Live(Arc<Shared>);
+pub struct Live(Arc<LiveState>);
 
-struct Shared {
+struct LiveState {
     hub: Hub,
     metrics: Arc<Metrics>,
-    places: Arc<Semaphore>,
-    /// Where the samples come from, while somebody looks.
+    permits: Arc<Semaphore>,
+    /// The samples of the running sampler, if there is one.
     sampler: Mutex<Weak<Samples>>,
 }
 
-/// The newest sample as JSON; nothing before the first.
+/// The newest sample as JSON; empty before the first.
 type Samples = watch::Sender<Arc<str>>;
 
-/// Somebody who looks.
-struct Viewer {
+/// A viewer's end of the samples.
+struct Subscription {
     samples: watch::Receiver<Arc<str>>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Live {
-    /// Takes no sample before somebody looks.
+    /// Starts no sampler before there is a viewer.
     pub fn new(hub: Hub, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(LiveState {
             hub,
             metrics,
-            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            permits: Arc::new(Semaphore::new(STREAMS_MAX)),
             sampler: Mutex::default(),
         }))
     }
 
-    /// Lets somebody look, if there is room and the node is not stopping.
-    fn enter(&self) -> Result<Viewer, Problem> {
+    /// Adds a viewer, unless the node is stopping or has too many.
+    fn subscribe(&self) -> Result<Subscription, Problem> {
         let refused = |why: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
         if self.0.hub.is_draining() {
             return Err(refused("the node is stopping; look at another".to_owned()));
         }
-        let place = self.0.places.clone().try_acquire_owned().map_err(|_| {
+        let permit = self.0.permits.clone().try_acquire_owned().map_err(|_| {
             refused(format!(
                 "{STREAMS_MAX} pages are open on this node; close one, or look at another node"
             ))
         })?;
-        let mut sampler = self.0.sampler();
+        let mut sampler = self.0.sampler.lock();
         let samples = sampler.upgrade().unwrap_or_else(|| {
             let samples = Arc::new(Samples::default());
             *sampler = Arc::downgrade(&samples);
-            tokio::spawn(keep_sampling(self.0.clone(), samples.clone()));
+            tokio::spawn(run_sampler(self.0.clone(), samples.clone()));
             samples
         });
         let mut samples = samples.subscribe();
-        // The newest is shown at once, if there is one.
+        // Show the newest sample at once.
         samples.mark_changed();
-        Ok(Viewer {
+        Ok(Subscription {
             samples,
-            _place: place,
+            _permit: permit,
         })
     }
 }
 
-impl Shared {
-    fn sampler(&self) -> MutexGuard<'_, Weak<Samples>> {
-        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether nobody looks any more. Then whoever comes next begins anew.
-    fn is_alone(&self, samples: &Samples) -> bool {
-        let mut sampler = self.sampler();
-        let alone = samples.receiver_count() == 0;
-        if alone {
+impl LiveState {
+    /// Detaches the sampler if it has no viewers left; the next viewer then starts another.
+    fn detach_unused(&self, samples: &Samples) -> bool {
+        let mut sampler = self.sampler.lock();
+        let is_unused = samples.receiver_count() == 0;
+        if is_unused {
             *sampler = Weak::new();
         }
-        alone
+        is_unused
     }
 }
 
-/// Takes samples while somebody looks and the node is not stopping. The streams end with it.
-async fn keep_sampling(shared: Arc<Shared>, samples: Arc<Samples>) {
+/// Takes samples until there are no viewers, or the node is stopping; the latter ends all streams.
+async fn run_sampler(shared: Arc<LiveState>, samples: Arc<Samples>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if shared.is_alone(&samples) || shared.hub.is_draining() {
+        if shared.detach_unused(&samples) || shared.hub.is_draining() {
             return;
         }
         let sample = Sample::take(&shared.hub, &shared.metrics).await;
@@ -127,8 +123,8 @@ async fn keep_sampling(shared: Arc<Shared>, samples: Arc<Samples>) {
     }
 }
 
-impl Viewer {
-    /// The next sample that this viewer has not seen; those in between are left out. `None` at the end.
+impl Subscription {
+    /// The newest sample that the viewer has not seen; skips older ones. `None` when the sampler has ended.
     async fn next(&mut self) -> Option<Arc<str>> {
         loop {
             self.samples.changed().await.ok()?;
@@ -140,15 +136,15 @@ impl Viewer {
     }
 }
 
-/// Streams what the operators' page shows: a sample each second, as server-sent events named `sample`. It ends when the
-/// node stops, or its keys are replaced: whoever has a new one comes again. Without a key for programs and browsers on this machine, as `/metrics` is.
+/// Streams the figures of the operators' page: one sample a second, as server-sent events named `sample`. The stream ends
+/// when the node stops or its keys are replaced. Programs and browsers on this machine need no key, as for `/metrics`.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/live",
     responses(
-        (status = 200, description = "samples without end, each the data of an event", body = Sample, content_type = "text/event-stream"),
+        (status = 200, description = "an endless stream of samples, each the data of an event", body = Sample, content_type = "text/event-stream"),
         (status = 400, description = "the request has a body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the node is stopping, or too many look", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the node is stopping, or has too many viewers", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::transport::http) async fn show(
@@ -156,16 +152,14 @@ pub(in crate::transport::http) async fn show(
     request: Request,
 ) -> Result<Response, Problem> {
     if !request.body().is_end_stream() {
-        // Nobody would read it for as long as the stream goes on.
-        return Err(Problem::bad_request(
-            "send no body; nothing is taken in here",
-        ));
+        // The stream would leave it unread.
+        return Err(Problem::bad_request("this route takes no body"));
     }
-    let viewer = internal.live.enter()?;
-    let events = stream::unfold(viewer, |mut viewer| async move {
-        let sample = viewer.next().await?;
+    let subscription = internal.live.subscribe()?;
+    let events = stream::unfold(subscription, |mut subscription| async move {
+        let sample = subscription.next().await?;
         let event = Event::default().event("sample").data(&*sample);
-        Some((Ok::<_, Infallible>(event), viewer))
+        Some((Ok::<_, Infallible>(event), subscription))
     });
     let events = events.take_until(Box::pin(internal.keys.replaced()));
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));

@@ -1,4 +1,4 @@
-//! The page, put together from its three files, with nothing from elsewhere.
+//! The operators' page: one document that embeds its style and script and loads nothing else.
 
 use std::sync::Arc;
 
@@ -10,73 +10,73 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::super::loopback;
+use super::super::local_caller;
 use crate::transport::listener::Peer;
 
 const MARKUP: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What the markup says about the key, until it is known who asks.
+/// The attribute in the markup that tells the script whether to ask for a key.
 const KEY_OPTIONAL: &str = r#"data-key="optional""#;
 const KEY_NEEDED: &str = r#"data-key="needed""#;
 
-/// The page in both forms, and what it may load. Clones share them.
+/// The page in both variants, with its content security policy. Clones share them.
 #[derive(Clone)]
-pub(in crate::transport::http) struct Page(Arc<Forms>);
+pub(in crate::transport::http) struct AdminPage(Arc<Variants>);
 
-struct Forms {
+struct Variants {
     /// For a browser on this machine.
     key_optional: Bytes,
-    /// For everybody else: it asks for a key before it asks for anything.
+    /// For everybody else: the page asks for a key first.
     key_needed: Bytes,
     policy: HeaderValue,
 }
 
-impl Page {
-    /// Puts the page together.
+impl AdminPage {
     pub(in crate::transport::http) fn new() -> Self {
         let markup = MARKUP
             .replace("/* page.css */", STYLE)
             .replace("/* page.js */", SCRIPT);
-        // It runs this very script and no other, whatever finds its way into the page.
+        // By hash, so that an injected script does not run.
         let policy = format!(
             "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'",
             source_of(SCRIPT),
             source_of(STYLE),
         );
-        Self(Arc::new(Forms {
+        Self(Arc::new(Variants {
             key_needed: markup.replace(KEY_OPTIONAL, KEY_NEEDED).into(),
             key_optional: markup.into(),
             policy: HeaderValue::from_str(&policy).expect("the policy is ASCII"),
         }))
     }
 
-    /// Shows the page. It says whether the routes behind it want a key, so that it need not try.
+    /// Serves the variant for this caller.
     pub(in crate::transport::http) async fn show(
         self,
         ConnectInfo(peer): ConnectInfo<Peer>,
         OriginalUri(uri): OriginalUri,
         headers: HeaderMap,
     ) -> Response {
-        let forms = &self.0;
-        let page = match loopback::serves_own_page(peer.address, &uri, &headers) {
-            true => &forms.key_optional,
-            false => &forms.key_needed,
+        let variants = &self.0;
+        let page = if local_caller::serves_own_page(peer.address, &uri, &headers) {
+            &variants.key_optional
+        } else {
+            &variants.key_needed
         };
         let headers = [
             (
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("text/html; charset=utf-8"),
             ),
-            (header::CONTENT_SECURITY_POLICY, forms.policy.clone()),
+            (header::CONTENT_SECURITY_POLICY, variants.policy.clone()),
         ];
         (headers, page.clone()).into_response()
     }
 }
 
-/// How a policy names what is part of a page.
+/// The source expression of an inline style or script.
 fn source_of(part: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(part)))
 }
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_needs_nothing_else() {
-        let page = Page::new();
+        let page = AdminPage::new();
         let text = |page: &Bytes| String::from_utf8(page.to_vec()).expect("UTF-8");
         let (optional, needed) = (text(&page.0.key_optional), text(&page.0.key_needed));
         for page in [&optional, &needed] {
-            // What the policy has the hashes of.
+            // The policy has the hashes of exactly these.
             assert!(page.contains(&format!("<style>{STYLE}</style>")));
             assert!(page.contains(&format!("<script>{SCRIPT}</script>")));
             for elsewhere in ["src=", "@import", "url(", "https://"] {

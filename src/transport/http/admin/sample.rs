@@ -1,4 +1,4 @@
-//! What the page shows of the hub at one time.
+//! One sample of the figures that the operators' page shows.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use crate::domain::cluster_events::{ClusterEvent, EventKind};
 use crate::ids::node_of;
 use crate::telemetry::Metrics;
 
-/// The hub at one time, as one node sees it.
+/// The state of the hub at one moment, as one node sees it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sample {
-    /// When, in ms since 1970 on the clock of this node.
+    /// Time of the sample, in ms since 1970 on the clock of this node.
     at: u64,
-    /// The same on the clock on which leases end, Redis's; none where nobody can say.
+    /// The same on the clock of Redis, by which leases end; `null` if it is unknown.
     engine_at: Option<u64>,
-    /// The name of this node.
+    /// Name of this node.
     node: String,
-    /// How long a node counts as alive after its last sign of life, in ms.
+    /// How long a node counts as alive after a heartbeat, in ms.
     lease_ms: u64,
-    /// What keeps this node from doing its work, as `/readyz` names it.
+    /// Names of the failed vital checks, as in `/readyz`.
     failing: Vec<&'static str>,
-    /// What is missing although it can do its work.
+    /// Names of the other failed checks.
     degraded: Vec<&'static str>,
     /// Users online on all nodes.
     online: usize,
@@ -35,53 +35,53 @@ pub(super) struct Sample {
     transitions: u64,
     /// Events written to connections of this node since it started.
     deliveries: u64,
-    /// The nodes that are alive, by id; none where nobody can say.
+    /// The live nodes, by id; `null` if they are unknown.
     nodes: Option<Vec<Node>>,
-    /// How the queue is; none where nobody can say.
+    /// State of the queue; `null` if it is unknown.
     queue: Option<Queue>,
-    /// What happened of late, as this node saw it, the newest first.
+    /// Recent incidents that this node noticed, newest first.
     incidents: Vec<Incident>,
 }
 
-/// Something that happened.
+/// An incident in the cluster.
 #[derive(Serialize, ToSchema)]
 struct Incident {
-    /// When this node noticed, in ms since 1970.
+    /// When this node noticed it, in ms since 1970.
     at: u64,
-    /// What.
+    /// Kind of the incident.
     kind: IncidentKind,
-    /// The node that it happened to.
+    /// The node concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
-    /// How many connections it was about.
+    /// How many connections are concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<u64>,
 }
 
-/// What can happen.
+/// Kinds of incidents.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum IncidentKind {
-    /// A node began a lease.
+    /// A node acquired a lease.
     NodeCame,
-    /// A node gave its lease back.
+    /// A node released its lease.
     NodeLeft,
-    /// A node did not renew its lease until that was over.
+    /// The lease of a node expired.
     NodeDied,
-    /// This node took the lease of a dead one away.
+    /// This node removed the lease of a dead node.
     NodeReaped,
-    /// This node released connections of a dead one.
+    /// This node released connections of a dead node.
     ConnectionsReaped,
-    /// This node's own lease was gone.
+    /// This node lost its own lease.
     LeaseLost,
-    /// The numbers of transitions did not follow each other.
+    /// A presence transition was missing.
     PresenceGap,
-    /// Messages may have been missed.
+    /// Messages may have been lost.
     Interrupted,
 }
 
 impl Sample {
-    /// Looks once. What cannot be said at the moment is left out.
+    /// Takes a sample. Figures that cannot be read at the moment are `None`.
     pub(super) async fn take(hub: &Hub, metrics: &Arc<Metrics>) -> Self {
         let (nodes, engine_at, queue, checks) = tokio::join!(
             hub.nodes(),

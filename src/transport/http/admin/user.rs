@@ -1,4 +1,4 @@
-//! All that the hub knows about one user's presence and updates, for people who look for what is wrong.
+//! Presence, stored updates and watchers of one user, for troubleshooting.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -8,30 +8,30 @@ use super::super::Internal;
 use super::super::body::User;
 use super::super::presence::Connection;
 use super::super::problem::Problem;
+use crate::domain::update::{Kind, Stored};
 use crate::domain::watcher_count::WatcherCount;
-use crate::engine::{Kind, Stored};
 use crate::ids::UserId;
 use crate::transport::protocol::Status;
 
-/// One user, on all nodes. Nothing of what the updates say.
+/// One user on all nodes, without the content of updates.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::transport::http) struct UserDetails {
-    /// Whom it is about.
+    /// The user asked for.
     #[schema(value_type = u64)]
     user_id: UserId,
-    /// A user whose last connection has just closed is online until the grace is over.
+    /// After the last connection closed, a user stays online until the grace has passed.
     #[schema(value_type = String, pattern = "online|offline")]
     status: Status,
-    /// Since when the oldest open connection counts, in ms since 1970; `null` where there is none.
+    /// When the oldest open connection was registered, in ms since 1970; `null` without connections.
     since: Option<u64>,
     /// The open connections, oldest first.
     connections: Vec<Connection>,
     /// The account was deleted.
     deleted: bool,
-    /// The last update of each kind that is kept.
+    /// The stored update of each kind.
     updates: Vec<LastUpdate>,
-    /// How many watch.
+    /// Counted on all nodes.
     watchers: Watchers,
 }
 
@@ -40,7 +40,7 @@ pub(in crate::transport::http) struct UserDetails {
 struct LastUpdate {
     /// `profile`, `stats`, `friends` or `matches`.
     kind: &'static str,
-    /// Its revision.
+    /// Revision of the update.
     revision: u64,
     /// When it was stored, in ms since 1970.
     at: u64,
@@ -49,11 +49,11 @@ struct LastUpdate {
 /// How many connections watch the user.
 #[derive(Serialize, ToSchema)]
 struct Watchers {
-    /// On the nodes that answered.
+    /// Watching connections on the nodes that answered.
     count: u64,
-    /// Nodes that listen to the user's topic.
+    /// Nodes that are subscribed to the user.
     nodes: u64,
-    /// Whether all of them answered within a second.
+    /// All of them answered within a second.
     complete: bool,
 }
 
@@ -67,14 +67,14 @@ impl From<WatcherCount> for Watchers {
     }
 }
 
-/// Tells where a user is connected and since when, what the last updates were, and how many watch. Without a key for
-/// programs and browsers on this machine, as `/metrics` is.
+/// Returns the connections, the stored updates and the watchers of a user. Programs and browsers on this machine need no
+/// key, as for `/metrics`.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/users/{id}",
     params(("id" = u64, Path, description = "the user")),
     responses(
-        (status = 200, description = "what is known", body = UserDetails),
+        (status = 200, description = "the user", body = UserDetails),
     )
 )]
 pub(in crate::transport::http) async fn show(
@@ -101,14 +101,16 @@ pub(in crate::transport::http) async fn show(
     }))
 }
 
-/// Friendships are nobody's update: they decide who sees what.
+/// Leaves out friendships, which clients never get: they decide who sees what.
 fn updates(stored: Stored) -> Vec<LastUpdate> {
-    let updates = stored.updates.into_iter();
-    let told = updates.filter(|(kind, ..)| *kind != Kind::Friendships);
-    let last = told.map(|(kind, views, at)| LastUpdate {
-        kind: kind.as_str(),
-        revision: views.revision.0,
-        at,
-    });
-    last.collect()
+    stored
+        .updates
+        .into_iter()
+        .filter(|(kind, ..)| *kind != Kind::Friendships)
+        .map(|(kind, views, at)| LastUpdate {
+            kind: kind.as_str(),
+            revision: views.revision.0,
+            at,
+        })
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! How long requests take and how they end, by route.
+//! Counts and times requests by route.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,20 +7,18 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::audit::NO_ROUTE;
 use crate::telemetry::Metrics;
 
-/// What there is no route for.
-const NO_ROUTE: &str = "(none)";
-
-/// Counts a request when its answer begins: a stream that goes on after that is not waited for.
-pub(super) async fn count(
+/// Counts a request when its response begins, without waiting for the end of a stream.
+pub(super) async fn count_requests(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    // The template, which is one of a few; the path is whatever somebody asked for.
+    // The template, not the path: label values must be few.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);

@@ -1,42 +1,39 @@
-//! What may be a username, and where a picture may be.
+//! Validation of usernames and URLs of pictures.
 
 use axum::http::uri::Authority;
 
 use super::problem::Problem;
 
-/// Most characters of a name.
 const USERNAME_LEN_MAX: usize = 64;
 
-/// Most characters of the URL of a picture.
 const AVATAR_LEN_MAX: usize = 2048;
 
-/// The name without the space around it.
+/// Trims a username and checks its length and characters.
 pub(super) fn username(text: &str) -> Result<&str, Problem> {
     let name = text.trim();
     let fits = (1..=USERNAME_LEN_MAX).contains(&name.chars().count());
-    match fits && !text.contains(char::is_control) {
-        true => Ok(name),
-        false => Err(Problem::unprocessable(format!(
-            "`username`: 1 to {USERNAME_LEN_MAX} characters besides the space around them, none of them a control \
-             character"
-        ))),
+    if fits && !text.contains(char::is_control) {
+        return Ok(name);
     }
+    Err(Problem::unprocessable(format!(
+        "`username`: 1 to {USERNAME_LEN_MAX} characters besides surrounding whitespace, and no control characters"
+    )))
 }
 
-/// A URL that a page can show as a picture and that runs nothing; empty for no picture.
+/// Checks that a URL is safe as the source of a picture: no scheme that runs scripts. An empty URL means no picture.
 pub(super) fn avatar_url(url: &str) -> Result<&str, Problem> {
     let fits = url.chars().count() <= AVATAR_LEN_MAX && !url.contains(char::is_control);
-    match fits && (is_relative(url) || is_absolute(url)) {
-        true => Ok(url),
-        false => Err(Problem::unprocessable(format!(
-            "the URL of the avatar: https://…, http://…, or a path; at most {AVATAR_LEN_MAX} characters, none of them a \
-             control character"
-        ))),
+    if fits && (is_relative(url) || is_absolute(url)) {
+        return Ok(url);
     }
+    Err(Problem::unprocessable(format!(
+        "the URL of the avatar: https://…, http://…, or a path; at most {AVATAR_LEN_MAX} characters, and no control \
+         characters"
+    )))
 }
 
-/// Without a scheme, which would end at a colon, and without a host: browsers read two slashes as the beginning of
-/// one, and a backslash as a slash.
+/// Whether a URL has neither a scheme (a colon in the first segment) nor a host (two leading slashes; browsers read a
+/// backslash as a slash).
 fn is_relative(url: &str) -> bool {
     let slash = |character: char| matches!(character, '/' | '\\');
     let has_host = url.starts_with(slash) && url[1..].starts_with(slash);
@@ -142,7 +139,7 @@ mod tests {
             }
         }
 
-        /// As browsers read it: whatever is let through leads to the page's own site, or says where it leads.
+        /// A URL that passes leads to the page's own site or names another, as browsers resolve it.
         #[test]
         fn a_picture_runs_nothing(
             url in prop_oneof![

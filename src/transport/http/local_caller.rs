@@ -1,39 +1,38 @@
-//! Whether somebody on this machine asks, by themselves.
+//! Recognises requests of programs on this machine, which need no key.
 //!
-//! Browsers and proxies on this machine come from loopback, too, and ask for others: a page of another site, a name that
-//! was made to lead here (DNS rebinding), or whoever can reach the proxy.
+//! A loopback address alone proves nothing: browsers and proxies on this machine relay requests of others, such as a page
+//! of another site, a host name that resolves to loopback (DNS rebinding), or any client of the proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
-/// What a browser says about a request of its user or of the very page that is shown; anything else is of another site.
+/// Values of `Sec-Fetch-Site` for requests of the user or of the same page; all others come from another site.
 const OWN_SITE: [&str; 2] = ["none", "same-origin"];
 
-/// What proxies add, besides anything that begins with `x-forwarded-`.
+/// Headers that proxies add, besides `x-forwarded-*`.
 const OF_PROXIES: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
-/// Whether a request with these headers, from `peer`, comes from this machine by itself.
+/// Whether a request comes from a program on this machine, or from a page that this node served to it.
 pub(super) fn is_local(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
     serves_own_page(peer, uri, headers) && !is_of_another_site(headers)
 }
 
-/// Whether the page that such a request opens gets through with the requests that it makes itself, whoever led the
-/// browser to it.
+/// Whether the requests of a page served to this request will count as local, even if another site linked to the page.
 pub(super) fn serves_own_page(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
     peer.ip().to_canonical().is_loopback()
         && asks_for_this_machine(uri, headers)
         && !is_forwarded(headers)
 }
 
-/// A name that leads here only because somebody made it do so is not one of this machine.
+/// Whether the host that the request names is loopback. Excludes DNS rebinding.
 fn asks_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let in_uri = uri.authority().map(|authority| authority.as_str());
     host(headers).is_some_and(is_loopback) && in_uri.is_none_or(is_loopback)
 }
 
-/// The host that is asked for; none where it is not said once.
+/// The `Host` header, if there is exactly one.
 fn host(headers: &HeaderMap) -> Option<&str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -42,7 +41,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     }
 }
 
-/// Whether a host, with or without a port, is loopback by its name or address.
+/// Whether a host, with or without a port, is `localhost` or a loopback address.
 fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
@@ -78,7 +77,7 @@ mod tests {
 
     const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
 
-    /// Whether a request with these headers passes, from this machine.
+    /// Whether a request from loopback with these headers is local.
     fn passes(pairs: &[(&'static str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
