@@ -1,18 +1,14 @@
 //! The command line: which command runs, with which settings, and what the exit code says.
 
-mod bench;
 mod check_config;
 mod completions;
-mod demo;
 mod doctor;
 mod files;
 mod healthcheck;
 mod inspect;
 mod man;
 mod migrate;
-mod remote;
 mod serve;
-mod socket_io;
 mod table;
 mod token;
 mod types;
@@ -37,6 +33,10 @@ const SECRET_SHOWN: &str = "--redis-url has a user or a password in it, and ever
                             line; set VIGIE_REDIS__URL, or write the URL to a file that redis.url_file \
                             (VIGIE_REDIS__URL_FILE) names";
 
+/// The load generator and its dependencies stay out of the server.
+const BENCH_ELSEWHERE: &str = "`bench` and `demo` are in vigie-bench, a program of its own that `cargo build --release \
+                               --features bench` builds beside this one; `vigie-bench --help` has its commands";
+
 /// A Redis-backed, horizontally scalable Socket.IO hub.
 #[derive(Parser)]
 #[command(version)]
@@ -49,16 +49,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Puts a load on running nodes and says what it cost them
-    Bench(bench::BenchArgs),
+    /// Says how to get vigie-bench, which puts load on running nodes
+    #[command(alias = "demo")]
+    Bench(BenchArgs),
     /// Runs a node until SIGTERM or SIGINT (also what happens without a command)
     Serve,
     /// Checks the configuration and shows what is in effect, secrets hidden
     CheckConfig,
     /// Prints completions of this command line for a shell
     Completions(completions::CompletionsArgs),
-    /// Has synthetic users come, go, watch and change on running nodes, so that there is something to see
-    Demo(demo::DemoArgs),
     /// Compares what Redis says with itself and with the nodes that hold the connections
     Doctor(doctor::DoctorArgs),
     /// Asks the node of these settings how it is; exit code 0 means well, 1 anything else
@@ -73,6 +72,13 @@ enum Command {
     Token(token::TokenArgs),
     /// Prints TypeScript for the events of the socket
     Types,
+}
+
+/// Arguments for vigie-bench, accepted so that the answer to any of them is where it went.
+#[derive(Args)]
+struct BenchArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<OsString>,
 }
 
 /// Flags that override the environment, and the file to read.
@@ -114,10 +120,9 @@ pub(crate) fn run() -> ExitCode {
             let overrides = overrides.clone();
             serve::run(settings, Box::new(move || load(&overrides)))
         }),
-        Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
+        Command::Bench(_) => fail(EXIT_CONFIG, BENCH_ELSEWHERE),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Completions(args) => completions::run(Cli::command(), &args),
-        Command::Demo(args) => with_settings(overrides, |settings| demo::run(settings, &args)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Healthcheck(args) => {
             with_settings_or(healthcheck::EXIT_UNHEALTHY, overrides, |settings| {
@@ -221,11 +226,6 @@ fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Says on stderr what happens, or is about to.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "{what}");
-}
-
 /// Says on stderr what works but should not stay so.
 fn warn(warning: &str) {
     let _ = writeln!(io::stderr(), "warning: {warning}");
@@ -291,6 +291,20 @@ mod tests {
     fn serve_is_what_happens_without_a_command() {
         assert!(parse("vigie").command.is_none());
         assert!(matches!(parse("vigie serve").command, Some(Command::Serve)));
+    }
+
+    #[test]
+    fn the_load_generator_is_elsewhere_whatever_is_asked_of_it() {
+        for line in [
+            "vigie bench",
+            "vigie bench fanout --connections 10 --json",
+            "vigie demo --users 20",
+        ] {
+            assert!(
+                matches!(parse(line).command, Some(Command::Bench(_))),
+                "{line}"
+            );
+        }
     }
 
     #[test]

@@ -19,10 +19,7 @@
 //! | under `src/` | owns |
 //! |---|---|
 //! | `main.rs`, `cli/` | commands, one file each |
-//! | `cli/bench/` | the load generator: scenarios on the steps in `run.rs`, the clients in `load/`, what is Vigie's own in `target.rs` |
-//! | `cli/demo/` | synthetic users, one task each |
 //! | `cli/inspect/`, `cli/table.rs` | what is in Redis, one file for each view; tables |
-//! | `cli/remote.rs`, `cli/socket_io.rs`, `socket_io/` | running nodes, as commands meet them that are clients: HTTP, frames and packets |
 //! | `app.rs` | puts a node together, and takes it apart in reverse |
 //! | `app/doctor.rs`, `app/inspect.rs` | examines the data from outside; shows it |
 //! | `app/reload.rs` | takes over keys and limits while the node runs |

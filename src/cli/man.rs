@@ -10,7 +10,7 @@ use super::{EXIT_CONFIG, fail, print};
 /// Which page.
 #[derive(Args)]
 pub(super) struct ManArgs {
-    /// A command, such as `inspect` or `bench fanout` [default: the page of them all]
+    /// A command, such as `inspect` or `inspect user` [default: the page of them all]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
@@ -30,7 +30,7 @@ pub(super) fn run(mut command: Command, args: &ManArgs) -> ExitCode {
             }
         }
     }
-    // Named as it is typed, with a hyphen between the words: vigie-bench-fanout(1).
+    // Named as it is typed, with a hyphen between the words: vigie-inspect-user(1).
     let mut text = Vec::new();
     let version = format!("vigie {}", env!("CARGO_PKG_VERSION"));
     match Man::new(page).source(version).render(&mut text) {

@@ -34,6 +34,8 @@ pub use http::Answer;
 pub use keys::{EC_PRIVATE, EC_PUBLIC, ED_PRIVATE, ED_PUBLIC, FOREIGN_PRIVATE, FOREIGN_X};
 pub use keys::{Signer, base64url, file};
 pub use postgres::{Postgres, profiles};
+#[cfg(feature = "bench")]
+pub use process::vigie_bench;
 pub use process::{Transcript, project_root, run, scratch, signal, tethered, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::clients::{Count, Harvest};
 use super::error::BenchError;
-use super::load::{Count, Harvest};
 use super::report::Report;
 use super::run::{ARRIVES_WITHIN, Run, bar};
 

@@ -9,8 +9,8 @@ use futures_util::future::select_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::{Client, ClientError, Heard};
-use super::scene::Scene;
-use super::tally::Counted;
+use super::counters::Counted;
+use super::scenario::Scene;
 
 /// Connections that a visitor has at most.
 pub(super) const TABS_MAX: usize = 2;

@@ -1,32 +1,47 @@
-//! `vigie bench`: puts a load on running nodes and says what it cost them.
+//! `vigie-bench`: puts load on running nodes and reports what it cost them. A program for the workshop: the server needs
+//! nothing of it.
 
 mod burst;
 mod churn;
+mod clients;
 mod connect;
+mod demo;
 mod error;
 mod fanout;
 mod idle;
-mod load;
 mod online;
 mod publish;
+mod remote;
 mod report;
 mod run;
 mod selective;
 mod signin;
+mod socket_io;
 mod target;
 mod usage;
 
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
-use vigie::settings::Settings;
+use clap::{Args, Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+use tokio::runtime::Builder;
+use vigie::Settings;
 
 use self::error::BenchError;
+use self::remote::{FIRST_SYNTHETIC_USER, Remote};
 use self::report::Report;
 use self::run::Setup;
 use self::usage::Processes;
-use super::remote::{FIRST_SYNTHETIC_USER, Remote};
-use super::{EXIT_CONFIG, block_on, fail, print, say};
+
+/// The server's allocator, so that `load_cpu_per_…` stays comparable with runs from when both were one program.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// There are no figures.
+const EXIT_FAILURE: u8 = 2;
 
 /// More connections than one machine makes.
 const CONNECTIONS_MAX: i64 = 100_000;
@@ -41,13 +56,22 @@ const FIRST_USER_MAX: u64 = 9_007_000_000_000_000;
 /// Longer than anybody waits.
 const SECONDS_MAX: i64 = 600;
 
-/// What to do, and to whom.
-#[derive(Args)]
-pub(super) struct BenchArgs {
+/// Puts load on running nodes of Vigie and reports what it cost them.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
     #[command(flatten)]
     options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+    /// Runs synthetic users that come, go, watch and change, so that there is something to see
+    Demo(demo::DemoArgs),
 }
 
 #[derive(Subcommand)]
@@ -73,6 +97,9 @@ enum Scenario {
 #[derive(Args)]
 #[command(next_help_heading = "What is measured")]
 struct Options {
+    /// Settings file to read instead of config/vigie.toml; keys and default addresses come from the settings
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Public listener of a node; once for each node [default: the one of these settings]
     #[arg(long = "node", value_name = "URL", global = true)]
     nodes: Vec<String>,
@@ -96,17 +123,35 @@ struct Options {
     json: bool,
 }
 
-/// Runs a scenario and prints its figures.
-pub(super) fn run(settings: Settings, args: &BenchArgs) -> ExitCode {
-    let report = setup(settings, &args.options).and_then(|setup| {
-        let done = block_on(args.scenario.run_and_tidy(&setup), 1);
-        done.unwrap_or_else(|_| Err(BenchError::Own("there is no runtime".to_owned())))
-    });
-    match report {
-        Ok(report) if args.options.json => print(&format!("{}\n", report.json())),
-        Ok(report) => print(&report.table()),
-        Err(error) => fail(EXIT_CONFIG, error),
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(output) => print(&output),
+        Err(error) => fail(error),
     }
+}
+
+/// Runs the command to its end; returns what to print.
+fn run(cli: Cli) -> Result<String, Box<dyn Error>> {
+    let settings = Settings::load(cli.options.config.as_deref(), environment())?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    match cli.command {
+        Command::Demo(args) => Ok(runtime.block_on(demo::run(settings, &cli.options, &args))?),
+        Command::Scenario(scenario) => {
+            let setup = setup(settings, &cli.options)?;
+            let report = runtime.block_on(scenario.run_and_tidy(&setup))?;
+            if cli.options.json {
+                Ok(format!("{}\n", report.json()))
+            } else {
+                Ok(report.table())
+            }
+        }
+    }
+}
+
+/// The variables that are UTF-8.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl Scenario {
@@ -174,4 +219,38 @@ fn setup(settings: Settings, options: &Options) -> Result<Setup, BenchError> {
         threads: options.threads.into(),
         first_user: options.first_user,
     })
+}
+
+/// Prints to stdout. A reader that stops early (`| head -1`) is not an error.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(error: impl std::fmt::Display) -> ExitCode {
+    say(&format!("error: {error}"));
+    ExitCode::from(EXIT_FAILURE)
+}
+
+/// Says on stderr what happens, or is about to.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
 
-use super::load::Latencies;
+use super::clients::Latencies;
 use super::usage::Used;
 
 /// What a figure counts, and with how many digits it is shown.

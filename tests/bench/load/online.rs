@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::clients::{Count, Question};
 use super::error::BenchError;
-use super::load::{Count, Question};
 use super::report::{Report, Unit};
 use super::run::Setup;
 use super::signin::SignedIn;

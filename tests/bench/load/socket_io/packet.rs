@@ -3,11 +3,11 @@
 use memchr::memmem::Finder;
 
 /// What stands before an update's number in a payload. Names come through to whoever watches.
-pub(in crate::cli) const NUMBER_MARK: &str = "\"username\":\"bench-";
+pub(crate) const NUMBER_MARK: &str = "\"username\":\"bench-";
 
 /// What a server says.
 #[derive(Debug, PartialEq)]
-pub(in crate::cli) enum Packet<'a> {
+pub(crate) enum Packet<'a> {
     /// Engine.IO is open.
     Opened,
     /// Engine.IO asks whether the client is there.
@@ -41,7 +41,7 @@ pub(in crate::cli) enum Packet<'a> {
 }
 
 /// Reads packets; one for each thread, prepared once.
-pub(in crate::cli) struct Reader {
+pub(crate) struct Reader {
     number: Finder<'static>,
     revision: Finder<'static>,
     user: Finder<'static>,
@@ -50,7 +50,7 @@ pub(in crate::cli) struct Reader {
 
 impl Reader {
     /// A reader.
-    pub(in crate::cli) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             number: Finder::new(NUMBER_MARK),
             revision: Finder::new("\"revision\":"),
@@ -60,7 +60,7 @@ impl Reader {
     }
 
     /// What a text means.
-    pub(in crate::cli) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
+    pub(crate) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
         match text {
             [b'4', b'2', event @ ..] => self.event(event),
             [b'4', b'3', answer @ ..] => Packet::Answer(answer),
@@ -103,7 +103,7 @@ fn number_after(mark: &Finder<'_>, text: &[u8]) -> Option<u64> {
 
 /// What clients ask.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cli) enum Question {
+pub(crate) enum Question {
     /// To be told of the updates of this user.
     Watch(u64),
     /// Who is online.
@@ -111,7 +111,7 @@ pub(in crate::cli) enum Question {
 }
 
 /// Joins the namespace, as a user or as a guest.
-pub(in crate::cli) fn join(token: Option<&str>) -> String {
+pub(crate) fn join(token: Option<&str>) -> String {
     match token {
         Some(token) => format!(r#"40{{"token":"{token}"}}"#),
         None => r#"40{"token":null}"#.to_owned(),
@@ -119,7 +119,7 @@ pub(in crate::cli) fn join(token: Option<&str>) -> String {
 }
 
 /// Sends an event with or without a payload in JSON, and wants no answer.
-pub(in crate::cli) fn event(name: &str, payload: Option<&str>) -> String {
+pub(crate) fn event(name: &str, payload: Option<&str>) -> String {
     match payload {
         Some(payload) => format!(r#"42["{name}",{payload}]"#),
         None => format!(r#"42["{name}"]"#),
@@ -127,7 +127,7 @@ pub(in crate::cli) fn event(name: &str, payload: Option<&str>) -> String {
 }
 
 /// Asks for an answer.
-pub(in crate::cli) fn ask(question: Question) -> String {
+pub(crate) fn ask(question: Question) -> String {
     match question {
         Question::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
         Question::OnlineUsers => r#"420["get-online-users"]"#.to_owned(),
@@ -135,13 +135,13 @@ pub(in crate::cli) fn ask(question: Question) -> String {
 }
 
 /// Leaves the namespace.
-pub(in crate::cli) const LEAVE: &str = "41";
+pub(crate) const LEAVE: &str = "41";
 
 /// Answers a ping.
-pub(in crate::cli) const PONG: &str = "3";
+pub(crate) const PONG: &str = "3";
 
 /// How many ids an answer to [`Question::OnlineUsers`] holds: `0[[1,2]]`. Nothing where it is no such answer.
-pub(in crate::cli) fn count_ids(answer: &[u8]) -> Option<u64> {
+pub(crate) fn count_ids(answer: &[u8]) -> Option<u64> {
     let begin = answer.iter().position(|&byte| byte == b'[')?;
     let ids = answer[begin..].strip_prefix(b"[[")?.strip_suffix(b"]]")?;
     let commas = memchr::memchr_iter(b',', ids).count() as u64;

@@ -10,8 +10,8 @@ use vigie::ids::UserId;
 use vigie::settings::AuthSettings;
 
 use super::client::{Client, ClientError};
-use super::tally::Tally;
-use crate::cli::remote::{FIRST_SYNTHETIC_USER as FIRST_USER, Remote, RemoteError};
+use super::counters::Tally;
+use crate::remote::{FIRST_SYNTHETIC_USER as FIRST_USER, Remote, RemoteError};
 
 /// Users about whom updates are forgotten at the same time.
 const FORGOTTEN_TOGETHER: usize = 16;

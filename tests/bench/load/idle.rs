@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::clients::Count;
 use super::connect::Opened;
 use super::error::BenchError;
-use super::load::Count;
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size};
 use super::{CONNECTIONS_MAX, SECONDS_MAX, say};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::cast;
-use super::scene::Scene;
+use super::scenario::Scene;
+use super::users;
 
 /// Posts at most `rate` updates a second about any of the users, for ever. What fails is counted: nodes may be away.
 pub(super) async fn post_updates(scene: &Scene, rate: u16) {
@@ -23,12 +23,12 @@ pub(super) async fn post_updates(scene: &Scene, rate: u16) {
         }
         let user = scene.user(place);
         let (route, body) = match rand::random_bool(0.5) {
-            true => cast::profile(user, place),
+            true => users::profile(user, place),
             false => {
                 let (played, won) = &mut games[place];
                 *played += 1;
                 *won += u32::from(rand::random_bool(0.5));
-                cast::stats(*played, *won)
+                users::stats(*played, *won)
             }
         };
         let path = format!("/api/v1/users/{user}/{route}");

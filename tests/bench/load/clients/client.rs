@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::tally::Count;
-use super::told::{Common, Told};
+use super::counters::Count;
+use super::received::{Common, Told};
 use super::{ClientError, Opening};
-use crate::cli::socket_io::frame::{self, Frame};
-use crate::cli::socket_io::packet::{self, Packet, Question};
-use crate::cli::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
+use crate::socket_io::frame::{self, Frame};
+use crate::socket_io::packet::{self, Packet, Question};
+use crate::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

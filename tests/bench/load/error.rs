@@ -1,8 +1,8 @@
 //! Why a run has no figures, and what to do about it.
 
-use super::load::ClientError;
+use super::clients::ClientError;
 use super::usage::NoProcess;
-use crate::cli::remote::RemoteError;
+use crate::remote::RemoteError;
 
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ const PONG: u8 = 10;
 
 /// A frame of a server.
 #[derive(Debug, PartialEq)]
-pub(in crate::cli) enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     /// A message.
     Text(&'a [u8]),
     /// The server wants this back in a pong.
@@ -27,7 +27,7 @@ pub(in crate::cli) enum Frame<'a> {
 
 /// Why what a server sends cannot be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub(in crate::cli) enum FrameError {
+pub(crate) enum FrameError {
     /// A server must not mask.
     #[error("a masked frame")]
     Masked,
@@ -46,7 +46,7 @@ pub(in crate::cli) enum FrameError {
 ///
 /// # Errors
 /// When a server must not send it, or not to these clients.
-pub(in crate::cli) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let [first, second, ..] = *bytes else {
         return Ok(None);
     };
@@ -91,17 +91,17 @@ fn length(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Adds a message to what is to be written.
-pub(in crate::cli) fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
     write(out, TEXT, text.as_bytes());
 }
 
 /// Adds the answer to a ping.
-pub(in crate::cli) fn write_pong(out: &mut Vec<u8>, payload: &[u8]) {
+pub(crate) fn write_pong(out: &mut Vec<u8>, payload: &[u8]) {
     write(out, PONG, payload);
 }
 
 /// Adds the goodbye.
-pub(in crate::cli) fn write_close(out: &mut Vec<u8>) {
+pub(crate) fn write_close(out: &mut Vec<u8>) {
     write(out, CLOSE, &1000_u16.to_be_bytes());
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::clients::{Count, Harvest};
 use super::error::BenchError;
-use super::load::{Count, Harvest};
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size, Who};
 use super::usage::Used;

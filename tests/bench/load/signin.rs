@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::clients::Count;
 use super::error::BenchError;
-use super::load::Count;
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size, Who};
 use super::usage::Used;

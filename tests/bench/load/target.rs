@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use crate::cli::remote::{Remote, RemoteError};
-use crate::cli::socket_io::packet::NUMBER_MARK;
+use crate::remote::{Remote, RemoteError};
+use crate::socket_io::packet::NUMBER_MARK;
 
 /// Counts the messages on users' topics that a node has received.
 const TOPIC_MESSAGES: &str = "vigie_topic_messages_total";

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::Users;
-use super::seen::Seen;
-use super::tally::{COUNTS, Count, Latencies, Tally};
-use crate::cli::socket_io::packet::Reader;
+use super::counters::{COUNTS, Count, Latencies, Tally};
+use super::dedup::Seen;
+use crate::socket_io::packet::Reader;
 
 /// What the clients of a thread share: it is read and written by one of them at a time.
 pub(super) struct Common<'a> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::clients::Question;
 use super::error::BenchError;
-use super::load::Question;
 use super::publish::{Updates, describe};
 use super::report::{Report, Unit, per};
 use super::run::{Run, Setup, Size, Who};

@@ -1,13 +1,12 @@
 //! `vigie demo`: synthetic users that come, go, watch and change, so that pages and dashboards have something to show.
 
 mod backend;
-mod cast;
 mod client;
-mod scene;
-mod tally;
-mod visitor;
+mod counters;
+mod scenario;
+mod synthetic_user;
+mod users;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +18,10 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use vigie::settings::Settings;
 
 use self::client::ClientError;
-use self::scene::Scene;
+use self::scenario::Scene;
 use super::remote::{Remote, RemoteError};
-use super::{EXIT_CONFIG, block_on, fail, files, print, say};
+use super::{Options, say};
+use crate::clients::raise_limit;
 
 /// A crowd in which nobody is found any more.
 const USERS_MAX: i64 = 2_000;
@@ -46,12 +46,6 @@ const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
 /// How many, how much, how long, and where.
 #[derive(Args)]
 pub(super) struct DemoArgs {
-    /// Public listener of a node; once for each node [default: the one of these settings]
-    #[arg(long = "node", value_name = "URL")]
-    nodes: Vec<String>,
-    /// Internal listener of a node; the first one is told of updates
-    #[arg(long, value_name = "URL")]
-    internal: Vec<String>,
     /// Users that come and go
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=USERS_MAX))]
     users: u16,
@@ -65,7 +59,7 @@ pub(super) struct DemoArgs {
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
-enum DemoError {
+pub(super) enum DemoError {
     /// The nodes cannot be spoken to.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -94,19 +88,15 @@ enum DemoError {
     Left { first: u64 },
 }
 
-/// Runs the demo to its end.
-pub(super) fn run(settings: Settings, args: &DemoArgs) -> ExitCode {
-    match block_on(play(settings, args), 1) {
-        Ok(Ok(summary)) => print(&summary),
-        Ok(Err(error)) => fail(EXIT_CONFIG, error),
-        Err(code) => code,
-    }
-}
-
-async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> {
+/// Runs the demo to its end; returns a summary.
+pub(super) async fn run(
+    settings: Settings,
+    options: &Options,
+    args: &DemoArgs,
+) -> Result<String, DemoError> {
     let users = usize::from(args.users);
     check_files(users)?;
-    let remote = Remote::find(&settings, &args.nodes, &args.internal)?;
+    let remote = Remote::find(&settings, &options.nodes, &options.internal)?;
     let scene = Arc::new(Scene::new(remote, settings.auth, users));
     // Whoever may not post, or whose tokens are refused, finds out before anybody comes.
     scene.remote.get(0, "/api/v1/nodes").await?;
@@ -127,7 +117,7 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
     let mut signals = Signals::catch()?;
     let mut visitors = JoinSet::new();
     for place in 0..users {
-        visitors.spawn(visitor::live(scene.clone(), place));
+        visitors.spawn(synthetic_user::live(scene.clone(), place));
     }
     tokio::select! {
         () = show(&scene) => {}
@@ -153,8 +143,8 @@ async fn play(settings: Settings, args: &DemoArgs) -> Result<String, DemoError> 
 /// Checks that every user can have as many connections as one may have.
 fn check_files(users: usize) -> Result<(), DemoError> {
     let (limit, needed) = (
-        files::raise_limit(),
-        users * visitor::TABS_MAX + OTHER_FILES,
+        raise_limit(),
+        users * synthetic_user::TABS_MAX + OTHER_FILES,
     );
     match limit < needed {
         true => Err(DemoError::Files {

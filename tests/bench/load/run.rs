@@ -9,11 +9,11 @@ use vigie::domain::token;
 use vigie::ids::UserId;
 use vigie::settings::AuthSettings;
 
+use super::clients::{Count, Harvest, Load, Opening, Question, Tally, Users};
 use super::error::BenchError;
-use super::load::{Count, Harvest, Load, Opening, Question, Tally, Users};
 use super::report::Report;
 use super::usage::{Processes, Sample, Used};
-use crate::cli::remote::Remote;
+use crate::remote::Remote;
 
 /// How long nothing may happen before it is not waited for any longer. A user's grace is within it.
 const PATIENCE: Duration = Duration::from_secs(10);

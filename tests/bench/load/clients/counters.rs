@@ -18,7 +18,7 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli::bench) enum Count {
+pub(crate) enum Count {
     /// Connections opened.
     Joined,
     /// Answers received.
@@ -39,7 +39,7 @@ pub(in crate::cli::bench) enum Count {
 pub(super) const COUNTS: usize = 7;
 
 /// Latencies in µs, with three digits.
-pub(in crate::cli::bench) struct Latencies(Histogram<u64>);
+pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
     /// None yet.
@@ -61,12 +61,12 @@ impl Latencies {
     }
 
     /// How many there are.
-    pub(in crate::cli::bench) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.0.len()
     }
 
     /// What this part of them, from 0 to 1, does not exceed, in µs.
-    pub(in crate::cli::bench) fn quantile_us(&self, quantile: f64) -> u64 {
+    pub(crate) fn quantile_us(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile)
     }
 }
@@ -79,7 +79,7 @@ struct Counter {
 }
 
 /// What scenario and threads share.
-pub(in crate::cli::bench) struct Tally {
+pub(crate) struct Tally {
     begun: Instant,
     counters: [Counter; COUNTS],
     /// When each update was sent, in µs since the beginning; 0 where its latency does not count.
@@ -90,7 +90,7 @@ pub(in crate::cli::bench) struct Tally {
 
 impl Tally {
     /// Nothing yet, with room for the times of so many updates.
-    pub(in crate::cli::bench) fn new(updates: usize) -> Self {
+    pub(crate) fn new(updates: usize) -> Self {
         Self {
             begun: Instant::now(),
             counters: Default::default(),
@@ -101,7 +101,7 @@ impl Tally {
     }
 
     /// Notes that an update is sent now.
-    pub(in crate::cli::bench) fn note_sent(&self, number: usize) {
+    pub(crate) fn note_sent(&self, number: usize) {
         if let Some(sent_at) = self.sent_at_us.get(number) {
             let us = self.begun.elapsed().as_micros() as u64;
             sent_at.store(us.max(1), SeqCst);
@@ -135,7 +135,7 @@ impl Tally {
     }
 
     /// How many there are.
-    pub(in crate::cli::bench) fn count(&self, what: Count) -> u64 {
+    pub(crate) fn count(&self, what: Count) -> u64 {
         self.counters[what as usize].count.load(SeqCst)
     }
 
@@ -157,7 +157,7 @@ impl Tally {
     ///
     /// # Errors
     /// As soon as a client is in trouble.
-    pub(in crate::cli::bench) async fn reach(
+    pub(crate) async fn reach(
         &self,
         what: Count,
         wanted: u64,

@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cli::socket_io::frame::{self, Frame};
-use crate::cli::socket_io::packet::{self, Packet, Reader};
-use crate::cli::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
+use crate::socket_io::frame::{self, Frame};
+use crate::socket_io::packet::{self, Packet, Reader};
+use crate::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 
 /// How long a connection may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     /// There is no connection, or no longer.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::clients::{Count, Question};
 use super::error::BenchError;
-use super::load::{Count, Question};
 use super::publish::{Updates, describe};
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size, Who};

@@ -1,9 +1,9 @@
 //! The clients of a run: thousands of WebSockets, spread over few threads, that read and count and do nothing else.
 
 mod client;
-mod seen;
-mod tally;
-mod told;
+mod counters;
+mod dedup;
+mod received;
 mod worker;
 
 use std::io;
@@ -14,15 +14,16 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use mio::{Poll, Waker};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
-use self::told::Findings;
+use self::received::Findings;
 use self::worker::{Command, Setup, WAKE};
 
-pub(super) use self::tally::{Count, Latencies, Tally};
+pub(super) use self::counters::{Count, Latencies, Tally};
 pub(super) use self::worker::Received;
-use crate::cli::socket_io::ConnectionError;
-pub(super) use crate::cli::socket_io::packet::Question;
+use crate::socket_io::ConnectionError;
+pub(super) use crate::socket_io::packet::Question;
 
 /// Connections that are opening at once, over all threads: nodes' backlogs take them.
 const OPENING_MAX: usize = 200;
@@ -109,7 +110,7 @@ impl Load {
         users: Users,
         tally: &Arc<Tally>,
     ) -> io::Result<Self> {
-        let files = crate::cli::files::raise_limit().saturating_sub(OTHER_FILES);
+        let files = raise_limit().saturating_sub(OTHER_FILES);
         let threads = threads.max(clients.div_ceil(files.max(1)));
         // The limit counts file numbers, and threads may have numbers of their own.
         let own_files = clients > files;
@@ -181,6 +182,18 @@ impl Load {
         }
         harvest
     }
+}
+
+/// Raises the limit on open files to what the system allows; returns it.
+pub(crate) fn raise_limit() -> usize {
+    /// Assumed where the system does not say.
+    const USUAL: usize = 1024;
+
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return USUAL;
+    };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
 }
 
 impl Thread {

@@ -16,11 +16,11 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Stage};
-use super::tally::{COUNTS, Tally};
-use super::told::{Common, Findings};
+use super::counters::{COUNTS, Tally};
+use super::received::{Common, Findings};
 use super::{ClientError, Opening, Users};
-use crate::cli::socket_io::ConnectionError;
-use crate::cli::socket_io::packet::{Question, Reader};
+use crate::socket_io::ConnectionError;
+use crate::socket_io::packet::{Question, Reader};
 
 /// What wakes a thread when there is a command.
 pub(super) const WAKE: Token = Token(usize::MAX);
@@ -48,11 +48,11 @@ pub(super) enum Command {
 
 /// What some clients have received, each thing once for each of them.
 #[derive(Default)]
-pub(in crate::cli::bench) struct Received {
+pub(crate) struct Received {
     /// Updates, by the node that the client is on.
-    pub(in crate::cli::bench) updates: Vec<u64>,
+    pub(crate) updates: Vec<u64>,
     /// Comings and goings.
-    pub(in crate::cli::bench) statuses: u64,
+    pub(crate) statuses: u64,
 }
 
 /// What a thread is started with.
