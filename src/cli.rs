@@ -20,10 +20,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::settings::{RedisUrl, Settings, SettingsError};
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
-use vigie::settings::{RedisUrl, Settings, SettingsError};
 
 /// The configuration, or the command line, is at fault.
 const EXIT_CONFIG: u8 = 2;
@@ -112,7 +112,7 @@ struct Overrides {
 }
 
 /// Runs the command that the process was started with.
-pub(crate) fn run() -> ExitCode {
+pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let overrides = &cli.overrides;
     match cli.command.unwrap_or(Command::Serve) {

@@ -137,6 +137,7 @@
 //! - No wall-clock order between nodes, and no node that is special.
 
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod domain;
 pub mod engine;

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use crate::app;
+use crate::domain::token::TokenVerifier;
+use crate::settings::Settings;
 use serde_json::Value;
-use vigie::app;
-use vigie::domain::token::TokenVerifier;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print, warn};
 

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use crate::app::doctor::{self, Category, Diagnosis, Finding, Report};
+use crate::settings::Settings;
 use clap::Args;
 use serde_json::{Value, json};
-use vigie::app::doctor::{self, Category, Diagnosis, Finding, Report};
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print};
 

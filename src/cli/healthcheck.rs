@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::settings::Settings;
 use clap::Args;
-use vigie::settings::Settings;
 
 use super::{block_on, fail};
 

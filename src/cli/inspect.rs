@@ -10,14 +10,14 @@ mod user;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::app::StartError;
+use crate::app::inspect::{self, Cursor, Inspector};
+use crate::clock::now_ms;
+use crate::engine::EngineError;
+use crate::ids::UserId;
+use crate::settings::Settings;
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use vigie::app::StartError;
-use vigie::app::inspect::{self, Cursor, Inspector};
-use vigie::clock::now_ms;
-use vigie::engine::EngineError;
-use vigie::ids::UserId;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print, print_styled};
 

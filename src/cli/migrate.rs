@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use vigie::app;
-use vigie::settings::Settings;
+use crate::app;
+use crate::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print};
 

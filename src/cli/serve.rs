@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::app::{App, Reload};
+use crate::settings::{EngineKind, Settings, SettingsError};
+use crate::telemetry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use vigie::app::{App, Reload};
-use vigie::settings::{EngineKind, Settings, SettingsError};
-use vigie::telemetry;
 
 use super::{EXIT_CONFIG, fail, files, print};
 
@@ -150,7 +150,7 @@ impl Hints {
             engine: settings.engine,
             development: settings.development(),
             api_key: match settings.internal.api_key {
-                _ if settings.uses_development_api_key() => vigie::settings::DEVELOPMENT_API_KEY,
+                _ if settings.uses_development_api_key() => crate::settings::DEVELOPMENT_API_KEY,
                 Some(_) => "$VIGIE_INTERNAL__API_KEY",
                 None => "(one of internal.api_keys)",
             },

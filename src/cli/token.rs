@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::domain::token;
+use crate::ids::UserId;
+use crate::settings::Settings;
 use clap::Args;
-use vigie::domain::token;
-use vigie::ids::UserId;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print};
 

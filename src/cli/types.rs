@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vigie::transport::protocol;
+use crate::transport::protocol;
 
 use super::print;
 

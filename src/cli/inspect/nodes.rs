@@ -1,7 +1,7 @@
 //! The nodes that are alive, as of their last heartbeats.
 
+use crate::app::inspect::{LiveNode, NodeInfo, Nodes};
 use serde_json::{Value, json};
-use vigie::app::inspect::{LiveNode, NodeInfo, Nodes};
 
 use super::{Shown, span};
 use crate::cli::table::{Align, Cell, FAINT, GOOD, NOTABLE, Table, styled};

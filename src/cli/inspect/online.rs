@@ -1,7 +1,7 @@
 //! Who is online, a page at a time.
 
+use crate::app::inspect::{OnlinePage, OnlineUser};
 use serde_json::{Value, json};
-use vigie::app::inspect::{OnlinePage, OnlineUser};
 
 use super::{Shown, several};
 use crate::cli::table::{Align, NOTABLE, Table, styled};

@@ -1,7 +1,7 @@
 //! The hub as a whole.
 
+use crate::app::inspect::{NodeInfo, Overview};
 use serde_json::json;
-use vigie::app::inspect::{NodeInfo, Overview};
 
 use super::{Shown, nodes, queue, several};
 

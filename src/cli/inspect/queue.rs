@@ -1,7 +1,7 @@
 //! Those who wait for an opponent.
 
+use crate::app::inspect::{Queue, QueueStatus, Ticket};
 use serde_json::{Value, json};
-use vigie::app::inspect::{Queue, QueueStatus, Ticket};
 
 use super::{Shown, span};
 use crate::cli::table::{Align, Table};
@@ -78,7 +78,7 @@ fn ticket_json(ticket: &Ticket) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use vigie::UserId;
+    use crate::UserId;
 
     use super::*;
 

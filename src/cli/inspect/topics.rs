@@ -1,7 +1,7 @@
 //! Who listens to what: topics by node, and nodes by topic.
 
+use crate::app::inspect::{Nodes, OnlinePage};
 use serde_json::json;
-use vigie::app::inspect::{Nodes, OnlinePage};
 
 use super::online::{page_json, page_text};
 use super::{Shown, several};

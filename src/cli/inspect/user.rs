@@ -1,8 +1,8 @@
 //! All that is known about one user.
 
+use crate::app::inspect::{RegisteredConnection, UserReport};
+use crate::ids::node_of;
 use serde_json::{Map, Value, json};
-use vigie::app::inspect::{RegisteredConnection, UserReport};
-use vigie::ids::node_of;
 
 use super::{Shown, several, span};
 use crate::cli::table::{Align, FAINT, GOOD, NOTABLE, Table, styled};

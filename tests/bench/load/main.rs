@@ -58,7 +58,7 @@ const SECONDS_MAX: i64 = 600;
 
 /// Puts load on running nodes of Vigie and reports what it cost them.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "vigie-bench", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
