@@ -1,15 +1,14 @@
-//! Updates as fast as the first node takes them: what one costs all nodes, and whether any is lost on the way.
+//! Updates at full speed: what one costs all nodes, and whether any is lost.
 
 use clap::Args;
 
-use super::clients::{Count, Question};
+use super::clients::{Count, Query};
 use super::error::BenchError;
 use super::publish::{Updates, describe};
 use super::report::{Report, Unit};
-use super::run::{Run, Setup, Size, Who};
-use super::{CONNECTIONS_MAX, UPDATES_MAX, say};
+use super::run::{Role, Run, Setup, Size};
+use super::{CONNECTIONS_MAX, UPDATES_MAX, print_status};
 
-/// How many.
 #[derive(Args)]
 pub(super) struct BurstArgs {
     /// Guests that watch, spread over the nodes [default: one for each node]
@@ -20,15 +19,14 @@ pub(super) struct BurstArgs {
     updates: u32,
 }
 
-/// Has guests watch, posts updates at full speed, and counts what arrives.
 pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, BenchError> {
     let (nodes, user) = (setup.target.nodes.len(), setup.first_user);
     let connections = args.connections.map_or(nodes, |count| count as usize);
     let updates = args.updates as usize;
-    say(&format!(
+    print_status(&format!(
         "burst: {connections} guests on {nodes} node(s) watch user {user}; {updates} updates are posted to {}, as fast as \
          it takes them",
-        setup.target.told()
+        setup.target.base_url()
     ));
     let warm = (updates / 10).max(2);
     let size = Size {
@@ -36,8 +34,8 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
         ..Size::of_clients(connections)
     };
     let mut run = Run::prepare(setup, size)?;
-    let watchers = run.open(connections, Who::Guests, nodes).await?;
-    run.ask(&watchers, Question::Watch(user)).await?;
+    let watchers = run.open(connections, Role::Guest, nodes).await?;
+    run.query(&watchers, Query::Watch(user)).await?;
 
     let mut posted = Updates {
         user,
@@ -55,7 +53,7 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
     let skipped = skipped(&run).await.saturating_sub(skipped_before);
     let used = run.since(&before)?;
 
-    let harvest = run.harvest(&watchers).await;
+    let results = run.results(&watchers).await;
     let mut report = run.report("burst", connections);
     report.count("updates", "updates", updates as u64);
     report.add(
@@ -68,13 +66,13 @@ pub(super) async fn run(setup: &Setup, args: &BurstArgs) -> Result<Report, Bench
     describe(
         &run,
         &mut report,
-        &harvest,
+        &results,
         (&watchers, nodes),
         size.updates,
     );
     let label = "updates that nodes skipped for a newer one; they count as not arrived";
     report.count("skipped", label, skipped);
-    run.leave(&watchers).await?;
+    run.disconnect(&watchers).await?;
     Ok(report)
 }
 

@@ -5,10 +5,9 @@ use clap::Args;
 use super::clients::Count;
 use super::error::BenchError;
 use super::report::{Report, Unit};
-use super::run::{Run, Setup, Size, Who};
-use super::{CONNECTIONS_MAX, say};
+use super::run::{Role, Run, Setup, Size};
+use super::{CONNECTIONS_MAX, print_status};
 
-/// How many.
 #[derive(Args)]
 pub(super) struct ChurnArgs {
     /// Guests that observe, spread over the nodes
@@ -19,11 +18,10 @@ pub(super) struct ChurnArgs {
     users: u32,
 }
 
-/// Opens observers; then all users come, and all users go.
 pub(super) async fn run(setup: &Setup, args: &ChurnArgs) -> Result<Report, BenchError> {
     let (observers, users) = (args.connections as usize, args.users as usize);
     let nodes = setup.target.nodes.len();
-    say(&format!(
+    print_status(&format!(
         "churn: users {} to {} come and go on {nodes} node(s), before {observers} guests and each other",
         setup.first_user,
         setup.first_user + users as u64 - 1
@@ -33,18 +31,18 @@ pub(super) async fn run(setup: &Setup, args: &ChurnArgs) -> Result<Report, Bench
         ..Size::of_clients(observers + users)
     };
     let mut run = Run::prepare(setup, size)?;
-    let guests = run.open(observers, Who::Guests, nodes).await?;
+    let guests = run.open(observers, Role::Guest, nodes).await?;
 
     let before = run.sample()?;
     let comings = (observers * users) as u64;
-    let came = run.open(users, Who::Users, nodes).await?;
+    let came = run.open(users, Role::User, nodes).await?;
     run.wait_for(Count::Observed, comings, "coming").await?;
-    run.leave(&came).await?;
+    run.disconnect(&came).await?;
     run.wait_for(Count::Observed, 2 * comings, "going").await?;
     let events = run.wait_for_quiet(Count::Statuses).await?;
     let used = run.since(&before)?;
 
-    let harvest = run.harvest(&guests).await;
+    let results = run.results(&guests).await;
     let mut report = run.report("churn", observers);
     report.count("users", "users that came and went", users as u64);
     report.count("events", "events delivered", events);
@@ -59,14 +57,14 @@ pub(super) async fn run(setup: &Setup, args: &ChurnArgs) -> Result<Report, Bench
     report.count(
         "lost",
         "events that guests did not receive",
-        (2 * comings).saturating_sub(harvest.received.statuses),
+        (2 * comings).saturating_sub(results.totals.statuses),
     );
-    report.count("duplicates", "received twice", harvest.duplicates);
+    report.count("duplicates", "received twice", results.duplicates);
     report.count(
         "dropped",
         "closed by a node",
-        run.tally.count(Count::Dropped),
+        run.counters.count(Count::Dropped),
     );
-    run.leave(&guests).await?;
+    run.disconnect(&guests).await?;
     Ok(report)
 }

@@ -1,8 +1,9 @@
-//! The clients of a run: thousands of WebSockets, spread over few threads, that read and count and do nothing else.
+//! The clients of a run: thousands of WebSockets on a few threads, which read and count and do nothing else.
 
 mod client;
 mod counters;
 mod dedup;
+mod histogram;
 mod received;
 mod worker;
 
@@ -17,89 +18,80 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
-use self::received::Findings;
-use self::worker::{Command, Setup, WAKE};
+use self::received::ThreadResults;
+use self::worker::{Command, WAKE, WorkerSetup};
 
-pub(super) use self::counters::{Count, Latencies, Tally};
-pub(super) use self::worker::Received;
+pub(super) use self::counters::{Count, Counters};
+pub(super) use self::histogram::Latencies;
+pub(super) use self::worker::Totals;
 use crate::socket_io::ConnectionError;
-pub(super) use crate::socket_io::packet::Question;
+pub(super) use crate::socket_io::packet::Query;
 
-/// Connections that are opening at once, over all threads: nodes' backlogs take them.
+/// Connections opening at once, over all threads; below the backlog of a node.
 const OPENING_MAX: usize = 200;
 
-/// Files of the process that are not clients.
+/// Open files of the process besides the clients.
 const OTHER_FILES: usize = 200;
 
-/// Commands on their way to a thread; a scenario waits for what it wants, so they are few.
+/// Few: a scenario waits for the outcome of each command.
 const COMMANDS_MAX: usize = 16;
 
-/// What is wrong with a client, and with it the run.
+/// An error of one client; it ends the run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ClientError {
-    /// There is no connection.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// The process has as many files open as it may.
     #[error(
         "this process may not open as many files; raise the limit (`ulimit -n`), or take fewer --connections"
     )]
     NoFiles,
-    /// Nothing that a node is to blame for.
+    /// An error on this side.
     #[error("the load cannot go on: {0}")]
     Own(String),
 }
 
-/// How a client is to be opened.
 pub(super) struct Opening {
-    /// Which node, in the order of the command line.
+    /// Index of the node, in the order of the command line.
     pub(super) node: usize,
-    /// Its address.
     pub(super) address: SocketAddr,
-    /// As which user; none is a guest.
+    /// `None` for a guest.
     pub(super) token: Option<String>,
 }
 
-/// The users of a run, who have ids in a row.
+/// The users of a run; their ids are consecutive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Users {
-    /// The first one.
     pub(super) first: u64,
-    /// How many.
     pub(super) count: usize,
 }
 
 impl Users {
-    /// Which of them this is; none where it is somebody else.
+    /// Index of a user of this run.
     fn place(self, user: u64) -> Option<usize> {
         let place = usize::try_from(user.checked_sub(self.first)?).ok()?;
         (place < self.count).then_some(place)
     }
 }
 
-/// The clients of a run.
 pub(super) struct Load {
     threads: Vec<Thread>,
     clients: usize,
 }
 
-/// One of the threads, as the scenario sees it. It ends when this goes.
+/// Handle of a thread, which ends when the handle is dropped.
 struct Thread {
     commands: SyncSender<Command>,
     waker: Waker,
 }
 
 impl Load {
-    /// Starts the threads for so many clients; `threads` is the least that there are.
-    ///
-    /// # Errors
-    /// When the process may not have what it takes.
+    /// Starts at least `threads` threads for `clients` clients.
     pub(super) fn start(
         size: (usize, usize, usize),
         users: Users,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
     ) -> Result<Self, ClientError> {
-        Self::try_start(size, users, tally).map_err(|error| match error.raw_os_error() {
+        Self::try_start(size, users, counters).map_err(|error| match error.raw_os_error() {
             Some(code) if code == Errno::EMFILE as i32 => ClientError::NoFiles,
             _ => ClientError::Own(error.to_string()),
         })
@@ -108,21 +100,21 @@ impl Load {
     fn try_start(
         (clients, threads, nodes): (usize, usize, usize),
         users: Users,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
     ) -> io::Result<Self> {
         let files = raise_limit().saturating_sub(OTHER_FILES);
         let threads = threads.max(clients.div_ceil(files.max(1)));
-        // The limit counts file numbers, and threads may have numbers of their own.
+        // The limit applies to a table of file descriptors, and each thread can have its own table.
         let own_files = clients > files;
         let mut started = Vec::new();
         for thread in 0..threads {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKE)?;
             let (commands, receiver) = sync_channel(COMMANDS_MAX);
-            let setup = Setup {
+            let setup = WorkerSetup {
                 poll,
                 commands: receiver,
-                tally: tally.clone(),
+                counters: counters.clone(),
                 users,
                 share: (thread, threads),
                 nodes,
@@ -140,7 +132,7 @@ impl Load {
         })
     }
 
-    /// Begins to open clients; returns their places.
+    /// Starts opening clients; returns their indices.
     pub(super) fn open(&mut self, openings: impl Iterator<Item = Opening>) -> Range<usize> {
         let first = self.clients;
         let mut shares: Vec<_> = self.threads.iter().map(|_| Vec::new()).collect();
@@ -155,32 +147,30 @@ impl Load {
         first..self.clients
     }
 
-    /// Has clients ask something.
-    pub(super) fn ask(&self, clients: &Range<usize>, question: Question) {
+    pub(super) fn query(&self, clients: &Range<usize>, query: Query) {
         for thread in &self.threads {
-            thread.tell(Command::Ask(clients.clone(), question));
+            thread.tell(Command::Query(clients.clone(), query));
         }
     }
 
-    /// Has clients leave.
-    pub(super) fn leave(&self, clients: &Range<usize>) {
+    pub(super) fn disconnect(&self, clients: &Range<usize>) {
         for thread in &self.threads {
-            thread.tell(Command::Leave(clients.clone()));
+            thread.tell(Command::Disconnect(clients.clone()));
         }
     }
 
-    /// What was found out since this was asked last, and all that these clients have received.
-    pub(super) async fn report(&self, clients: &Range<usize>, nodes: usize) -> Harvest {
-        let mut harvest = Harvest::new(nodes);
+    /// Takes what was measured since the last call, together with the totals of `clients`.
+    pub(super) async fn report(&self, clients: &Range<usize>, nodes: usize) -> Results {
+        let mut results = Results::new(nodes);
         for thread in &self.threads {
             let (sender, report) = oneshot::channel();
             thread.tell(Command::Report(clients.clone(), sender));
-            // A thread that ended has said why, and whoever waits next is told.
-            if let Ok((findings, received)) = report.await {
-                harvest.add(&findings, &received);
+            // A thread that ended has recorded why; the next wait reports it.
+            if let Ok((thread, totals)) = report.await {
+                results.add(&thread, &totals);
             }
         }
-        harvest
+        results
     }
 }
 
@@ -198,48 +188,44 @@ pub(crate) fn raise_limit() -> usize {
 
 impl Thread {
     fn tell(&self, command: Command) {
-        // A thread that ended has said why, and whoever waits next is told.
+        // A thread that ended has recorded why; the next wait reports it.
         let _ = self.commands.send(command);
         let _ = self.waker.wake();
     }
 }
 
-/// What the clients have found out, together.
-pub(super) struct Harvest {
-    /// From opening TCP to being connected.
+/// The measurements of all threads.
+pub(super) struct Results {
+    /// From opening TCP to CONNECT.
     pub(super) opening: Latencies,
-    /// From a question to its answer.
-    pub(super) answering: Latencies,
-    /// From the request to the receipt, by node.
+    pub(super) acks: Latencies,
+    /// From the request to the receipt, by node of the client.
     pub(super) updates: Vec<Latencies>,
-    /// Received twice.
     pub(super) duplicates: u64,
-    /// Received after a newer one.
     pub(super) out_of_order: u64,
-    /// Of all answers about who is online, how many ids the shortest had.
+    /// Ids in the shortest answer to `get-online-users`.
     pub(super) ids_min: Option<u64>,
-    /// What the clients that were asked about have received.
-    pub(super) received: Received,
+    pub(super) totals: Totals,
 }
 
-impl Harvest {
+impl Results {
     fn new(nodes: usize) -> Self {
-        let nothing = Findings::new(nodes);
+        let nothing = ThreadResults::new(nodes);
         Self {
             opening: nothing.opening,
-            answering: nothing.answering,
+            acks: nothing.acks,
             updates: nothing.updates,
             duplicates: 0,
             out_of_order: 0,
             ids_min: None,
-            received: Received {
+            totals: Totals {
                 updates: vec![0; nodes],
                 statuses: 0,
             },
         }
     }
 
-    /// How long updates took to clients of the first node, which is told of them, and to those of the others.
+    /// Latencies of updates on the first node, to which they are posted, and on the others.
     pub(super) fn latencies(&self) -> (Latencies, Latencies) {
         let (mut here, mut elsewhere) = (Latencies::new(), Latencies::new());
         for (node, latencies) in self.updates.iter().enumerate() {
@@ -249,19 +235,19 @@ impl Harvest {
         (here, elsewhere)
     }
 
-    fn add(&mut self, findings: &Findings, received: &Received) {
-        self.opening.add(&findings.opening);
-        self.answering.add(&findings.answering);
-        for (all, some) in self.updates.iter_mut().zip(&findings.updates) {
+    fn add(&mut self, thread: &ThreadResults, totals: &Totals) {
+        self.opening.add(&thread.opening);
+        self.acks.add(&thread.acks);
+        for (all, some) in self.updates.iter_mut().zip(&thread.updates) {
             all.add(some);
         }
-        self.duplicates += findings.duplicates;
-        self.out_of_order += findings.out_of_order;
-        self.ids_min = self.ids_min.into_iter().chain(findings.ids_min).min();
-        for (all, some) in self.received.updates.iter_mut().zip(&received.updates) {
+        self.duplicates += thread.duplicates;
+        self.out_of_order += thread.out_of_order;
+        self.ids_min = self.ids_min.into_iter().chain(thread.ids_min).min();
+        for (all, some) in self.totals.updates.iter_mut().zip(&totals.updates) {
             *all += some;
         }
-        self.received.statuses += received.statuses;
+        self.totals.statuses += totals.statuses;
     }
 }
 
@@ -270,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_of_the_run_are_told_from_others() {
+    fn users_of_other_runs_have_no_index() {
         let users = Users {
             first: 100,
             count: 3,

@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::clients::{Count, Harvest};
+use super::clients::{Count, Results};
 use super::error::BenchError;
 use super::report::{Report, Unit};
-use super::run::{Run, Setup, Size, Who};
+use super::run::{Role, Run, Setup, Size};
 use super::usage::Used;
-use super::{CONNECTIONS_MAX, say};
+use super::{CONNECTIONS_MAX, print_status};
 
-/// How long memory is given to come to rest.
+/// Time for memory to settle.
 const REST: Duration = Duration::from_secs(2);
 
-/// How many.
 #[derive(Args)]
 pub(super) struct ConnectArgs {
     /// Guests that connect, spread over the nodes
@@ -22,57 +21,51 @@ pub(super) struct ConnectArgs {
     connections: u32,
 }
 
-/// Opens connections and closes them.
 pub(super) async fn run(setup: &Setup, args: &ConnectArgs) -> Result<Report, BenchError> {
     let connections = args.connections as usize;
-    say(&format!(
+    print_status(&format!(
         "connect: {connections} guests connect to {} node(s), and leave",
         setup.target.nodes.len()
     ));
     let mut run = Run::prepare(setup, Size::of_clients(connections))?;
     let opened = Opened::measure(&mut run, connections).await?;
-    run.leave(&(0..connections)).await?;
+    run.disconnect(&(0..connections)).await?;
     let mut report = run.report("connect", connections);
     opened.describe(&mut report);
     report.count(
         "dropped",
         "closed by a node",
-        run.tally.count(Count::Dropped),
+        run.counters.count(Count::Dropped),
     );
     Ok(report)
 }
 
-/// What opening connections has cost.
 pub(super) struct Opened {
     count: usize,
     used: Used,
     memory: i64,
-    harvest: Harvest,
+    results: Results,
 }
 
 impl Opened {
-    /// Opens so many. The first fifth warms the nodes up and is not counted.
-    ///
-    /// # Errors
-    /// When a node refuses one, or a process is gone.
+    /// The first fifth warms the nodes up and is not measured.
     pub(super) async fn measure(run: &mut Run<'_>, connections: usize) -> Result<Self, BenchError> {
         let (warm, nodes) = (connections / 5, run.nodes());
-        run.open(warm, Who::Guests, nodes).await?;
+        run.open(warm, Role::Guest, nodes).await?;
         run.hold(REST, "resting").await?;
-        run.harvest(&(0..0)).await;
+        run.results(&(0..0)).await;
         let before = run.sample()?;
-        run.open(connections - warm, Who::Guests, nodes).await?;
+        run.open(connections - warm, Role::Guest, nodes).await?;
         let used = run.since(&before)?;
         run.hold(REST, "resting").await?;
         Ok(Self {
             count: connections - warm,
             used,
             memory: run.since(&before)?.memory,
-            harvest: run.harvest(&(0..0)).await,
+            results: run.results(&(0..0)).await,
         })
     }
 
-    /// Adds the figures.
     pub(super) fn describe(&self, report: &mut Report) {
         let count = self.count as u64;
         report.count("opened", "connections opened and measured", count);
@@ -91,7 +84,7 @@ impl Opened {
                 .all_nodes()
                 .map(|_| self.memory as f64 / 1024.0 / self.count as f64),
         );
-        let opening = &self.harvest.opening;
+        let opening = &self.results.opening;
         report.latencies("opening", "from TCP to being connected", opening);
     }
 }

@@ -1,4 +1,4 @@
-//! `vigie demo`: synthetic users that come, go, watch and change, so that pages and dashboards have something to show.
+//! `vigie-bench demo`: synthetic users that come, go, watch and change, so that pages and dashboards have something to show.
 
 mod backend;
 mod client;
@@ -17,33 +17,29 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 use vigie::settings::Settings;
 
-use self::client::ClientError;
-use self::scenario::Scene;
+use self::client::DemoClientError;
+use self::scenario::DemoContext;
 use super::remote::{Remote, RemoteError};
-use super::{Options, say};
+use super::{Options, print_status};
 use crate::clients::raise_limit;
 
-/// A crowd in which nobody is found any more.
 const USERS_MAX: i64 = 2_000;
-/// More updates in a second than anybody looks at.
 const RATE_MAX: i64 = 1_000;
-/// A week.
+/// One week.
 const SECONDS_MAX: i64 = 7 * 24 * 3600;
 
-/// Files of the process that are not clients.
+/// Open files of the process besides the clients.
 const OTHER_FILES: usize = 100;
 
-/// How often a terminal is told what happens, and everything else.
+/// Progress on a terminal, and elsewhere.
 const LIVE_EVERY: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// How long clients may take to leave.
 const LEAVING_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the users may stay online after that: the grace, and the time until it is said.
+/// How long users may stay online after that: the offline grace, and the time to announce them.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How many, how much, how long, and where.
 #[derive(Args)]
 pub(super) struct DemoArgs {
     /// Users that come and go
@@ -57,16 +53,12 @@ pub(super) struct DemoArgs {
     seconds: Option<u32>,
 }
 
-/// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DemoError {
-    /// The nodes cannot be spoken to.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// A node does not take the users.
     #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The process has too few files.
+    Client(#[from] DemoClientError),
     #[error(
         "this process may open {limit} files, and {users} users need {needed}; raise the limit (`ulimit -n`), or take \
          fewer --users"
@@ -76,10 +68,8 @@ pub(super) enum DemoError {
         limit: usize,
         needed: usize,
     },
-    /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(#[from] std::io::Error),
-    /// Somebody is still there.
     #[error(
         "users from {first} on are still online {} s after their last connection was closed; does another demo run, or is \
          presence.offline_grace that long?",
@@ -88,7 +78,7 @@ pub(super) enum DemoError {
     Left { first: u64 },
 }
 
-/// Runs the demo to its end; returns a summary.
+/// Returns a summary for people.
 pub(super) async fn run(
     settings: Settings,
     options: &Options,
@@ -97,17 +87,17 @@ pub(super) async fn run(
     let users = usize::from(args.users);
     check_files(users)?;
     let remote = Remote::find(&settings, &options.nodes, &options.internal)?;
-    let scene = Arc::new(Scene::new(remote, settings.auth, users));
-    // Whoever may not post, or whose tokens are refused, finds out before anybody comes.
-    scene.remote.get(0, "/api/v1/nodes").await?;
-    scene.check_tokens().await?;
-    say(&format!(
+    let context = Arc::new(DemoContext::new(remote, settings.auth, users));
+    // Wrong keys are reported before any user connects.
+    context.remote.get(0, "/api/v1/nodes").await?;
+    context.check_tokens().await?;
+    print_status(&format!(
         "demo: users {} to {} come and go on {} node(s), and {} updates a second are posted to {}; {}",
-        scene.first_user(),
-        scene.first_user() + users as u64 - 1,
-        scene.remote.nodes.len(),
+        context.first_user(),
+        context.first_user() + users as u64 - 1,
+        context.remote.nodes.len(),
         args.rate,
-        scene.remote.told(),
+        context.remote.base_url(),
         match args.seconds {
             Some(seconds) => format!("it ends after {seconds} s"),
             None => "Ctrl-C ends it".to_owned(),
@@ -117,46 +107,48 @@ pub(super) async fn run(
     let mut signals = Signals::catch()?;
     let mut visitors = JoinSet::new();
     for place in 0..users {
-        visitors.spawn(synthetic_user::live(scene.clone(), place));
+        visitors.spawn(synthetic_user::live(context.clone(), place));
     }
     tokio::select! {
-        () = show(&scene) => {}
-        () = backend::post_updates(&scene, args.rate) => {}
+        () = show(&context) => {}
+        () = backend::post_updates(&context, args.rate) => {}
         () = after(args.seconds) => {}
         _ = signals.next() => {}
     }
-    say("demo: everybody leaves");
-    // The next one ends it at once.
+    print_status("demo: everybody leaves");
+    // A second signal exits at once.
     tokio::spawn(async move { std::process::exit(signals.next().await) });
-    scene.stop();
-    // Whoever has not left by then is dropped, and the node notices.
+    context.stop();
+    // The rest are dropped, and the node notices.
     let _ = timeout(LEAVING_WITHIN, async {
         while visitors.join_next().await.is_some() {}
     })
     .await;
     visitors.shutdown().await;
-    scene.forget_updates().await?;
-    wait_until_offline(&scene).await?;
-    Ok(format!("{}\neverybody has left\n", scene.tally.summary()))
+    context.forget_updates().await?;
+    wait_until_offline(&context).await?;
+    Ok(format!(
+        "{}\neverybody has left\n",
+        context.counters.summary()
+    ))
 }
 
-/// Checks that every user can have as many connections as one may have.
+/// Checks that every user can have the maximum of connections.
 fn check_files(users: usize) -> Result<(), DemoError> {
     let (limit, needed) = (
         raise_limit(),
         users * synthetic_user::TABS_MAX + OTHER_FILES,
     );
-    match limit < needed {
-        true => Err(DemoError::Files {
+    if limit < needed {
+        return Err(DemoError::Files {
             users,
             limit,
             needed,
-        }),
-        false => Ok(()),
+        });
     }
+    Ok(())
 }
 
-/// The signals that end it.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -170,7 +162,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one, and returns the exit code that goes with it.
+    /// Waits for a signal; returns its exit code.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => 143,
@@ -186,8 +178,8 @@ async fn after(seconds: Option<u32>) {
     }
 }
 
-/// Shows what happens until it is dropped: in one line on a terminal, with a line now and then elsewhere.
-async fn show(scene: &Scene) {
+/// Prints progress until dropped: one live line on a terminal, a line now and then elsewhere.
+async fn show(context: &DemoContext) {
     let bar = ProgressBar::new_spinner();
     let bar = match ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
         Ok(style) => bar.with_style(style),
@@ -198,26 +190,25 @@ async fn show(scene: &Scene) {
     } else {
         LIVE_EVERY
     });
-    // The first tick comes at once, before anybody.
+    // The first tick is immediate.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        match bar.is_hidden() {
-            true => say(&scene.tally.line()),
-            false => {
-                bar.set_message(scene.tally.line());
-                bar.tick();
-            }
+        if bar.is_hidden() {
+            print_status(&context.counters.line());
+        } else {
+            bar.set_message(context.counters.line());
+            bar.tick();
         }
     }
 }
 
-/// Waits until the hub itself says that none of the users is online any more.
-async fn wait_until_offline(scene: &Scene) -> Result<(), DemoError> {
+/// Waits until the hub reports all users offline.
+async fn wait_until_offline(context: &DemoContext) -> Result<(), DemoError> {
     let deadline = Instant::now() + OFFLINE_WITHIN;
-    while scene.is_anybody_online().await? {
+    while context.is_anybody_online().await? {
         if Instant::now() > deadline {
-            let first = scene.first_user();
+            let first = context.first_user();
             return Err(DemoError::Left { first });
         }
         sleep(LIVE_EVERY).await;

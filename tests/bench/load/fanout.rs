@@ -2,14 +2,13 @@
 
 use clap::Args;
 
-use super::clients::{Count, Question};
+use super::clients::{Count, Query};
 use super::error::BenchError;
 use super::publish::{Updates, describe};
 use super::report::{Report, Unit};
-use super::run::{Run, Setup, Size, Who};
-use super::{CONNECTIONS_MAX, RATE_MAX, SECONDS_MAX, UPDATES_MAX, say};
+use super::run::{Role, Run, Setup, Size};
+use super::{CONNECTIONS_MAX, RATE_MAX, SECONDS_MAX, UPDATES_MAX, print_status};
 
-/// How many, and how fast.
 #[derive(Args)]
 pub(super) struct FanoutArgs {
     /// Guests that watch, spread over the nodes
@@ -34,7 +33,7 @@ impl FanoutArgs {
         self.rate.map_or(self.updates, |rate| rate * self.seconds) as usize
     }
 
-    /// How many updates are posted before anything is measured.
+    /// Updates posted before the measurement.
     fn warm_up(&self) -> usize {
         (self.updates() / 10).clamp(2, 50)
     }
@@ -47,16 +46,15 @@ impl FanoutArgs {
     }
 }
 
-/// Has guests watch, posts updates, and counts what arrives.
 pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, BenchError> {
     let (connections, updates) = (args.connections as usize, args.updates());
     let nodes = setup.target.nodes.len();
     let interested = args.interested.map_or(nodes, |of| nodes.min(of.into()));
     let user = setup.first_user;
-    say(&format!(
+    print_status(&format!(
         "fanout: {connections} guests on {interested} of {nodes} node(s) watch user {user}; {updates} updates are posted \
          to {}, {}",
-        setup.target.told(),
+        setup.target.base_url(),
         args.pace()
     ));
     let warm = args.warm_up();
@@ -65,8 +63,8 @@ pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, Benc
         ..Size::of_clients(connections)
     };
     let mut run = Run::prepare(setup, size)?;
-    let watchers = run.open(connections, Who::Guests, interested).await?;
-    run.ask(&watchers, Question::Watch(user)).await?;
+    let watchers = run.open(connections, Role::Guest, interested).await?;
+    run.query(&watchers, Query::Watch(user)).await?;
 
     let mut posted = Updates {
         user,
@@ -75,7 +73,7 @@ pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, Benc
     };
     posted.back_to_back(&run, 0..warm).await?;
     posted.timed = true;
-    let (before, already) = (run.sample()?, run.tally.count(Count::Updates));
+    let (before, already) = (run.sample()?, run.counters.count(Count::Updates));
     let numbers = warm..warm + updates;
     match args.rate {
         Some(rate) => posted.at_rate(&run, numbers, rate).await?,
@@ -86,7 +84,7 @@ pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, Benc
     let used = run.since(&before)?;
     let deliveries = arrived - already;
 
-    let harvest = run.harvest(&watchers).await;
+    let results = run.results(&watchers).await;
     let mut report = run.report("fanout", connections);
     report.count("updates", "updates", updates as u64);
     report.count("deliveries", "deliveries", deliveries);
@@ -101,10 +99,10 @@ pub(super) async fn run(setup: &Setup, args: &FanoutArgs) -> Result<Report, Benc
     describe(
         &run,
         &mut report,
-        &harvest,
+        &results,
         (&watchers, interested),
         size.updates,
     );
-    run.leave(&watchers).await?;
+    run.disconnect(&watchers).await?;
     Ok(report)
 }

@@ -9,9 +9,8 @@ use super::connect::Opened;
 use super::error::BenchError;
 use super::report::{Report, Unit};
 use super::run::{Run, Setup, Size};
-use super::{CONNECTIONS_MAX, SECONDS_MAX, say};
+use super::{CONNECTIONS_MAX, SECONDS_MAX, print_status};
 
-/// How many, and for how long.
 #[derive(Args)]
 pub(super) struct IdleArgs {
     /// Guests that connect, spread over the nodes
@@ -22,10 +21,9 @@ pub(super) struct IdleArgs {
     seconds: u32,
 }
 
-/// Opens connections, watches what holding them costs, and closes them.
 pub(super) async fn run(setup: &Setup, args: &IdleArgs) -> Result<Report, BenchError> {
     let (connections, seconds) = (args.connections as usize, args.seconds);
-    say(&format!(
+    print_status(&format!(
         "idle: {connections} guests connect to {} node(s), do nothing for {seconds} s, and leave",
         setup.target.nodes.len()
     ));
@@ -35,8 +33,8 @@ pub(super) async fn run(setup: &Setup, args: &IdleArgs) -> Result<Report, BenchE
     run.hold(Duration::from_secs(seconds.into()), "idle")
         .await?;
     let used = run.since(&before)?;
-    let dropped = run.tally.count(Count::Dropped);
-    run.leave(&(0..connections)).await?;
+    let dropped = run.counters.count(Count::Dropped);
+    run.disconnect(&(0..connections)).await?;
 
     let share = |time: Duration| 100.0 * time.as_secs_f64() / used.elapsed.as_secs_f64();
     let mut report = run.report("idle", connections);

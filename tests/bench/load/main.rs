@@ -1,5 +1,5 @@
-//! `vigie-bench`: puts load on running nodes and reports what it cost them. A program for the workshop: the server needs
-//! nothing of it.
+//! `vigie-bench`: puts load on running nodes and reports what it cost them. The server neither contains
+//! nor needs it.
 
 mod burst;
 mod churn;
@@ -36,24 +36,22 @@ use self::report::Report;
 use self::run::Setup;
 use self::usage::Processes;
 
-/// The server's allocator, so that `load_cpu_per_…` stays comparable with runs from when both were one program.
+/// The server's allocator: it keeps `load_cpu_per_…` comparable with earlier runs, when both were one program.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// There are no figures.
+/// The run has no figures.
 const EXIT_FAILURE: u8 = 2;
 
-/// More connections than one machine makes.
+/// More than one machine can open.
 const CONNECTIONS_MAX: i64 = 100_000;
-/// More updates than anybody waits for.
 const UPDATES_MAX: i64 = 1_000_000;
-/// More in a second than is posted one after the other.
+/// More than sequential requests reach.
 const RATE_MAX: i64 = 10_000;
-/// First user of a run unless told otherwise: the demo, which begins with the first of them all, may run at the same time.
+/// Default first user of a run. The demo starts at the first synthetic user and may run at the same time.
 const FIRST_USER: u64 = FIRST_SYNTHETIC_USER + 1_000_000;
-/// Last user that may be the first: there are ids for as many as a run has after it.
+/// Leaves room for the other users of a run below the largest id.
 const FIRST_USER_MAX: u64 = 9_007_000_000_000_000;
-/// Longer than anybody waits.
 const SECONDS_MAX: i64 = 600;
 
 /// Puts load on running nodes of Vigie and reports what it cost them.
@@ -103,19 +101,19 @@ struct Options {
     /// Public listener of a node; once for each node [default: the one of these settings]
     #[arg(long = "node", value_name = "URL", global = true)]
     nodes: Vec<String>,
-    /// Internal listener of a node, in the same order; the first one is told of updates
+    /// Internal listener of a node, in the same order; updates are posted to the first one
     #[arg(long, value_name = "URL", global = true)]
     internal: Vec<String>,
-    /// Process of a node, in the same order, to read its processor time and memory
+    /// Process of a node, in the same order, to measure its processor time and memory
     #[arg(long = "pid", value_name = "PID", global = true)]
     pids: Vec<i32>,
-    /// Process of Redis, to read its processor time
+    /// Process of Redis, to measure its processor time
     #[arg(long, value_name = "PID", global = true)]
     redis_pid: Option<i32>,
-    /// Threads that hold the clients; more are started where one may not hold as many
+    /// Minimum number of client threads; more start when the limit on open files requires it
     #[arg(long, value_name = "N", default_value_t = 1, global = true, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
-    /// Id of the first user of the run; the others follow it. No account has such ids
+    /// Id of the first user of the run; the others follow. No account has such ids
     #[arg(long, value_name = "ID", default_value_t = FIRST_USER, global = true, value_parser = clap::value_parser!(u64).range(FIRST_SYNTHETIC_USER..=FIRST_USER_MAX))]
     first_user: u64,
     /// Prints one JSON object instead of a table for people
@@ -148,14 +146,14 @@ fn run(cli: Cli) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// The variables that are UTF-8.
+/// Variables of the process, without those that are not UTF-8.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl Scenario {
-    /// Runs to the end, or until somebody ends it, and has the nodes forget what was posted.
+    /// Runs until the end or Ctrl-C, then deletes what was posted.
     async fn run_and_tidy(&self, setup: &Setup) -> Result<Report, BenchError> {
         let report = tokio::select! {
             report = self.run(setup) => report,
@@ -165,8 +163,8 @@ impl Scenario {
             && let Err(error) = setup.target.forget(setup.first_user).await
             && report.is_ok()
         {
-            // Others that speak Socket.IO and take updates are measured the same way, and need not know how.
-            say(&format!(
+            // Peers that are measured the same way need not have this route.
+            print_status(&format!(
                 "the last update of user {} stays stored: {error}",
                 setup.first_user
             ));
@@ -174,7 +172,7 @@ impl Scenario {
         report
     }
 
-    /// Whether updates are posted, about the first user.
+    /// Whether the scenario posts updates about the first user.
     fn posts(&self) -> bool {
         match self {
             Self::Fanout(_) | Self::Burst(_) | Self::Selective(_) => true,
@@ -234,12 +232,12 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: impl std::fmt::Display) -> ExitCode {
-    say(&format!("error: {error}"));
+    print_status(&format!("error: {error}"));
     ExitCode::from(EXIT_FAILURE)
 }
 
-/// Says on stderr what happens, or is about to.
-fn say(what: &str) {
+/// Prints a line of progress to stderr.
+fn print_status(what: &str) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 

@@ -2,17 +2,16 @@
 
 use clap::Args;
 
-use super::clients::{Count, Question};
+use super::clients::{Count, Query};
 use super::error::BenchError;
 use super::report::{Report, Unit};
 use super::run::Setup;
 use super::signin::SignedIn;
-use super::{CONNECTIONS_MAX, UPDATES_MAX, say};
+use super::{CONNECTIONS_MAX, UPDATES_MAX, print_status};
 
-/// Those who ask at once.
+/// Clients that ask at the same time.
 const ASKING: usize = 10;
 
-/// How many.
 #[derive(Args)]
 pub(super) struct OnlineArgs {
     /// Users that are online, spread over the nodes
@@ -23,7 +22,6 @@ pub(super) struct OnlineArgs {
     calls: u32,
 }
 
-/// Signs users in, has some of them ask, and has all of them leave.
 pub(super) async fn run(setup: &Setup, args: &OnlineArgs) -> Result<Report, BenchError> {
     let (users, asking) = (
         args.connections as usize,
@@ -31,7 +29,7 @@ pub(super) async fn run(setup: &Setup, args: &OnlineArgs) -> Result<Report, Benc
     );
     let rounds = (args.calls as usize).div_ceil(asking);
     let calls = (rounds * asking) as u64;
-    say(&format!(
+    print_status(&format!(
         "online: users {} to {} sign in on {} node(s), ask {calls} times who is online, and leave",
         setup.first_user,
         setup.first_user + users as u64 - 1,
@@ -40,16 +38,16 @@ pub(super) async fn run(setup: &Setup, args: &OnlineArgs) -> Result<Report, Benc
     let mut run = SignedIn::prepare(setup, users)?;
     let signed_in = SignedIn::measure(&mut run, users).await?;
 
-    // The guests have the first places.
+    // The guests have the first indices.
     let asking = run.nodes()..run.nodes() + asking;
-    run.ask(&asking, Question::OnlineUsers).await?;
-    run.harvest(&(0..0)).await;
+    run.query(&asking, Query::OnlineUsers).await?;
+    run.results(&(0..0)).await;
     let before = run.sample()?;
     for _ in 0..rounds {
-        run.ask(&asking, Question::OnlineUsers).await?;
+        run.query(&asking, Query::OnlineUsers).await?;
     }
     let used = run.since(&before)?;
-    let harvest = run.harvest(&(0..0)).await;
+    let results = run.results(&(0..0)).await;
 
     let mut report = run.report("online", users);
     signed_in.describe(&mut report);
@@ -61,17 +59,17 @@ pub(super) async fn run(setup: &Setup, args: &OnlineArgs) -> Result<Report, Benc
         calls as f64 / used.elapsed.as_secs_f64(),
     );
     report.cost(&used, (calls, "call"));
-    report.latencies("answer", "from the call to the answer", &harvest.answering);
+    report.latencies("answer", "from the call to the answer", &results.acks);
     report.count(
         "ids_min",
         "users in the shortest answer",
-        harvest.ids_min.unwrap_or(0),
+        results.ids_min.unwrap_or(0),
     );
     report.count(
         "dropped",
         "closed by a node",
-        run.tally.count(Count::Dropped),
+        run.counters.count(Count::Dropped),
     );
-    SignedIn::leave(&run, users).await?;
+    SignedIn::disconnect(&run, users).await?;
     Ok(report)
 }

@@ -1,4 +1,4 @@
-//! Posts updates to the first node: one after the other, so many a second, or as fast as it goes.
+//! Posts updates to the first node: sequentially, at a rate, or at full speed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,40 +6,34 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::clients::{Count, Harvest};
+use super::clients::{Count, Results};
 use super::error::BenchError;
 use super::report::Report;
 use super::run::{ARRIVES_WITHIN, Run, bar};
 
-/// After so many lost updates it is not worth going on one after the other.
+/// Sequential posting gives up after this many lost updates.
 const LOST_MAX: usize = 10;
 
-/// Requests under way at once, at full speed.
+/// Concurrent requests at full speed.
 const REQUESTS_MAX: usize = 64;
 
-/// Whose updates are posted, and to how many clients.
 #[derive(Clone, Copy)]
 pub(super) struct Updates {
-    /// The user.
     pub(super) user: u64,
-    /// How many clients receive each update.
     pub(super) watchers: u64,
-    /// Whether it is noted when they are sent, so that latencies count.
+    /// Whether latencies count.
     pub(super) timed: bool,
 }
 
 impl Updates {
     async fn post(self, run: &Run<'_>, number: usize) -> Result<(), BenchError> {
         if self.timed {
-            run.tally.note_sent(number);
+            run.counters.record_sent(number);
         }
         Ok(run.target.publish(self.user, number).await?)
     }
 
-    /// Posts the next one when every watcher has received the one before.
-    ///
-    /// # Errors
-    /// When the node does not answer, or too many are lost.
+    /// Posts the next update when every watcher has received the previous one.
     pub(super) async fn back_to_back(
         self,
         run: &Run<'_>,
@@ -48,10 +42,10 @@ impl Updates {
         let bar = bar("updating", numbers.len() as u64);
         let mut lost = 0;
         for number in numbers {
-            let wanted = run.tally.count(Count::Updates) + self.watchers;
+            let wanted = run.counters.count(Count::Updates) + self.watchers;
             self.post(run, number).await?;
             let reached = run
-                .tally
+                .counters
                 .reach(Count::Updates, wanted, ARRIVES_WITHIN, |_| ())
                 .await?;
             lost += usize::from(reached < wanted);
@@ -66,10 +60,7 @@ impl Updates {
         Ok(())
     }
 
-    /// Posts `rate` of them a second, whatever becomes of them.
-    ///
-    /// # Errors
-    /// When the node does not answer.
+    /// Posts `rate` updates a second, whether or not they arrive.
     pub(super) async fn at_rate(
         self,
         run: &Run<'_>,
@@ -88,10 +79,6 @@ impl Updates {
         Ok(())
     }
 
-    /// Posts them as fast as the node takes them.
-    ///
-    /// # Errors
-    /// When the node does not answer.
     pub(super) async fn at_full_speed(
         self,
         run: &Run<'_>,
@@ -111,19 +98,19 @@ impl Updates {
     }
 }
 
-/// Adds what became of so many updates on their way to these watchers, who are spread over so many nodes.
+/// Adds what became of `updates` updates to these watchers, spread over `interested` nodes.
 pub(super) fn describe(
     run: &Run<'_>,
     report: &mut Report,
-    harvest: &Harvest,
+    results: &Results,
     (watchers, interested): (&Range<usize>, usize),
     updates: usize,
 ) {
-    // The same spreading as of those that were opened.
+    // Watchers are spread as `Run::open` spreads clients.
     let lost = |node: usize| {
         let watchers = (0..watchers.len()).filter(|place| place % interested == node);
         let expected = (watchers.count() * updates) as u64;
-        expected.saturating_sub(harvest.received.updates[node])
+        expected.saturating_sub(results.totals.updates[node])
     };
     let elsewhere: u64 = (1..interested).map(lost).sum();
     report.count(
@@ -132,12 +119,12 @@ pub(super) fn describe(
         lost(0) + elsewhere,
     );
     report.count("lost_elsewhere", "of which on the other nodes", elsewhere);
-    report.count("duplicates", "received twice", harvest.duplicates);
+    report.count("duplicates", "received twice", results.duplicates);
     let label = "received after a newer one";
-    report.count("out_of_order", label, harvest.out_of_order);
-    let dropped = run.tally.count(Count::Dropped);
+    report.count("out_of_order", label, results.out_of_order);
+    let dropped = run.counters.count(Count::Dropped);
     report.count("dropped", "closed by a node", dropped);
-    let (here, others) = harvest.latencies();
+    let (here, others) = results.latencies();
     report.latencies(
         "latency",
         "from the request to the receipt on the first node",

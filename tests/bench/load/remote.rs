@@ -1,4 +1,4 @@
-//! Running nodes, as commands meet them that are clients: where they listen, and their internal API.
+//! Running nodes: their addresses and their internal API.
 
 use std::error::Error;
 use std::io;
@@ -9,47 +9,35 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 use vigie::settings::Settings;
 
-/// Users of the commands that put nodes to work have ids from here on: no account that counts from 1 ever gets there.
+/// First id of synthetic users: no account that counts from 1 gets there.
 pub(super) const FIRST_SYNTHETIC_USER: u64 = 9_000_000_000_001;
 
-/// How long an answer over HTTP may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why nodes cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemoteError {
-    /// What was given as a URL is none that can be used.
     #[error("{0:?} is no URL of a node; write http://HOST:PORT (TLS is not spoken here)")]
     Url(String),
-    /// Nobody answers.
     #[error("cannot reach {url} ({cause}); is the node running, and {flag} its address?")]
     Unreachable {
-        /// Who.
         url: String,
-        /// What said so on the command line.
+        /// The flag that named it.
         flag: &'static str,
-        /// What happened.
         cause: String,
     },
-    /// It answered, but not as it should.
     #[error("{url} answered with {status}{}: {body}", hint(*status))]
     Answered {
-        /// Who.
         url: String,
-        /// The status of HTTP.
         status: u16,
-        /// In its words.
         body: String,
     },
-    /// Nobody said where the internal API is.
     #[error("updates are posted: say with --internal where the nodes' internal listeners are")]
     NoInternal,
-    /// Nothing that a node is to blame for.
+    /// An error on this side.
     #[error("cannot speak HTTP: {0}")]
     Own(String),
 }
 
-/// What to do about an answer.
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 403 => " (set VIGIE_INTERNAL__API_KEY to a key of the nodes' internal API)",
@@ -58,22 +46,18 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Running nodes.
 pub(super) struct Remote {
-    /// The public listeners.
+    /// Public listeners.
     pub(super) nodes: Vec<SocketAddr>,
-    /// The internal listeners, the first of which is told of updates.
+    /// Internal listeners; updates are posted to the first.
     internal: Vec<Url>,
     api_key: String,
     http: Client,
 }
 
 impl Remote {
-    /// Looks up where the nodes are, and whether they listen. Without a word about nodes it is the one of these settings,
-    /// whose key is used in any case.
-    ///
-    /// # Errors
-    /// When an URL is none, or nobody listens there.
+    /// Resolves the nodes and checks that they listen. Without `nodes`, the target is the node of these settings,
+    /// whose API key is used in any case.
     pub(super) fn find(
         settings: &Settings,
         nodes: &[String],
@@ -83,10 +67,11 @@ impl Remote {
             [] => vec![format!("http://{own}")],
             urls => urls.to_vec(),
         };
-        // A node that is named may be elsewhere, and its internal listener anywhere.
-        let internal = match nodes.is_empty() {
-            true => or_own(internal, settings.internal.listen),
-            false => internal.to_vec(),
+        // A named node may run elsewhere, so the settings say nothing about its internal listener.
+        let internal = if nodes.is_empty() {
+            or_own(internal, settings.internal.listen)
+        } else {
+            internal.to_vec()
         };
         let api_key = settings.internal.keys().next();
         let api_key = api_key.map(|(_, key)| key.expose().to_owned());
@@ -115,35 +100,24 @@ impl Remote {
         })
     }
 
-    /// Where updates are posted to, for people.
-    pub(super) fn told(&self) -> &str {
+    /// Where updates are posted, for messages.
+    pub(super) fn base_url(&self) -> &str {
         self.internal.first().map_or("", Url::as_str)
     }
 
-    /// Posts to the internal API of the first node.
-    ///
-    /// # Errors
-    /// When it does not answer, or not with success.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<(), RemoteError> {
         let request = self.request(0, |http, url| http.post(url), path)?;
-        // Read to the end, so that the connection can be used again.
+        // Reads the whole answer, so that the connection can be reused.
         self.text(request.json(body)).await.map(drop)
     }
 
-    /// Has the nodes forget the last updates about a user.
-    ///
-    /// # Errors
-    /// When the first node does not answer, or not with success.
+    /// Deletes the stored updates of a user.
     pub(super) async fn forget(&self, user: u64) -> Result<(), RemoteError> {
         let path = format!("/api/v1/users/{user}/updates");
         let request = self.request(0, |http, url| http.delete(url), &path)?;
         self.text(request).await.map(drop)
     }
 
-    /// Asks the internal API of a node.
-    ///
-    /// # Errors
-    /// When it does not answer, or not with success.
     pub(super) async fn get(&self, node: usize, path: &str) -> Result<String, RemoteError> {
         self.text(self.request(node, |http, url| http.get(url), path)?)
             .await
@@ -183,7 +157,7 @@ impl Remote {
             cause = deeper;
         }
         RemoteError::Unreachable {
-            url: self.told().to_owned(),
+            url: self.base_url().to_owned(),
             flag: "--internal",
             cause: cause.to_string(),
         }
@@ -199,7 +173,7 @@ fn parse(url: &str) -> Result<Url, RemoteError> {
     }
 }
 
-/// The address of a listener, where somebody listens.
+/// Resolves a listener and checks that it accepts connections.
 fn reachable(url: &Url, flag: &'static str) -> Result<SocketAddr, RemoteError> {
     let unreachable = |cause: io::Error| RemoteError::Unreachable {
         url: url.to_string(),
@@ -232,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_there_is_named() {
-        // Nobody listens on port 1 of loopback.
+        // Nothing listens on port 1 of loopback.
         let url = ["http://127.0.0.1:1".to_owned()];
         let error = Remote::at(&url, &[], String::new()).err();
         let said = error.expect("nobody is there").to_string();

@@ -1,4 +1,4 @@
-//! What a run has found out: figures, as a table for people or as one JSON object for programs.
+//! The figures of a run, as a table or as a JSON object.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,20 +8,15 @@ use serde_json::{Map, Number, Value};
 use super::clients::Latencies;
 use super::usage::Used;
 
-/// What a figure counts, and with how many digits it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Things.
     Count,
-    /// Things per second.
     PerSecond,
-    /// Microseconds of processor time.
+    /// Of processor time.
     Microseconds,
-    /// Time that passed.
     Milliseconds,
     /// Of one core.
     Percent,
-    /// Memory.
     Kibibytes,
 }
 
@@ -45,7 +40,7 @@ impl Unit {
         }
     }
 
-    /// What the names of such figures end with.
+    /// Suffix of the names in JSON.
     fn suffix(self) -> &'static str {
         match self {
             Self::Count => "",
@@ -65,14 +60,13 @@ struct Figure {
     value: f64,
 }
 
-/// The figures of one run, in the order in which they are shown.
+/// Figures in display order.
 pub(super) struct Report {
     scenario: &'static str,
     figures: Vec<Figure>,
 }
 
 impl Report {
-    /// No figures yet.
     pub(super) fn new(scenario: &'static str) -> Self {
         Self {
             scenario,
@@ -80,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Adds a figure, if there is one. Programs find it as `name` and the unit: `latency_p50_ms`.
+    /// Adds a figure, if there is one. Its name in JSON is `name` and the unit: `latency_p50_ms`.
     pub(super) fn add(
         &mut self,
         name: &str,
@@ -98,12 +92,11 @@ impl Report {
         }
     }
 
-    /// Adds a number of things.
     pub(super) fn count(&mut self, name: &str, label: &str, count: u64) {
         self.add(name, label, Unit::Count, count as f64);
     }
 
-    /// Adds what each of `count` things has cost: nodes, Redis, and the load itself.
+    /// Adds the processor time per `thing`: of the nodes, of Redis, and of the load itself.
     pub(super) fn cost(&mut self, used: &Used, (count, thing): (u64, &str)) {
         let each = |time: Duration| per(time, count);
         let unit = Unit::Microseconds;
@@ -129,7 +122,6 @@ impl Report {
         );
     }
 
-    /// Adds what each of `count` things has cost Redis.
     pub(super) fn redis(&mut self, used: &Used, (count, thing): (u64, &str)) {
         self.add(
             &format!("redis_cpu_per_{thing}"),
@@ -139,7 +131,6 @@ impl Report {
         );
     }
 
-    /// Adds how long something took.
     pub(super) fn latencies(&mut self, name: &str, label: &str, latencies: &Latencies) {
         if latencies.len() == 0 {
             return;
@@ -158,7 +149,6 @@ impl Report {
         }
     }
 
-    /// The table.
     pub(super) fn table(&self) -> String {
         let texts: Vec<(String, &Figure)> = self
             .figures
@@ -181,7 +171,7 @@ impl Report {
         table
     }
 
-    /// The object: `{"scenario": "fanout", "deliveries": 4000, …}`.
+    /// `{"scenario": "fanout", "deliveries": 4000, …}`
     pub(super) fn json(&self) -> Value {
         let mut object = Map::new();
         object.insert("scenario".to_owned(), self.scenario.into());
@@ -199,7 +189,7 @@ impl Report {
     }
 }
 
-/// What each of them took, in µs.
+/// Time per item, in µs.
 pub(super) fn per(time: Duration, count: u64) -> f64 {
     time.as_secs_f64() * 1e6 / count.max(1) as f64
 }
@@ -240,7 +230,7 @@ mod tests {
         assert_eq!(object["deliveries"], 4000);
         assert_eq!(object["cpu_per_delivery_us"], 5.0);
         assert_eq!(object["load_cpu_per_delivery_us"], 1.0);
-        // Where it is not told which process Redis is, there is no figure about it.
+        // Without `--redis-pid` there is no figure about Redis.
         assert!(object.get("redis_cpu_per_delivery_us").is_none());
     }
 }

@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::clients::Question;
+use super::clients::Query;
 use super::error::BenchError;
 use super::publish::{Updates, describe};
 use super::report::{Report, Unit, per};
-use super::run::{Run, Setup, Size, Who};
+use super::run::{Role, Run, Setup, Size};
 use super::usage::Used;
-use super::{CONNECTIONS_MAX, UPDATES_MAX, say};
+use super::{CONNECTIONS_MAX, UPDATES_MAX, print_status};
 
-/// How long it is watched what the nodes use when nothing happens.
+/// How long the idle usage of the nodes is measured.
 const CALM: Duration = Duration::from_secs(3);
 
-/// How many.
 #[derive(Args)]
 pub(super) struct SelectiveArgs {
     /// Guests that watch, all on the first node
@@ -26,14 +25,13 @@ pub(super) struct SelectiveArgs {
     updates: u32,
 }
 
-/// Has guests of the first node watch, posts updates to it, and looks at the other nodes.
 pub(super) async fn run(setup: &Setup, args: &SelectiveArgs) -> Result<Report, BenchError> {
     let (connections, updates) = (args.connections as usize, args.updates as usize);
     let (nodes, user) = (setup.target.nodes.len(), setup.first_user);
     if nodes < 2 {
         return Err(BenchError::OneNode);
     }
-    say(&format!(
+    print_status(&format!(
         "selective: {connections} guests on the first of {nodes} nodes watch user {user}; {updates} updates are posted \
          to it, one after the other"
     ));
@@ -43,8 +41,8 @@ pub(super) async fn run(setup: &Setup, args: &SelectiveArgs) -> Result<Report, B
         ..Size::of_clients(connections)
     };
     let mut run = Run::prepare(setup, size)?;
-    let watchers = run.open(connections, Who::Guests, 1).await?;
-    run.ask(&watchers, Question::Watch(user)).await?;
+    let watchers = run.open(connections, Role::Guest, 1).await?;
+    run.query(&watchers, Query::Watch(user)).await?;
     let mut posted = Updates {
         user,
         watchers: connections as u64,
@@ -56,14 +54,14 @@ pub(super) async fn run(setup: &Setup, args: &SelectiveArgs) -> Result<Report, B
     run.hold(CALM, "calm").await?;
     let calm = run.since(&before)?;
     posted.timed = true;
-    // Asking is work, too, and stays outside of what is measured.
-    let told = messages_elsewhere(&run).await;
+    // Reading the metric costs time, too, so it is outside of the measurement.
+    let messages_before = messages_elsewhere(&run).await;
     let before = run.sample()?;
     posted.back_to_back(&run, warm..warm + updates).await?;
     let used = run.since(&before)?;
-    let told = messages_elsewhere(&run).await.zip(told);
+    let messages = messages_elsewhere(&run).await.zip(messages_before);
 
-    let harvest = run.harvest(&watchers).await;
+    let results = run.results(&watchers).await;
     let mut report = run.report("selective", connections);
     let updates = updates as u64;
     report.count("updates", "updates", updates);
@@ -72,16 +70,15 @@ pub(super) async fn run(setup: &Setup, args: &SelectiveArgs) -> Result<Report, B
         "messages_elsewhere",
         "messages about users that the other nodes received",
         Unit::Count,
-        told.map(|(now, before)| (now - before) as f64),
+        messages.map(|(now, before)| (now - before) as f64),
     );
     report.cost(&used, (updates, "update"));
-    describe(&run, &mut report, &harvest, (&watchers, 1), size.updates);
-    run.leave(&watchers).await?;
+    describe(&run, &mut report, &results, (&watchers, 1), size.updates);
+    run.disconnect(&watchers).await?;
     Ok(report)
 }
 
-/// Adds what an update cost a node that it does not matter to: all that the node used, and without what it uses when
-/// nothing happens.
+/// Adds what an update cost a node without watchers: in total, and without the node's idle usage.
 fn describe_elsewhere(report: &mut Report, used: &Used, calm: &Used, updates: u64) {
     let others = used.nodes.len().saturating_sub(1);
     if others == 0 {
@@ -128,7 +125,7 @@ mod tests {
     #[test]
     fn what_a_calm_node_uses_is_taken_off() {
         let mut report = Report::new("selective");
-        // The others used 30 ms each in 10 s, of which 20 ms are what they always use.
+        // The others used 30 ms each in 10 s, of which 20 ms is idle usage.
         let (busy, calm) = (used(10, &[500, 20, 40]), used(5, &[5, 10, 10]));
         describe_elsewhere(&mut report, &busy, &calm, 1000);
         let figures = report.json();

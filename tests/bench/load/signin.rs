@@ -5,11 +5,10 @@ use clap::Args;
 use super::clients::Count;
 use super::error::BenchError;
 use super::report::{Report, Unit};
-use super::run::{Run, Setup, Size, Who};
+use super::run::{Role, Run, Setup, Size};
 use super::usage::Used;
-use super::{CONNECTIONS_MAX, say};
+use super::{CONNECTIONS_MAX, print_status};
 
-/// How many.
 #[derive(Args)]
 pub(super) struct SigninArgs {
     /// Users that sign in, spread over the nodes
@@ -17,10 +16,9 @@ pub(super) struct SigninArgs {
     connections: u32,
 }
 
-/// Signs users in, and has them leave.
 pub(super) async fn run(setup: &Setup, args: &SigninArgs) -> Result<Report, BenchError> {
     let users = args.connections as usize;
-    say(&format!(
+    print_status(&format!(
         "signin: users {} to {} sign in on {} node(s), and leave",
         setup.first_user,
         setup.first_user + users as u64 - 1,
@@ -33,13 +31,12 @@ pub(super) async fn run(setup: &Setup, args: &SigninArgs) -> Result<Report, Benc
     report.count(
         "dropped",
         "closed by a node",
-        run.tally.count(Count::Dropped),
+        run.counters.count(Count::Dropped),
     );
-    SignedIn::leave(&run, users).await?;
+    SignedIn::disconnect(&run, users).await?;
     Ok(report)
 }
 
-/// What signing in has cost.
 pub(super) struct SignedIn {
     used: Used,
     events: u64,
@@ -49,10 +46,7 @@ pub(super) struct SignedIn {
 }
 
 impl SignedIn {
-    /// Prepares for so many users, and a guest on each node who sees whether all of them come.
-    ///
-    /// # Errors
-    /// When the process may not have what it takes.
+    /// Prepares for `users` users, and one guest per node that observes them.
     pub(super) fn prepare(setup: &Setup, users: usize) -> Result<Run<'_>, BenchError> {
         let guests = setup.target.nodes.len();
         let size = Size {
@@ -62,30 +56,26 @@ impl SignedIn {
         Run::prepare(setup, size)
     }
 
-    /// Signs them in. The guests have the first places.
-    ///
-    /// # Errors
-    /// When a node refuses one, or a process is gone.
+    /// Signs the users in. The guests have the first indices.
     pub(super) async fn measure(run: &mut Run<'_>, users: usize) -> Result<Self, BenchError> {
         let nodes = run.nodes();
-        let guests = run.open(nodes, Who::Guests, nodes).await?;
+        let guests = run.open(nodes, Role::Guest, nodes).await?;
         let before = run.sample()?;
-        run.open(users, Who::Users, nodes).await?;
+        run.open(users, Role::User, nodes).await?;
         let observed = (nodes * users) as u64;
         run.wait_for(Count::Observed, observed, "seeing").await?;
         let events = run.wait_for_quiet(Count::Statuses).await?;
         let used = run.since(&before)?;
-        let harvest = run.harvest(&guests).await;
+        let results = run.results(&guests).await;
         Ok(Self {
             used,
             events,
-            lost: observed.saturating_sub(harvest.received.statuses),
-            duplicates: harvest.duplicates,
+            lost: observed.saturating_sub(results.totals.statuses),
+            duplicates: results.duplicates,
             users: users as u64,
         })
     }
 
-    /// Adds the figures.
     pub(super) fn describe(&self, report: &mut Report) {
         report.count("events", "events delivered", self.events);
         report.add(
@@ -100,16 +90,13 @@ impl SignedIn {
         report.count("duplicates", "received twice", self.duplicates);
     }
 
-    /// Has the users leave, and waits until the guests were told, so that the next run finds nobody online.
-    ///
-    /// # Errors
-    /// When a node does not close a connection.
-    pub(super) async fn leave(run: &Run<'_>, users: usize) -> Result<(), BenchError> {
+    /// Disconnects the users and waits until the guests know, so that the next run finds nobody online.
+    pub(super) async fn disconnect(run: &Run<'_>, users: usize) -> Result<(), BenchError> {
         let nodes = run.nodes();
-        let already = run.tally.count(Count::Observed);
-        run.leave(&(nodes..nodes + users)).await?;
+        let already = run.counters.count(Count::Observed);
+        run.disconnect(&(nodes..nodes + users)).await?;
         let all = already + (nodes * users) as u64;
         run.wait_for(Count::Observed, all, "leaving").await?;
-        run.leave(&(0..nodes)).await
+        run.disconnect(&(0..nodes)).await
     }
 }

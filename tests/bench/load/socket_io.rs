@@ -1,43 +1,27 @@
-//! Socket.IO over a WebSocket, as clients of commands speak it: bytes in, meanings out, and no connection of its own.
+//! The client side of Socket.IO over WebSocket, without I/O.
 
 pub(super) mod frame;
 pub(super) mod packet;
 
 use std::net::SocketAddr;
 
-/// Why there is no connection to a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConnectionError {
-    /// The node does not want it.
     #[error("{address} refused a client: {reason}{}", hint(reason))]
-    Refused {
-        /// The node.
-        address: SocketAddr,
-        /// In its words.
-        reason: String,
-    },
-    /// It came to nothing, or broke.
+    Refused { address: SocketAddr, reason: String },
     #[error("a connection to {address} failed: {cause}")]
-    Failed {
-        /// The node.
-        address: SocketAddr,
-        /// What happened.
-        cause: String,
-    },
+    Failed { address: SocketAddr, cause: String },
 }
 
 impl ConnectionError {
-    /// It failed: `cause` says how.
     pub(super) fn failed(address: SocketAddr, cause: impl std::fmt::Display) -> Self {
         let cause = cause.to_string();
         Self::Failed { address, cause }
     }
 }
 
-/// What an HTTP head ends with.
 pub(super) const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// What a client sends first.
 pub(super) fn upgrade_request(address: SocketAddr) -> String {
     format!(
         "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {address}\r\n\
@@ -46,10 +30,7 @@ pub(super) fn upgrade_request(address: SocketAddr) -> String {
     )
 }
 
-/// Reads the head of the answer to it.
-///
-/// # Errors
-/// In the words of the server, when it does not speak WebSocket here.
+/// Checks the response head of the upgrade.
 pub(super) fn check_head(head: &[u8]) -> Result<(), String> {
     if head.starts_with(b"HTTP/1.1 101 ") {
         return Ok(());
@@ -59,7 +40,6 @@ pub(super) fn check_head(head: &[u8]) -> Result<(), String> {
     Err(format!("it answered the upgrade with {line}"))
 }
 
-/// What to do about a refusal.
 fn hint(reason: &str) -> &'static str {
     match reason {
         _ if reason.contains("invalid_token") => {

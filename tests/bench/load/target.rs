@@ -1,4 +1,4 @@
-//! All that is peculiar to Vigie about the nodes under load. Whatever else speaks Socket.IO and has these routes can be
+//! What is specific to Vigie about the nodes under load. A peer that speaks Socket.IO and has these routes can be
 //! measured the same way.
 
 use serde_json::json;
@@ -6,19 +6,16 @@ use serde_json::json;
 use crate::remote::{Remote, RemoteError};
 use crate::socket_io::packet::NUMBER_MARK;
 
-/// Counts the messages on users' topics that a node has received.
+/// Messages on users' topics that a node has received.
 const TOPIC_MESSAGES: &str = "vigie_topic_messages_total";
 
-/// Counts the updates that a node has skipped for newer ones.
+/// Updates that a node has skipped for newer ones.
 const CONFLATED: &str = "vigie_conflated_total";
 
 impl Remote {
-    /// Tells the first node of an update of `user`, of about 100 bytes.
-    ///
-    /// # Errors
-    /// When it does not answer, or not with success.
+    /// Posts an update of `user`, of about 100 bytes, to the first node.
     pub(super) async fn publish(&self, user: u64, number: usize) -> Result<(), RemoteError> {
-        // The number goes where watchers see it, whoever they are.
+        // The name is a public field, so every watcher receives the number.
         let username = format!("bench-{number:06}");
         debug_assert!(format!("\"username\":\"{username}").starts_with(NUMBER_MARK));
         let avatar = format!("/avatars/{user}.png");
@@ -27,12 +24,12 @@ impl Remote {
         self.post(&path, &json!({ "user": profile })).await
     }
 
-    /// How many messages about users a node has received from the others so far, if it tells.
+    /// `None` when the node has no such metric.
     pub(super) async fn topic_messages(&self, node: usize) -> Option<u64> {
         self.metric(node, TOPIC_MESSAGES).await
     }
 
-    /// How many updates a node has skipped so far, because it told a newer one instead, if it tells.
+    /// `None` when the node has no such metric.
     pub(super) async fn conflated(&self, node: usize) -> Option<u64> {
         self.metric(node, CONFLATED).await
     }

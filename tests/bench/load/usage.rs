@@ -1,4 +1,4 @@
-//! What processes use: processor time and resident memory, of the nodes, of Redis and of the load itself.
+//! Processor time and resident memory of the nodes, of Redis and of this process.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-/// A process that is gone, or never was.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no process {pid} to read the use of; {flag} takes the id of a running one")]
 pub(super) struct NoProcess {
@@ -14,55 +13,45 @@ pub(super) struct NoProcess {
     flag: &'static str,
 }
 
-/// The processes whose use is read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Processes {
-    /// The nodes, in the order of the command line; empty where it is not told which they are.
+    /// The nodes, in the order of the command line; empty without `--pid`.
     pub(super) nodes: Vec<i32>,
-    /// Redis.
     pub(super) redis: Option<i32>,
 }
 
-/// What they had used at one moment.
 pub(super) struct Sample {
     at: Instant,
     nodes: Vec<Duration>,
-    /// Of which the kernel's, on behalf of the nodes; in steps of 10 ms.
+    /// The nodes' time in the kernel; in steps of 10 ms.
     system: Duration,
     redis: Option<Duration>,
     load: Duration,
     memory: Vec<u64>,
 }
 
-/// What they used between two moments.
+/// Usage between two samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Used {
-    /// Time that passed.
     pub(super) elapsed: Duration,
-    /// Processor time of each node, user and system.
+    /// User and system time of each node.
     pub(super) nodes: Vec<Duration>,
-    /// Of which the kernel's.
+    /// The nodes' time in the kernel.
     pub(super) system: Duration,
-    /// Processor time of Redis.
     pub(super) redis: Option<Duration>,
-    /// Processor time of the load itself.
     pub(super) load: Duration,
-    /// Bytes of memory that became resident in all nodes together.
+    /// Growth of the nodes' resident memory, in bytes.
     pub(super) memory: i64,
 }
 
 impl Used {
-    /// Processor time of all nodes; none where it is not told which they are.
+    /// Processor time of all nodes; `None` without `--pid`.
     pub(super) fn all_nodes(&self) -> Option<Duration> {
         (!self.nodes.is_empty()).then(|| self.nodes.iter().sum())
     }
 }
 
 impl Processes {
-    /// What they have used so far.
-    ///
-    /// # Errors
-    /// When one of them is gone.
     pub(super) fn sample(&self) -> Result<Sample, NoProcess> {
         let mut sample = Sample {
             at: Instant::now(),
@@ -90,10 +79,6 @@ impl Processes {
         Ok(sample)
     }
 
-    /// What they have used since then.
-    ///
-    /// # Errors
-    /// When one of them is gone.
     pub(super) fn since(&self, before: &Sample) -> Result<Used, NoProcess> {
         let now = self.sample()?;
         let nodes = now.nodes.iter().zip(&before.nodes);
@@ -114,7 +99,7 @@ impl Processes {
     }
 }
 
-/// User and system time of a process: what `/proc/<pid>/stat` says, without its rounding to 10 ms.
+/// User and system time of a process, as in `/proc/<pid>/stat` but without its rounding to 10 ms.
 fn time(pid: i32) -> Option<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
     clock.now().ok().map(Duration::from)
@@ -125,21 +110,20 @@ fn load_time() -> Duration {
     now.map_or(Duration::ZERO, Duration::from)
 }
 
-/// System time of a process.
 fn system_time(pid: i32) -> Option<Duration> {
-    /// Since Linux 2.6 whatever the kernel's own clock is.
+    /// Fixed since Linux 2.6, whatever the kernel's own clock rate.
     const TICKS_PER_SECOND: u64 = 100;
 
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in the second field may hold anything; the fields after its parenthesis begin with the third.
+    // The second field, a name in parentheses, may contain anything; the third field follows its last parenthesis.
     let fields = stat.rsplit_once(')')?.1;
     let ticks: u64 = fields.split_whitespace().nth(12)?.parse().ok()?;
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// Resident memory of a process, in bytes.
+/// In bytes.
 fn resident_memory(pid: i32) -> Option<u64> {
-    // The sum over all pages is exact; the other file holds a count that lags behind, and may be read by anybody.
+    // `smaps_rollup` is exact; `status` lags behind, but is readable without privileges.
     let exact = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
     let exact = exact.ok().and_then(|text| kib(&text, "Rss:"));
     let kib = exact.or_else(|| {
@@ -169,7 +153,7 @@ mod tests {
             redis: Some(own_pid()),
         };
         let before = processes.sample().expect("this process is there");
-        // Memory that is touched is resident, and touching it takes time.
+        // Touched memory is resident, and touching it takes time.
         let touched = vec![1_u8; 32 * 1024 * 1024];
         assert!(touched.iter().map(|&byte| u64::from(byte)).sum::<u64>() > 0);
         let used = processes.since(&before).expect("this process is there");

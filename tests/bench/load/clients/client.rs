@@ -1,4 +1,4 @@
-//! One client: a WebSocket that opens, joins, asks, and counts what it is told.
+//! One client: a WebSocket that opens, connects to the namespace, sends queries, and counts what it receives.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -6,76 +6,67 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::counters::Count;
-use super::received::{Common, Told};
+use super::received::{Context, Received};
 use super::{ClientError, Opening};
 use crate::socket_io::frame::{self, Frame};
-use crate::socket_io::packet::{self, Packet, Question};
+use crate::socket_io::packet::{self, Packet, Query};
 use crate::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 
-/// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// TCP is not open yet.
+    /// TCP is opening.
     Connecting,
-    /// The upgrade to a WebSocket was asked for.
+    /// The upgrade request is sent.
     Upgrading,
-    /// Engine.IO is not open yet.
+    /// Waiting for the Engine.IO handshake.
     Opening,
-    /// The namespace was asked for.
-    Joining,
-    /// Everything is there.
+    /// CONNECT is sent.
+    NamespaceConnecting,
     Open,
-    /// The goodbye was said.
-    Leaving,
-    /// The connection is no more.
-    Gone,
+    /// DISCONNECT and a close frame are sent.
+    Closing,
+    Closed,
 }
 
-/// A client.
 pub(super) struct Client {
-    /// None once the connection is no more: what was received still counts.
+    /// `None` once closed; the client stays, because what it received still counts.
     stream: Option<TcpStream>,
     stage: Stage,
     opening: Opening,
-    question: Option<Question>,
-    /// When it began to open, or to wait for an answer.
+    query: Option<Query>,
+    /// When opening began, or the last query was sent.
     since: Instant,
-    /// The beginning of something whose end has not arrived.
+    /// An incomplete frame or head.
     rest: Vec<u8>,
-    told: Told,
+    received: Received,
 }
 
 impl Client {
-    /// A client whose TCP connection is being opened.
     pub(super) fn new(stream: TcpStream, opening: Opening) -> Self {
         Self {
             stream: Some(stream),
             stage: Stage::Connecting,
             opening,
-            question: None,
+            query: None,
             since: Instant::now(),
             rest: Vec::new(),
-            told: Told::default(),
+            received: Received::default(),
         }
     }
 
-    /// How far it has come.
     pub(super) fn stage(&self) -> Stage {
         self.stage
     }
 
-    /// The node that it is on.
     pub(super) fn node(&self) -> usize {
         self.opening.node
     }
 
-    /// What it has been told.
-    pub(super) fn told(&self) -> &Told {
-        &self.told
+    pub(super) fn received(&self) -> &Received {
+        &self.received
     }
 
-    /// The socket has become writable.
-    pub(super) fn on_writable(&mut self, common: &mut Common<'_>) -> Result<(), ClientError> {
+    pub(super) fn on_writable(&mut self, context: &mut Context<'_>) -> Result<(), ClientError> {
         let Some(stream) = &self.stream else {
             return Ok(());
         };
@@ -89,78 +80,76 @@ impl Client {
             return Ok(());
         }
         let request = upgrade_request(self.opening.address);
-        common.out.extend(request.as_bytes());
+        context.out.extend(request.as_bytes());
         self.stage = Stage::Upgrading;
-        self.write(common)
+        self.write(context)
     }
 
-    /// Reads all that there is.
     pub(super) fn on_readable(
         &mut self,
         buffer: &mut [u8],
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
         while let Some(stream) = &mut self.stream {
             match stream.read(buffer) {
-                Ok(0) => return self.ended(None, common),
+                Ok(0) => return self.ended(None, context),
                 Ok(count) => {
-                    self.take(&buffer[..count], common)?;
+                    self.on_bytes(&buffer[..count], context)?;
                     if count < buffer.len() {
-                        // There was no more; whatever comes now is announced.
+                        // The socket is drained; `poll` announces the rest.
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.ended(Some(&error), common),
+                Err(error) => return self.ended(Some(&error), context),
             }
         }
         Ok(())
     }
 
-    /// Asks something, unless the node has closed the connection.
-    pub(super) fn ask(
+    /// Sends a query, unless the node has closed the connection.
+    pub(super) fn query(
         &mut self,
-        question: Question,
-        common: &mut Common<'_>,
+        query: Query,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
         if self.stage != Stage::Open {
             return Ok(());
         }
-        self.question = Some(question);
+        self.query = Some(query);
         self.since = Instant::now();
-        frame::write_text(&mut common.out, &packet::ask(question));
-        self.write(common)
+        frame::write_text(&mut context.out, &packet::query(query));
+        self.write(context)
     }
 
-    /// Says goodbye; the node then closes.
-    pub(super) fn leave(&mut self, common: &mut Common<'_>) -> Result<(), ClientError> {
+    /// Sends DISCONNECT and a close frame; the node then closes.
+    pub(super) fn disconnect(&mut self, context: &mut Context<'_>) -> Result<(), ClientError> {
         if self.stage != Stage::Open {
             return Ok(());
         }
-        self.stage = Stage::Leaving;
-        frame::write_text(&mut common.out, packet::LEAVE);
-        frame::write_close(&mut common.out);
-        self.write(common)
+        self.stage = Stage::Closing;
+        frame::write_text(&mut context.out, packet::DISCONNECT);
+        frame::write_close(&mut context.out);
+        self.write(context)
     }
 
-    /// The connection has ended, by itself or with an error.
     fn ended(
         &mut self,
         error: Option<&io::Error>,
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
         let count = match (self.stage, error) {
             (Stage::Open, _) => Count::Dropped,
-            (Stage::Leaving, _) => Count::Closed,
-            (Stage::Gone, _) => return Ok(()),
+            (Stage::Closing, _) => Count::Closed,
+            (Stage::Closed, _) => return Ok(()),
             (_, Some(error)) => return Err(self.failed(error)),
             (_, None) => {
                 return Err(self.refused("it closed the connection"));
             }
         };
-        (self.stage, self.stream) = (Stage::Gone, None);
-        common.count(count);
+        (self.stage, self.stream) = (Stage::Closed, None);
+        context.count(count);
         Ok(())
     }
 
@@ -168,32 +157,32 @@ impl Client {
         ConnectionError::failed(self.opening.address, error).into()
     }
 
-    /// Writes at once what is to be written: it is little, and the node reads.
-    fn write(&mut self, common: &mut Common<'_>) -> Result<(), ClientError> {
-        let whole = common.out.len();
+    /// Writes the buffer in one go: it is small, and a node that reads takes it.
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), ClientError> {
+        let whole = context.out.len();
         let outcome = self
             .stream
             .as_mut()
-            .map_or(Ok(whole), |stream| stream.write(&common.out));
-        common.out.clear();
+            .map_or(Ok(whole), |stream| stream.write(&context.out));
+        context.out.clear();
         match outcome {
             Ok(count) if count == whole => Ok(()),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                self.ended(Some(&error), common)
+                self.ended(Some(&error), context)
             }
             _ => Err(self.failed(&io::Error::other("it does not read"))),
         }
     }
 
-    fn take(&mut self, bytes: &[u8], common: &mut Common<'_>) -> Result<(), ClientError> {
+    fn on_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Result<(), ClientError> {
         if self.rest.is_empty() {
-            let taken = self.work_off(bytes, common)?;
+            let taken = self.parse(bytes, context)?;
             self.rest.extend_from_slice(&bytes[taken..]);
             return Ok(());
         }
         let mut rest = std::mem::take(&mut self.rest);
         rest.extend_from_slice(bytes);
-        let taken = self.work_off(&rest, common)?;
+        let taken = self.parse(&rest, context)?;
         if taken < rest.len() {
             rest.drain(..taken);
             self.rest = rest;
@@ -201,8 +190,8 @@ impl Client {
         Ok(())
     }
 
-    /// Works off what is whole; returns how many bytes that was.
-    fn work_off(&mut self, bytes: &[u8], common: &mut Common<'_>) -> Result<usize, ClientError> {
+    /// Handles every complete frame; returns the bytes consumed.
+    fn parse(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Result<usize, ClientError> {
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
             let Some(end) = memchr::memmem::find(bytes, HEAD_END) else {
@@ -217,7 +206,7 @@ impl Client {
             match frame.map_err(|error| self.unreadable(&error))? {
                 Some((frame, length)) => {
                     taken += length;
-                    self.on_frame(frame, now, common)?;
+                    self.on_frame(frame, now, context)?;
                 }
                 None => return Ok(taken),
             }
@@ -234,20 +223,19 @@ impl Client {
         &mut self,
         frame: Frame<'_>,
         now: Instant,
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
         match frame {
             Frame::Text(text) => {
-                let packet = common.reader.read(text);
-                self.on_packet(packet, now, common)
+                let packet = context.reader.read(text);
+                self.on_packet(packet, now, context)
             }
             Frame::Ping(payload) => {
-                frame::write_pong(&mut common.out, payload);
-                self.write(common)
+                frame::write_pong(&mut context.out, payload);
+                self.write(context)
             }
-            // Who said goodbye first may close when it is answered; some servers wait for that.
-            Frame::Close if self.stage == Stage::Leaving => self.ended(None, common),
-            // The end of the stream follows.
+            // The side that sent the first close frame may close the socket once it is answered; some servers wait for that.
+            Frame::Close if self.stage == Stage::Closing => self.ended(None, context),
             Frame::Close | Frame::Other => Ok(()),
         }
     }
@@ -256,62 +244,65 @@ impl Client {
         &mut self,
         packet: Packet<'_>,
         now: Instant,
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
         match packet {
             Packet::Update { number, revision } => {
                 let update = (number, revision);
-                self.told.update(update, self.opening.node, now, common);
+                self.received
+                    .update(update, self.opening.node, now, context);
             }
             Packet::Status { user, online } => {
                 let guest = self.opening.token.is_none();
-                self.told.status(user, online, guest, common);
+                self.received.status(user, online, guest, context);
             }
             Packet::Ping => {
-                frame::write_text(&mut common.out, packet::PONG);
-                return self.write(common);
+                frame::write_text(&mut context.out, packet::PONG);
+                return self.write(context);
             }
-            Packet::Opened => {
-                self.stage = Stage::Joining;
-                let join = packet::join(self.opening.token.as_deref());
-                frame::write_text(&mut common.out, &join);
-                return self.write(common);
+            Packet::Open => {
+                self.stage = Stage::NamespaceConnecting;
+                let join = packet::connect(self.opening.token.as_deref());
+                frame::write_text(&mut context.out, &join);
+                return self.write(context);
             }
-            Packet::Joined => {
+            Packet::Connected => {
                 self.stage = Stage::Open;
-                common.findings.opening.record(now - self.since);
-                common.count(Count::Joined);
+                context.results.opening.record(now - self.since);
+                context.count(Count::Connected);
             }
-            Packet::Refused(reason) => return Err(self.refused(String::from_utf8_lossy(reason))),
-            Packet::Answer(answer) => return self.on_answer(answer, now, common),
+            Packet::ConnectError(reason) => {
+                return Err(self.refused(String::from_utf8_lossy(reason)));
+            }
+            Packet::Ack(answer) => return self.on_ack(answer, now, context),
             Packet::Event(_) | Packet::Closed | Packet::Other => {}
         }
         Ok(())
     }
 
-    fn on_answer(
+    fn on_ack(
         &mut self,
         answer: &[u8],
         now: Instant,
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), ClientError> {
-        match self.question.take() {
-            Some(Question::OnlineUsers) => {
+        match self.query.take() {
+            Some(Query::OnlineUsers) => {
                 let Some(ids) = packet::count_ids(answer) else {
                     return Err(self.refused(String::from_utf8_lossy(answer)));
                 };
-                let ids_min = &mut common.findings.ids_min;
+                let ids_min = &mut context.results.ids_min;
                 *ids_min = Some(ids_min.map_or(ids, |min| min.min(ids)));
             }
-            Some(Question::Watch(_)) => {
+            Some(Query::Watch(_)) => {
                 if memchr::memmem::find(answer, b"\"ok\":true").is_none() {
                     return Err(self.refused(String::from_utf8_lossy(answer)));
                 }
             }
             None => return Ok(()),
         }
-        common.findings.answering.record(now - self.since);
-        common.count(Count::Answers);
+        context.results.acks.record(now - self.since);
+        context.count(Count::Acks);
         Ok(())
     }
 

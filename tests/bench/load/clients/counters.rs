@@ -1,128 +1,87 @@
-//! What all clients have lived through so far: counted by the threads that hold them, read by the scenario.
+//! What happened to all clients so far: counted by their threads, read by the scenario.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::ClientError;
 
-/// Longer than anything here may take, in µs.
-const LATENCY_MAX_US: u64 = 600_000_000;
+/// How often a waiting scenario updates its progress bar.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// How often whoever waits looks up, to show how far things are.
-const LOOK_UP: Duration = Duration::from_millis(100);
-
-/// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
-    /// Connections opened.
-    Joined,
-    /// Answers received.
-    Answers,
-    /// Updates received.
+    /// Connections that reached the namespace.
+    Connected,
+    /// Acknowledgements received.
+    Acks,
     Updates,
-    /// Events about coming and going received.
+    /// Status events received.
     Statuses,
-    /// Of which by guests.
+    /// Status events received by guests.
     Observed,
-    /// Connections closed because the scenario wanted it.
+    /// Connections closed by the scenario.
     Closed,
-    /// Open connections that the node closed.
+    /// Connections closed by a node.
     Dropped,
 }
 
-/// How many there are of the above.
+/// Number of variants of [`Count`].
 pub(super) const COUNTS: usize = 7;
 
-/// Latencies in µs, with three digits.
-pub(crate) struct Latencies(Histogram<u64>);
-
-impl Latencies {
-    /// None yet.
-    pub(super) fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
-        Self(histogram.expect("the bounds are in order, and three digits are few"))
-    }
-
-    /// Adds one.
-    pub(super) fn record(&mut self, latency: Duration) {
-        let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.0.saturating_record(us.clamp(1, LATENCY_MAX_US));
-    }
-
-    /// Adds all of another.
-    pub(super) fn add(&mut self, other: &Self) {
-        let added = self.0.add(&other.0);
-        added.expect("all of them have the same bounds");
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// What this part of them, from 0 to 1, does not exceed, in µs.
-    pub(crate) fn quantile_us(&self, quantile: f64) -> u64 {
-        self.0.value_at_quantile(quantile)
-    }
-}
-
 #[derive(Default)]
-struct Counter {
+struct AwaitedCount {
     count: AtomicU64,
-    /// How many somebody waits for; 0 where nobody does.
+    /// The value a scenario waits for; 0 when none does.
     wanted: AtomicU64,
 }
 
-/// What scenario and threads share.
-pub(crate) struct Tally {
+/// Shared by the scenario and the threads.
+pub(crate) struct Counters {
     begun: Instant,
-    counters: [Counter; COUNTS],
-    /// When each update was sent, in µs since the beginning; 0 where its latency does not count.
+    counts: [AwaitedCount; COUNTS],
+    /// When each update was sent, in µs since `begun`; 0 when its latency does not count.
     sent_at_us: Vec<AtomicU64>,
-    trouble: Mutex<Option<ClientError>>,
+    error: Mutex<Option<ClientError>>,
     changed: Notify,
 }
 
-impl Tally {
-    /// Nothing yet, with room for the times of so many updates.
+impl Counters {
     pub(crate) fn new(updates: usize) -> Self {
         Self {
             begun: Instant::now(),
-            counters: Default::default(),
+            counts: Default::default(),
             sent_at_us: (0..updates).map(|_| AtomicU64::new(0)).collect(),
-            trouble: Mutex::new(None),
+            error: Mutex::new(None),
             changed: Notify::new(),
         }
     }
 
-    /// Notes that an update is sent now.
-    pub(crate) fn note_sent(&self, number: usize) {
+    pub(crate) fn record_sent(&self, number: usize) {
         if let Some(sent_at) = self.sent_at_us.get(number) {
             let us = self.begun.elapsed().as_micros() as u64;
             sent_at.store(us.max(1), SeqCst);
         }
     }
 
-    /// How long ago an update was sent, if that counts.
+    /// The age of an update whose latency counts.
     pub(super) fn since_sent(&self, number: usize, now: Instant) -> Option<Duration> {
         let sent_at_us = self.sent_at_us.get(number)?.load(SeqCst);
         let sent_at = self.begun + Duration::from_micros(sent_at_us);
         (sent_at_us != 0).then(|| now.saturating_duration_since(sent_at))
     }
 
-    /// Whether this is one of the updates that are sent.
+    /// Whether the run sends an update of this number.
     pub(super) fn expects(&self, number: usize) -> bool {
         number < self.sent_at_us.len()
     }
 
-    /// Adds what a thread has counted; whoever waits for it is woken.
+    /// Adds the counts of a thread and wakes the scenario when it has what it waits for.
     pub(super) fn add(&self, counts: &[u64; COUNTS]) {
-        for (counter, &count) in self.counters.iter().zip(counts) {
+        for (counter, &count) in self.counts.iter().zip(counts) {
             if count == 0 {
                 continue;
             }
@@ -134,37 +93,30 @@ impl Tally {
         }
     }
 
-    /// How many there are.
     pub(crate) fn count(&self, what: Count) -> u64 {
-        self.counters[what as usize].count.load(SeqCst)
+        self.counts[what as usize].count.load(SeqCst)
     }
 
-    /// Notes what ends the run; the first of it counts.
+    /// Records the error that ends the run; later ones are ignored.
     pub(super) fn fail(&self, error: ClientError) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.get_or_insert(error);
-        drop(trouble);
+        self.error.lock().get_or_insert(error);
         self.changed.notify_one();
     }
 
     fn check(&self) -> Result<(), ClientError> {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.take().map_or(Ok(()), Err)
+        self.error.lock().take().map_or(Ok(()), Err)
     }
 
-    /// Waits until there are `wanted` of something, and tells `progress` now and then how many there are. Gives
-    /// up when nothing has changed for `patience`; returns how many there are then.
-    ///
-    /// # Errors
-    /// As soon as a client is in trouble.
+    /// Waits until a counter reaches `wanted`, and reports its value to `progress` now and then. Gives
+    /// up when the value has not changed for `stall_timeout`; returns the value.
     pub(crate) async fn reach(
         &self,
         what: Count,
         wanted: u64,
-        patience: Duration,
+        stall_timeout: Duration,
         progress: impl Fn(u64),
     ) -> Result<u64, ClientError> {
-        let counter = &self.counters[what as usize];
+        let counter = &self.counts[what as usize];
         counter.wanted.store(wanted.max(1), SeqCst);
         let (mut last, mut changed_at) = (self.count(what), Instant::now());
         loop {
@@ -174,12 +126,12 @@ impl Tally {
             if count != last {
                 (last, changed_at) = (count, Instant::now());
             }
-            if count >= wanted || changed_at.elapsed() >= patience {
+            if count >= wanted || changed_at.elapsed() >= stall_timeout {
                 counter.wanted.store(0, SeqCst);
                 return Ok(count);
             }
-            // It only ends the wait for a look at how far things are.
-            let _ = timeout(LOOK_UP, self.changed.notified()).await;
+            // A timeout only updates the progress bar.
+            let _ = timeout(PROGRESS_EVERY, self.changed.notified()).await;
         }
     }
 }
@@ -188,7 +140,7 @@ impl Tally {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn updates(count: u64) -> [u64; COUNTS] {
         let mut counts = [0; COUNTS];
@@ -197,54 +149,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_woken_by_the_last_one() {
-        let tally = Tally::new(0);
-        let waiting = tally.reach(Count::Updates, 5, PATIENCE, |_| ());
+    async fn a_wait_ends_when_the_count_is_reached() {
+        let counters = Counters::new(0);
+        let waiting = counters.reach(Count::Updates, 5, STALL_TIMEOUT, |_| ());
         let counting = async {
-            tally.add(&updates(2));
+            counters.add(&updates(2));
             tokio::task::yield_now().await;
-            tally.add(&updates(3));
+            counters.add(&updates(3));
         };
         let (reached, ()) = tokio::join!(waiting, counting);
         assert_eq!(reached, Ok(5));
     }
 
     #[tokio::test]
-    async fn what_does_not_come_is_not_waited_for() {
-        let tally = Tally::new(0);
-        tally.add(&updates(2));
-        let reached = tally.reach(Count::Updates, 5, Duration::ZERO, |_| ());
+    async fn a_wait_ends_when_nothing_changes() {
+        let counters = Counters::new(0);
+        counters.add(&updates(2));
+        let reached = counters.reach(Count::Updates, 5, Duration::ZERO, |_| ());
         assert_eq!(reached.await, Ok(2));
     }
 
     #[tokio::test]
-    async fn trouble_ends_a_wait() {
-        let tally = Tally::new(0);
-        let waiting = tally.reach(Count::Updates, 5, PATIENCE, |_| ());
-        let failing = async { tally.fail(ClientError::NoFiles) };
+    async fn an_error_ends_a_wait() {
+        let counters = Counters::new(0);
+        let waiting = counters.reach(Count::Updates, 5, STALL_TIMEOUT, |_| ());
+        let failing = async { counters.fail(ClientError::NoFiles) };
         let (reached, ()) = tokio::join!(waiting, failing);
         assert_eq!(reached, Err(ClientError::NoFiles));
     }
 
     #[test]
-    fn only_updates_that_were_noted_have_a_latency() {
-        let tally = Tally::new(2);
-        tally.note_sent(1);
+    fn only_updates_recorded_as_sent_have_a_latency() {
+        let counters = Counters::new(2);
+        counters.record_sent(1);
         let now = Instant::now();
-        assert_eq!(tally.since_sent(0, now), None);
-        assert!(tally.since_sent(1, now).is_some());
-        assert_eq!(tally.since_sent(2, now), None);
-    }
-
-    #[test]
-    fn latencies_add_up() {
-        let (mut some, mut more) = (Latencies::new(), Latencies::new());
-        some.record(Duration::from_micros(10));
-        more.record(Duration::from_micros(30));
-        more.record(Duration::from_secs(10_000));
-        some.add(&more);
-        assert_eq!(some.len(), 3);
-        assert_eq!(some.quantile_us(0.5), 30);
-        assert!(some.quantile_us(1.0) >= LATENCY_MAX_US);
+        assert_eq!(counters.since_sent(0, now), None);
+        assert!(counters.since_sent(1, now).is_some());
+        assert_eq!(counters.since_sent(2, now), None);
     }
 }

@@ -1,11 +1,11 @@
-//! Which of a row of numbered things one client has received.
+//! Detects what a client receives twice.
 
-/// A set of numbers from 0 on, which grows with the largest.
+/// A bit set that grows with the largest number.
 #[derive(Default)]
-pub(super) struct Seen(Vec<u64>);
+pub(super) struct Dedup(Vec<u64>);
 
-impl Seen {
-    /// Adds a number; says whether it is new.
+impl Dedup {
+    /// Adds a number; returns whether it is new.
     pub(super) fn insert(&mut self, number: usize) -> bool {
         let (word, bit) = (number / 64, 1 << (number % 64));
         if word >= self.0.len() {
@@ -16,7 +16,6 @@ impl Seen {
         new
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
@@ -28,12 +27,12 @@ mod tests {
 
     #[test]
     fn each_number_counts_once() {
-        let mut seen = Seen::default();
-        assert_eq!(seen.len(), 0);
+        let mut dedup = Dedup::default();
+        assert_eq!(dedup.len(), 0);
         for number in [0, 63, 64, 1000, 5] {
-            assert!(seen.insert(number), "{number}");
-            assert!(!seen.insert(number), "{number}");
+            assert!(dedup.insert(number), "{number}");
+            assert!(!dedup.insert(number), "{number}");
         }
-        assert_eq!(seen.len(), 5);
+        assert_eq!(dedup.len(), 5);
     }
 }

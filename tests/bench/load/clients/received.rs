@@ -1,41 +1,41 @@
-//! What clients are told about others: counted, timed, and checked for what is missing, twice, or out of order.
+//! What clients receive: counted, timed, and checked for duplicates and order.
 
 use std::time::Instant;
 
 use super::Users;
-use super::counters::{COUNTS, Count, Latencies, Tally};
-use super::dedup::Seen;
+use super::counters::{COUNTS, Count, Counters};
+use super::dedup::Dedup;
+use super::histogram::Latencies;
 use crate::socket_io::packet::Reader;
 
-/// What the clients of a thread share: it is read and written by one of them at a time.
-pub(super) struct Common<'a> {
-    pub(super) tally: &'a Tally,
+/// State shared by the clients of a thread.
+pub(super) struct Context<'a> {
+    pub(super) counters: &'a Counters,
     pub(super) users: Users,
     pub(super) reader: Reader,
-    /// What is to be written; empty between two clients.
+    /// Write buffer; empty between two clients.
     pub(super) out: Vec<u8>,
     pub(super) counts: [u64; COUNTS],
-    pub(super) findings: Findings,
+    pub(super) results: ThreadResults,
 }
 
-/// What a thread has found out since it was last asked.
-pub(super) struct Findings {
+/// What a thread measured since the last report.
+pub(super) struct ThreadResults {
     pub(super) opening: Latencies,
-    pub(super) answering: Latencies,
-    /// From the request to the receipt, by the node that the client is on.
+    pub(super) acks: Latencies,
+    /// From the request to the receipt, by node of the client.
     pub(super) updates: Vec<Latencies>,
     pub(super) duplicates: u64,
     pub(super) out_of_order: u64,
-    /// Of all answers about who is online, how many ids the shortest had.
+    /// Ids in the shortest answer to `get-online-users`.
     pub(super) ids_min: Option<u64>,
 }
 
-impl Findings {
-    /// Nothing, about so many nodes.
+impl ThreadResults {
     pub(super) fn new(nodes: usize) -> Self {
         Self {
             opening: Latencies::new(),
-            answering: Latencies::new(),
+            acks: Latencies::new(),
             updates: (0..nodes).map(|_| Latencies::new()).collect(),
             duplicates: 0,
             out_of_order: 0,
@@ -44,69 +44,71 @@ impl Findings {
     }
 }
 
-impl Common<'_> {
-    /// Counts one.
+impl Context<'_> {
     pub(super) fn count(&mut self, what: Count) {
         self.counts[what as usize] += 1;
     }
 }
 
-/// What one client has been told.
 #[derive(Default)]
-pub(super) struct Told {
-    updates: Seen,
+pub(super) struct Received {
+    updates: Dedup,
     last_revision: u64,
-    statuses: Seen,
+    statuses: Dedup,
 }
 
-impl Told {
-    /// How many different updates.
+impl Received {
+    /// Distinct updates.
     pub(super) fn updates(&self) -> u64 {
         self.updates.len()
     }
 
-    /// How many different comings and goings.
+    /// Distinct status events about users of the run.
     pub(super) fn statuses(&self) -> u64 {
         self.statuses.len()
     }
 
-    /// An update has arrived at a client of `node`, with its number and its revision.
     pub(super) fn update(
         &mut self,
         (number, revision): (usize, u64),
         node: usize,
         now: Instant,
-        common: &mut Common<'_>,
+        context: &mut Context<'_>,
     ) {
-        // Another run's, which was still under way.
-        if !common.tally.expects(number) {
+        // A late update of another run.
+        if !context.counters.expects(number) {
             return;
         }
-        common.count(Count::Updates);
-        if let Some(latency) = common.tally.since_sent(number, now)
-            && let Some(latencies) = common.findings.updates.get_mut(node)
+        context.count(Count::Updates);
+        if let Some(latency) = context.counters.since_sent(number, now)
+            && let Some(latencies) = context.results.updates.get_mut(node)
         {
             latencies.record(latency);
         }
         if !self.updates.insert(number) {
-            common.findings.duplicates += 1;
+            context.results.duplicates += 1;
         } else if revision < self.last_revision {
-            common.findings.out_of_order += 1;
+            context.results.out_of_order += 1;
         }
         self.last_revision = self.last_revision.max(revision);
     }
 
-    /// Somebody has come or gone.
-    pub(super) fn status(&mut self, user: u64, online: bool, guest: bool, common: &mut Common<'_>) {
-        // Others' coming and going costs the nodes the same, but says nothing about this run.
-        common.count(Count::Statuses);
+    pub(super) fn status(
+        &mut self,
+        user: u64,
+        online: bool,
+        guest: bool,
+        context: &mut Context<'_>,
+    ) {
+        // Other users cost the nodes the same, so they count as events, but not as results.
+        context.count(Count::Statuses);
         if guest {
-            common.count(Count::Observed);
+            context.count(Count::Observed);
         }
-        if let Some(place) = common.users.place(user)
+        if let Some(place) = context.users.place(user)
             && !self.statuses.insert(place * 2 + usize::from(online))
         {
-            common.findings.duplicates += 1;
+            context.results.duplicates += 1;
         }
     }
 }
@@ -115,9 +117,9 @@ impl Told {
 mod tests {
     use super::*;
 
-    fn common(tally: &Tally) -> Common<'_> {
-        Common {
-            tally,
+    fn context(counters: &Counters) -> Context<'_> {
+        Context {
+            counters,
             users: Users {
                 first: 100,
                 count: 5,
@@ -125,31 +127,31 @@ mod tests {
             reader: Reader::new(),
             out: Vec::new(),
             counts: [0; COUNTS],
-            findings: Findings::new(1),
+            results: ThreadResults::new(1),
         }
     }
 
     #[test]
     fn updates_that_come_twice_or_late_are_noticed() {
-        let tally = Tally::new(4);
-        let mut common = common(&tally);
-        let mut told = Told::default();
-        // The fifth is not of this run.
+        let counters = Counters::new(4);
+        let mut context = context(&counters);
+        let mut received = Received::default();
+        // The fifth is of another run.
         for update in [(0, 10), (2, 12), (1, 11), (2, 12), (5, 15)] {
-            told.update(update, 0, Instant::now(), &mut common);
+            received.update(update, 0, Instant::now(), &mut context);
         }
-        assert_eq!(told.updates(), 3);
-        assert_eq!(common.findings.duplicates, 1);
-        assert_eq!(common.findings.out_of_order, 1);
-        assert_eq!(common.counts[Count::Updates as usize], 4);
+        assert_eq!(received.updates(), 3);
+        assert_eq!(context.results.duplicates, 1);
+        assert_eq!(context.results.out_of_order, 1);
+        assert_eq!(context.counts[Count::Updates as usize], 4);
     }
 
     #[test]
     fn coming_and_going_are_two_things() {
-        let tally = Tally::new(0);
-        let mut common = common(&tally);
-        let mut told = Told::default();
-        // The last one is a stranger.
+        let counters = Counters::new(0);
+        let mut context = context(&counters);
+        let mut received = Received::default();
+        // The last one is not of this run.
         for (user, online) in [
             (100, true),
             (100, false),
@@ -157,10 +159,10 @@ mod tests {
             (100, true),
             (7, true),
         ] {
-            told.status(user, online, true, &mut common);
+            received.status(user, online, true, &mut context);
         }
-        assert_eq!(told.statuses(), 3);
-        assert_eq!(common.findings.duplicates, 1);
-        assert_eq!(common.counts[Count::Observed as usize], 5);
+        assert_eq!(received.statuses(), 3);
+        assert_eq!(context.results.duplicates, 1);
+        assert_eq!(context.counts[Count::Observed as usize], 5);
     }
 }

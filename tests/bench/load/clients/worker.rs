@@ -1,4 +1,4 @@
-//! One thread that holds clients: waits for their sockets, and does what the scenario wants.
+//! One thread of clients: polls their sockets and carries out the commands of the scenario.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,68 +16,62 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::client::{Client, Stage};
-use super::counters::{COUNTS, Tally};
-use super::received::{Common, Findings};
+use super::counters::{COUNTS, Counters};
+use super::received::{Context, ThreadResults};
 use super::{ClientError, Opening, Users};
 use crate::socket_io::ConnectionError;
-use crate::socket_io::packet::{Question, Reader};
+use crate::socket_io::packet::{Query, Reader};
 
-/// What wakes a thread when there is a command.
+/// The token of the waker, which announces commands.
 pub(super) const WAKE: Token = Token(usize::MAX);
 
-/// What is read at once: more than any burst that a socket holds.
+/// Read buffer; larger than what a socket holds.
 const BUFFER: usize = 256 * 1024;
 
-/// Sockets looked at in one go.
 const EVENTS_MAX: usize = 1024;
 
-/// A thread that hears nothing looks up so often, in case its scenario is gone.
-const LOOK_UP: Duration = Duration::from_secs(1);
+/// How often an idle thread checks whether its scenario is gone.
+const COMMAND_CHECK: Duration = Duration::from_secs(1);
 
-/// What a scenario wants of a thread; clients are named by their place among all of them.
+/// A command of the scenario. Clients are named by their index among all.
 pub(super) enum Command {
-    /// Opens clients, which have these places.
+    /// Opens clients of these indices.
     Open(Vec<(usize, Opening)>),
-    /// Has clients ask something.
-    Ask(Range<usize>, Question),
-    /// Has clients leave.
-    Leave(Range<usize>),
-    /// Tells what was found out, and begins anew; what was received is that of these clients.
-    Report(Range<usize>, oneshot::Sender<(Findings, Received)>),
+    Query(Range<usize>, Query),
+    Disconnect(Range<usize>),
+    /// Sends the results since the last report, and the totals of these clients.
+    Report(Range<usize>, oneshot::Sender<(ThreadResults, Totals)>),
 }
 
-/// What some clients have received, each thing once for each of them.
+/// What some clients have received, duplicates left out.
 #[derive(Default)]
-pub(crate) struct Received {
-    /// Updates, by the node that the client is on.
+pub(crate) struct Totals {
+    /// Updates, by node of the client.
     pub(crate) updates: Vec<u64>,
-    /// Comings and goings.
     pub(crate) statuses: u64,
 }
 
-/// What a thread is started with.
-pub(super) struct Setup {
+pub(super) struct WorkerSetup {
     pub(super) poll: Poll,
     pub(super) commands: Receiver<Command>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) counters: Arc<Counters>,
     pub(super) users: Users,
-    /// Which of the threads this is, and of how many.
+    /// Index of the thread, and number of threads.
     pub(super) share: (usize, usize),
     pub(super) nodes: usize,
-    /// Connections that may be opening at once.
     pub(super) opening_max: usize,
-    /// Whether the thread needs file numbers of its own.
+    /// Whether the thread needs its own table of file descriptors.
     pub(super) own_files: bool,
 }
 
-/// Holds clients until nobody gives commands any more.
-pub(super) fn run(setup: Setup) {
-    let tally = setup.tally.clone();
+/// Runs until the scenario drops its end of `commands`.
+pub(super) fn run(setup: WorkerSetup) {
+    let counters = setup.counters.clone();
     if setup.own_files && nix::sched::unshare(CloneFlags::CLONE_FILES).is_err() {
-        return tally.fail(ClientError::NoFiles);
+        return counters.fail(ClientError::NoFiles);
     }
-    if let Err(error) = Worker::new(setup, &tally).run() {
-        tally.fail(error);
+    if let Err(error) = Worker::new(setup, &counters).run() {
+        counters.fail(error);
     }
 }
 
@@ -86,17 +80,17 @@ struct Worker<'a> {
     commands: Receiver<Command>,
     share: (usize, usize),
     nodes: usize,
-    /// By their place, divided by the number of threads.
+    /// By index divided by the number of threads.
     clients: Vec<Option<Client>>,
     waiting: VecDeque<(usize, Opening)>,
     opening: usize,
     opening_max: usize,
     buffer: Vec<u8>,
-    common: Common<'a>,
+    context: Context<'a>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(setup: Setup, tally: &'a Tally) -> Self {
+    fn new(setup: WorkerSetup, counters: &'a Counters) -> Self {
         Self {
             poll: setup.poll,
             commands: setup.commands,
@@ -107,13 +101,13 @@ impl<'a> Worker<'a> {
             opening: 0,
             opening_max: setup.opening_max,
             buffer: vec![0; BUFFER],
-            common: Common {
-                tally,
+            context: Context {
+                counters,
                 users: setup.users,
                 reader: Reader::new(),
                 out: Vec::new(),
                 counts: [0; COUNTS],
-                findings: Findings::new(setup.nodes),
+                results: ThreadResults::new(setup.nodes),
             },
         }
     }
@@ -121,7 +115,7 @@ impl<'a> Worker<'a> {
     fn run(&mut self) -> Result<(), ClientError> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            match self.poll.poll(&mut events, Some(LOOK_UP)) {
+            match self.poll.poll(&mut events, Some(COMMAND_CHECK)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(own(&error));
                 }
@@ -132,12 +126,12 @@ impl<'a> Worker<'a> {
                     self.on_event(event)?;
                 }
             }
-            if !self.obey()? {
+            if !self.run_commands()? {
                 return Ok(());
             }
             self.open_waiting()?;
-            self.common.tally.add(&self.common.counts);
-            self.common.counts = [0; COUNTS];
+            self.context.counters.add(&self.context.counts);
+            self.context.counts = [0; COUNTS];
         }
     }
 
@@ -148,10 +142,10 @@ impl<'a> Worker<'a> {
         };
         let before = client.stage();
         if event.is_writable() {
-            client.on_writable(&mut self.common)?;
+            client.on_writable(&mut self.context)?;
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            client.on_readable(&mut self.buffer, &mut self.common)?;
+            client.on_readable(&mut self.buffer, &mut self.context)?;
         }
         if is_opening(before) && !is_opening(client.stage()) {
             self.opening -= 1;
@@ -159,23 +153,23 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Does what there is to do; says whether there will be more.
-    fn obey(&mut self) -> Result<bool, ClientError> {
+    /// Runs the pending commands; returns whether more can come.
+    fn run_commands(&mut self) -> Result<bool, ClientError> {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Open(openings)) => self.waiting.extend(openings),
-                Ok(Command::Ask(places, question)) => {
-                    self.each(places, |client, common| client.ask(question, common))?;
+                Ok(Command::Query(places, query)) => {
+                    self.each(places, |client, context| client.query(query, context))?;
                 }
-                Ok(Command::Leave(places)) => {
-                    self.each(places, |client, common| client.leave(common))?;
+                Ok(Command::Disconnect(places)) => {
+                    self.each(places, |client, context| client.disconnect(context))?;
                 }
                 Ok(Command::Report(places, report)) => {
-                    let received = self.received(places)?;
-                    let findings = &mut self.common.findings;
-                    let findings = std::mem::replace(findings, Findings::new(self.nodes));
-                    // Whoever asked may have given up.
-                    let _ = report.send((findings, received));
+                    let totals = self.totals(places)?;
+                    let results = &mut self.context.results;
+                    let results = std::mem::replace(results, ThreadResults::new(self.nodes));
+                    // The scenario may have given up.
+                    let _ = report.send((results, totals));
                 }
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
@@ -186,28 +180,28 @@ impl<'a> Worker<'a> {
     fn each(
         &mut self,
         places: Range<usize>,
-        mut each: impl FnMut(&mut Client, &mut Common<'a>) -> Result<(), ClientError>,
+        mut each: impl FnMut(&mut Client, &mut Context<'a>) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
         let (own, of) = self.share;
         for place in places.filter(|place| place % of == own) {
             if let Some(Some(client)) = self.clients.get_mut(place / of) {
-                each(client, &mut self.common)?;
+                each(client, &mut self.context)?;
             }
         }
         Ok(())
     }
 
-    fn received(&mut self, places: Range<usize>) -> Result<Received, ClientError> {
-        let mut received = Received {
+    fn totals(&mut self, places: Range<usize>) -> Result<Totals, ClientError> {
+        let mut totals = Totals {
             updates: vec![0; self.nodes],
             statuses: 0,
         };
         self.each(places, |client, _| {
-            received.updates[client.node()] += client.told().updates();
-            received.statuses += client.told().statuses();
+            totals.updates[client.node()] += client.received().updates();
+            totals.statuses += client.received().statuses();
             Ok(())
         })?;
-        Ok(received)
+        Ok(totals)
     }
 
     fn open_waiting(&mut self) -> Result<(), ClientError> {
@@ -241,11 +235,11 @@ impl<'a> Worker<'a> {
 fn is_opening(stage: Stage) -> bool {
     matches!(
         stage,
-        Stage::Connecting | Stage::Upgrading | Stage::Opening | Stage::Joining
+        Stage::Connecting | Stage::Upgrading | Stage::Opening | Stage::NamespaceConnecting
     )
 }
 
-/// Begins to open a TCP connection.
+/// Starts opening a TCP connection.
 fn connect(place: usize, to: SocketAddr) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -258,8 +252,8 @@ fn connect(place: usize, to: SocketAddr) -> io::Result<std::net::TcpStream> {
     }
 }
 
-/// The address that a client connects from. An address has a limited number of ports, and a port rests for a minute when
-/// its connection has ended: on loopback every run takes addresses of its own, and one for so many clients.
+/// The address that a client connects from. An address has a limited number of ports, and a closed port stays in
+/// TIME_WAIT for a minute: on loopback each run uses its own addresses, one per 10,000 clients.
 fn source_of(place: usize, to: SocketAddr) -> Option<SocketAddr> {
     const CLIENTS_PER_ADDRESS: usize = 10_000;
     match to {

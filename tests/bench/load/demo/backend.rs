@@ -1,14 +1,14 @@
-//! The back end of the demo: says over the internal API that profiles and statistics have changed.
+//! The back end of the demo: posts profile and statistics updates to the internal API.
 
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::scenario::Scene;
+use super::scenario::DemoContext;
 use super::users;
 
-/// Posts at most `rate` updates a second about any of the users, for ever. What fails is counted: nodes may be away.
-pub(super) async fn post_updates(scene: &Scene, rate: u16) {
+/// Posts at most `rate` updates a second about any of the users, without end. Failures are counted: nodes may be away.
+pub(super) async fn post_updates(context: &DemoContext, rate: u16) {
     if rate == 0 {
         return std::future::pending().await;
     }
@@ -17,24 +17,23 @@ pub(super) async fn post_updates(scene: &Scene, rate: u16) {
     let mut games = Vec::new();
     loop {
         ticks.tick().await;
-        let place = scene.anybody();
+        let place = context.anybody();
         if games.len() <= place {
             games.resize(place + 1, (0, 0));
         }
-        let user = scene.user(place);
-        let (route, body) = match rand::random_bool(0.5) {
-            true => users::profile(user, place),
-            false => {
-                let (played, won) = &mut games[place];
-                *played += 1;
-                *won += u32::from(rand::random_bool(0.5));
-                users::stats(*played, *won)
-            }
+        let user = context.user(place);
+        let (route, body) = if rand::random_bool(0.5) {
+            users::profile(user, place)
+        } else {
+            let (played, won) = &mut games[place];
+            *played += 1;
+            *won += u32::from(rand::random_bool(0.5));
+            users::stats(*played, *won)
         };
         let path = format!("/api/v1/users/{user}/{route}");
-        match scene.remote.post(&path, &body).await {
-            Ok(()) => scene.tally.posted.add(),
-            Err(_) => scene.tally.failed.add(),
+        match context.remote.post(&path, &body).await {
+            Ok(()) => context.counters.posted.add(),
+            Err(_) => context.counters.failed.add(),
         }
     }
 }

@@ -14,62 +14,49 @@ use crate::socket_io::{ConnectionError, HEAD_END, check_head, upgrade_request};
 /// How long a connection may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a node may take to close after the goodbye.
+/// How long a node may take to close after DISCONNECT.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    /// There is no connection, or no longer.
+pub(crate) enum DemoClientError {
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// Tokens cannot be signed.
     #[error("cannot sign tokens: {0}")]
     Token(String),
 }
 
-/// What the hub has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Something that is watched has changed.
+pub(super) enum ServerEvent {
+    /// An update of a watched user.
     Update,
-    /// Somebody came or went.
     Status,
-    /// An opponent was found.
     Match,
-    /// Nobody was found in time.
     Timeout,
-    /// Something was refused.
     Refusal,
-    /// Something else.
     Other,
 }
 
-/// A client that has joined. Dropped without [`Client::leave`], it is gone without a goodbye.
-pub(super) struct Client {
+/// A connected client. Dropping it without [`DemoClient::leave`] breaks the connection without DISCONNECT.
+pub(super) struct DemoClient {
     address: SocketAddr,
     stream: TcpStream,
-    /// What has arrived and is not worked off.
+    /// Received and not yet handled.
     buffer: Vec<u8>,
     reader: Reader,
 }
 
-impl Client {
-    /// Connects, as a user or as a guest.
-    ///
-    /// # Errors
-    /// When the node does not want it, or there is no connection in time.
+impl DemoClient {
     pub(super) async fn connect(
         address: SocketAddr,
         token: Option<&str>,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<Self, DemoClientError> {
         match timeout(OPEN_WITHIN, Self::open(address, token)).await {
             Ok(client) => client,
             Err(_) => Err(failed(address, "it takes too long")),
         }
     }
 
-    async fn open(address: SocketAddr, token: Option<&str>) -> Result<Self, ClientError> {
+    async fn open(address: SocketAddr, token: Option<&str>) -> Result<Self, DemoClientError> {
         let stream = TcpStream::connect(address).await;
         let mut client = Self {
             address,
@@ -84,13 +71,13 @@ impl Client {
                 return Err(failed(address, "it closed the connection"));
             };
             let answer = match client.reader.read(&text) {
-                Packet::Opened => Some(packet::join(token)),
+                Packet::Open => Some(packet::connect(token)),
                 Packet::Ping => Some(packet::PONG.to_owned()),
-                Packet::Joined => {
+                Packet::Connected => {
                     client.buffer.drain(..length);
                     return Ok(client);
                 }
-                Packet::Refused(reason) => {
+                Packet::ConnectError(reason) => {
                     let reason = String::from_utf8_lossy(reason).into_owned();
                     return Err(ConnectionError::Refused { address, reason }.into());
                 }
@@ -98,12 +85,12 @@ impl Client {
             };
             client.buffer.drain(..length);
             if let Some(answer) = answer {
-                client.say(&answer).await?;
+                client.send_text(&answer).await?;
             }
         }
     }
 
-    async fn read_head(&mut self) -> Result<(), ClientError> {
+    async fn read_head(&mut self) -> Result<(), DemoClientError> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, HEAD_END) {
                 let address = self.address;
@@ -118,57 +105,51 @@ impl Client {
         }
     }
 
-    /// Sends an event, and wants no answer.
-    ///
-    /// # Errors
-    /// When the connection is gone.
+    /// Sends an event without acknowledgement.
     pub(super) async fn emit(
         &mut self,
         name: &str,
         payload: Option<&str>,
-    ) -> Result<(), ClientError> {
-        self.say(&packet::event(name, payload)).await
+    ) -> Result<(), DemoClientError> {
+        self.send_text(&packet::event(name, payload)).await
     }
 
-    /// What the hub says next; `None` when it has closed the connection. May be given up and called again: what has
+    /// The next event; `None` when the hub has closed the connection. Cancel-safe: what has
     /// arrived is kept.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub(super) async fn hear(&mut self) -> Result<Option<Heard>, ClientError> {
+    pub(super) async fn next_event(&mut self) -> Result<Option<ServerEvent>, DemoClientError> {
         loop {
             let Some((text, length)) = self.next_text().await? else {
                 return Ok(None);
             };
-            let (heard, is_ping) = match self.reader.read(&text) {
+            let (event, is_ping) = match self.reader.read(&text) {
                 Packet::Ping => (None, true),
                 Packet::Closed => return Ok(None),
                 packet => (Some(meaning(&packet)), false),
             };
             self.buffer.drain(..length);
             if is_ping {
-                self.say(packet::PONG).await?;
+                self.send_text(packet::PONG).await?;
             }
-            if let Some(heard) = heard {
-                return Ok(Some(heard));
+            if let Some(event) = event {
+                return Ok(Some(event));
             }
         }
     }
 
-    /// Says goodbye, and waits until the node has closed.
+    /// Sends DISCONNECT and waits until the node has closed.
     pub(super) async fn leave(mut self) {
         let mut goodbye = Vec::new();
-        frame::write_text(&mut goodbye, packet::LEAVE);
+        frame::write_text(&mut goodbye, packet::DISCONNECT);
         frame::write_close(&mut goodbye);
         if self.write(&goodbye).await.is_ok() {
-            let closed = async { while let Ok(Some(_)) = self.hear().await {} };
-            // A node that does not close finds the connection closed.
+            let closed = async { while let Ok(Some(_)) = self.next_event().await {} };
+            // After the timeout, dropping the stream closes it.
             let _ = timeout(CLOSE_WITHIN, closed).await;
         }
     }
 
-    /// The next text, and how many bytes of the buffer it takes up; `None` at the end.
-    async fn next_text(&mut self) -> Result<Option<(Vec<u8>, usize)>, ClientError> {
+    /// The next text and its length in the buffer; `None` at the end.
+    async fn next_text(&mut self) -> Result<Option<(Vec<u8>, usize)>, DemoClientError> {
         loop {
             let frame = frame::read(&self.buffer);
             match frame.map_err(|error| failed(self.address, format_args!("it sent {error}")))? {
@@ -190,44 +171,44 @@ impl Client {
         }
     }
 
-    async fn read(&mut self) -> Result<usize, ClientError> {
+    async fn read(&mut self) -> Result<usize, DemoClientError> {
         let count = self.stream.read_buf(&mut self.buffer).await;
         count.map_err(|error| failed(self.address, error))
     }
 
-    async fn say(&mut self, text: &str) -> Result<(), ClientError> {
+    async fn send_text(&mut self, text: &str) -> Result<(), DemoClientError> {
         let mut out = Vec::new();
         frame::write_text(&mut out, text);
         self.write(&out).await
     }
 
-    /// Writes little, which fits into the socket at once: so nothing is cut off where a caller gives up.
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    /// Writes little, which fits into the socket buffer: cancellation cuts nothing off.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), DemoClientError> {
         let written = self.stream.write_all(bytes).await;
         written.map_err(|error| failed(self.address, error))
     }
 }
 
-fn failed(address: SocketAddr, cause: impl std::fmt::Display) -> ClientError {
+fn failed(address: SocketAddr, cause: impl std::fmt::Display) -> DemoClientError {
     ConnectionError::failed(address, cause).into()
 }
 
-fn meaning(packet: &Packet<'_>) -> Heard {
+fn meaning(packet: &Packet<'_>) -> ServerEvent {
     let Packet::Event(event) = packet else {
         return match packet {
-            Packet::Status { .. } => Heard::Status,
-            Packet::Update { .. } => Heard::Update,
-            _ => Heard::Other,
+            Packet::Status { .. } => ServerEvent::Status,
+            Packet::Update { .. } => ServerEvent::Update,
+            _ => ServerEvent::Other,
         };
     };
     let name = event.strip_prefix(b"[\"").unwrap_or_default();
     let name = name.split(|&byte| byte == b'"').next().unwrap_or_default();
     match name {
-        b"match-found" => Heard::Match,
-        b"match-timeout" => Heard::Timeout,
-        b"exception" => Heard::Refusal,
-        name if name.ends_with(b"-update") => Heard::Update,
-        _ => Heard::Other,
+        b"match-found" => ServerEvent::Match,
+        b"match-timeout" => ServerEvent::Timeout,
+        b"exception" => ServerEvent::Refusal,
+        name if name.ends_with(b"-update") => ServerEvent::Update,
+        _ => ServerEvent::Other,
     }
 }
 
@@ -236,28 +217,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_heard_is_understood() {
+    fn events_are_classified() {
         let reader = Reader::new();
-        for (text, heard) in [
+        for (text, event) in [
             (
                 r#"42["profile-update",{"user":{},"revision":1}]"#,
-                Heard::Update,
+                ServerEvent::Update,
             ),
-            (r#"42["game-stats-update",{"userId":1}]"#, Heard::Update),
+            (
+                r#"42["game-stats-update",{"userId":1}]"#,
+                ServerEvent::Update,
+            ),
             (
                 r#"42["user-status-change",{"userId":1,"status":"online"}]"#,
-                Heard::Status,
+                ServerEvent::Status,
             ),
-            (r#"42["match-found",{"matchId":"a"}]"#, Heard::Match),
-            (r#"42["match-timeout"]"#, Heard::Timeout),
+            (r#"42["match-found",{"matchId":"a"}]"#, ServerEvent::Match),
+            (r#"42["match-timeout"]"#, ServerEvent::Timeout),
             (
                 r#"42["exception",{"error":"rate_limited"}]"#,
-                Heard::Refusal,
+                ServerEvent::Refusal,
             ),
-            (r#"42["kicked",{}]"#, Heard::Other),
-            ("42[]", Heard::Other),
+            (r#"42["kicked",{}]"#, ServerEvent::Other),
+            ("42[]", ServerEvent::Other),
         ] {
-            assert_eq!(meaning(&reader.read(text.as_bytes())), heard, "{text}");
+            assert_eq!(meaning(&reader.read(text.as_bytes())), event, "{text}");
         }
     }
 }

@@ -1,53 +1,46 @@
-//! What happens in the demo, as it itself sees it.
+//! Counters of the demo, from its own point of view.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers of what is, and of what has happened.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct DemoCounters {
     /// Connections that are open.
     pub(super) connections: Gauge,
-    /// Visitors who are guests.
+    /// Guests.
     pub(super) guests: Gauge,
-    /// Visitors who are signed in.
+    /// Signed-in users.
     pub(super) users: Gauge,
-    /// Those of them who wait for an opponent.
+    /// Users waiting for an opponent.
     pub(super) waiting: Gauge,
-    /// Visits begun.
     pub(super) visits: Counter,
-    /// Updates posted.
     pub(super) posted: Counter,
-    /// Updates received.
     pub(super) received: Counter,
-    /// Times at which a visitor was told of an opponent.
+    /// Matches found, counted once per user.
     pub(super) matched: Counter,
-    /// Pages loaded anew.
+    /// Page reloads.
     pub(super) reloads: Counter,
-    /// Connections dropped without a goodbye.
+    /// Connections dropped without DISCONNECT.
     pub(super) drops: Counter,
     /// Connections that the hub closed.
     pub(super) closed: Counter,
-    /// Whatever was refused, or failed.
+    /// Refusals and failures.
     pub(super) failed: Counter,
 }
 
-/// How many there are now.
 #[derive(Default)]
 pub(super) struct Gauge(Arc<AtomicU64>);
 
-/// One of them; not any more when dropped.
-pub(super) struct Counted(Arc<AtomicU64>);
+/// Counts in its gauge until dropped.
+pub(super) struct GaugeGuard(Arc<AtomicU64>);
 
-/// How many there were.
 #[derive(Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Gauge {
-    /// One more.
-    pub(super) fn enter(&self) -> Counted {
+    pub(super) fn enter(&self) -> GaugeGuard {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self.0.clone())
+        GaugeGuard(self.0.clone())
     }
 
     fn get(&self) -> u64 {
@@ -55,14 +48,13 @@ impl Gauge {
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Counter {
-    /// One more.
     pub(super) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -72,8 +64,8 @@ impl Counter {
     }
 }
 
-impl Tally {
-    /// Who is there, and what has happened; what matters most fits into a narrow terminal.
+impl DemoCounters {
+    /// A line of progress; the most important first, for narrow terminals.
     pub(super) fn line(&self) -> String {
         format!(
             "{} users, {} guests, {} connections, {} waiting; {} posted, {} received, {} matched, {} reloads, {} drops, \
@@ -92,7 +84,6 @@ impl Tally {
         )
     }
 
-    /// What has happened in the end.
     pub(super) fn summary(&self) -> String {
         format!(
             "{} visits, {} updates posted, {} received, {} matched, {} reloads, {} drops, {} closed by the hub, {} failures",
@@ -113,18 +104,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_left_is_not_counted() {
-        let tally = Tally::default();
-        let (ada, bob) = (tally.users.enter(), tally.users.enter());
+    fn users_who_left_are_not_counted() {
+        let counters = DemoCounters::default();
+        let (ada, bob) = (counters.users.enter(), counters.users.enter());
         drop(ada);
-        tally.visits.add();
+        counters.visits.add();
         assert!(
-            tally.line().starts_with("1 users, 0 guests"),
+            counters.line().starts_with("1 users, 0 guests"),
             "{}",
-            tally.line()
+            counters.line()
         );
         drop(bob);
-        assert!(tally.line().starts_with("0 users"), "{}", tally.line());
-        assert!(tally.summary().starts_with("1 visits, 0 updates"));
+        assert!(
+            counters.line().starts_with("0 users"),
+            "{}",
+            counters.line()
+        );
+        assert!(counters.summary().starts_with("1 visits, 0 updates"));
     }
 }

@@ -1,4 +1,4 @@
-//! What all of the demo share: the nodes, the users, when to stop, and what has happened.
+//! State shared by the whole demo: nodes, users, counters, and the signal to stop.
 
 use std::net::SocketAddr;
 
@@ -9,33 +9,29 @@ use vigie::domain::token;
 use vigie::ids::UserId;
 use vigie::settings::AuthSettings;
 
-use super::client::{Client, ClientError};
-use super::counters::Tally;
+use super::client::{DemoClient, DemoClientError};
+use super::counters::DemoCounters;
 use crate::remote::{FIRST_SYNTHETIC_USER as FIRST_USER, Remote, RemoteError};
 
-/// Users about whom updates are forgotten at the same time.
+/// Concurrent requests that delete updates.
 const FORGOTTEN_TOGETHER: usize = 16;
 
-/// How long tokens are valid: longer than anybody stays.
+/// Longer than any visit.
 const TOKEN_TTL: std::time::Duration = std::time::Duration::from_mins(10);
 
-/// The stage.
-pub(super) struct Scene {
-    /// The nodes.
+pub(super) struct DemoContext {
     pub(super) remote: Remote,
-    /// What has happened.
-    pub(super) tally: Tally,
+    pub(super) counters: DemoCounters,
     auth: AuthSettings,
     users: usize,
     stop: watch::Sender<bool>,
 }
 
-impl Scene {
-    /// A stage with so many users.
+impl DemoContext {
     pub(super) fn new(remote: Remote, auth: AuthSettings, users: usize) -> Self {
         Self {
             remote,
-            tally: Tally::default(),
+            counters: DemoCounters::default(),
             auth,
             users,
             stop: watch::Sender::new(false),
@@ -47,49 +43,44 @@ impl Scene {
         FIRST_USER
     }
 
-    /// Id of the user in a place.
+    /// Id of a user by index.
     pub(super) fn user(&self, place: usize) -> u64 {
         FIRST_USER + place as u64
     }
 
-    /// Any of the users, by place.
+    /// Index of a random user.
     pub(super) fn anybody(&self) -> usize {
         rand::random_range(0..self.users)
     }
 
-    /// A node: the one for a place, or any.
+    /// The node of an index, or a random one.
     pub(super) fn node(&self, place: Option<usize>) -> SocketAddr {
         let nodes = &self.remote.nodes;
         let node = place.unwrap_or_else(|| rand::random_range(0..nodes.len()));
         nodes[node % nodes.len()]
     }
 
-    /// A token of a user, as the hub's own settings sign it.
-    ///
-    /// # Errors
-    /// When they cannot sign.
-    pub(super) fn token(&self, user: u64) -> Result<String, ClientError> {
-        let user = UserId::try_from(user).map_err(|error| ClientError::Token(error.to_string()))?;
+    /// A token signed with the settings of the hub.
+    pub(super) fn token(&self, user: u64) -> Result<String, DemoClientError> {
+        let user =
+            UserId::try_from(user).map_err(|error| DemoClientError::Token(error.to_string()))?;
         token::issue(&self.auth, user, TOKEN_TTL)
-            .map_err(|error| ClientError::Token(error.to_string()))
+            .map_err(|error| DemoClientError::Token(error.to_string()))
     }
 
-    /// Checks that every node takes the users' tokens.
-    ///
-    /// # Errors
-    /// When one does not.
-    pub(super) async fn check_tokens(&self) -> Result<(), ClientError> {
+    /// Checks that every node accepts the tokens.
+    pub(super) async fn check_tokens(&self) -> Result<(), DemoClientError> {
         for node in &self.remote.nodes {
             let token = self.token(self.first_user())?;
-            Client::connect(*node, Some(&token)).await?.leave().await;
+            DemoClient::connect(*node, Some(&token))
+                .await?
+                .leave()
+                .await;
         }
         Ok(())
     }
 
     /// Whether the hub counts any of the users as online.
-    ///
-    /// # Errors
-    /// When it does not say.
     pub(super) async fn is_anybody_online(&self) -> Result<bool, RemoteError> {
         let path = format!("/api/v1/presence?cursor={}&limit=1", FIRST_USER - 1);
         let page: Value =
@@ -98,10 +89,7 @@ impl Scene {
         Ok(next.is_some_and(|user| user < self.user(self.users)))
     }
 
-    /// Has the nodes forget what was posted about the users.
-    ///
-    /// # Errors
-    /// When they do not.
+    /// Deletes the stored updates of the users.
     pub(super) async fn forget_updates(&self) -> Result<(), RemoteError> {
         stream::iter(0..self.users)
             .map(|place| self.remote.forget(self.user(place)))
@@ -110,14 +98,14 @@ impl Scene {
             .await
     }
 
-    /// Has everybody leave.
+    /// Makes every user leave.
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Resolves when everybody is to leave.
+    /// Resolves when the users are to leave.
     pub(super) async fn stopping(&self) {
-        // The sender is here as long as anybody asks.
+        // The sender lives as long as `self`.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One visitor of the demo: comes as a guest, signs in perhaps, looks around, plays, reloads, loses the connection, leaves.
+//! One user of the demo: arrives as a guest, may sign in, watches, plays, reloads, loses the connection, leaves.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::client::{Client, ClientError, Heard};
-use super::counters::Counted;
-use super::scenario::Scene;
+use super::client::{DemoClient, DemoClientError, ServerEvent};
+use super::counters::GaugeGuard;
+use super::scenario::DemoContext;
 
-/// Connections that a visitor has at most.
+/// Connections that a user has at most.
 pub(super) const TABS_MAX: usize = 2;
 
-/// Profiles that a visitor watches at most.
+/// Profiles that a user watches at most.
 const WATCHED_MAX: usize = 8;
 
 /// How long things take, in ms.
@@ -26,10 +26,10 @@ const BETWEEN_ACTS: Range<u64> = 500..4_000;
 const OFFLINE_FOR_A_MOMENT: Range<u64> = 100..1_500;
 const AWAY: Range<u64> = 2_000..15_000;
 
-/// How likely a visitor signs in.
+/// How likely a user signs in.
 const SIGNS_IN: f64 = 0.85;
 
-/// What visitors do, and how often in relation to each other.
+/// Actions and their relative frequency.
 const ACTS: [(Act, u32); 6] = [
     (Act::Watch, 40),
     (Act::Play, 20),
@@ -41,9 +41,9 @@ const ACTS: [(Act, u32); 6] = [
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
-    /// Watches somebody's profile, and for the newest forgets the oldest.
+    /// Watches another profile, and drops the oldest watch beyond the limit.
     Watch,
-    /// Waits for an opponent, or no longer.
+    /// Joins or leaves matchmaking.
     Play,
     AskWhoIsOnline,
     OpenOrCloseTab,
@@ -52,38 +52,38 @@ enum Act {
     Drop,
 }
 
-/// Lives until everybody is to leave, and then leaves.
-pub(super) async fn live(scene: Arc<Scene>, place: usize) {
-    let mut visitor = Visitor::new(&scene, place);
+/// Runs until the demo stops, then leaves.
+pub(super) async fn live(context: Arc<DemoContext>, place: usize) {
+    let mut user = SyntheticUser::new(&context, place);
     tokio::select! {
-        () = visitor.come_and_go() => {}
-        () = scene.stopping() => {}
+        () = user.come_and_go() => {}
+        () = context.stopping() => {}
     }
-    visitor.leave().await;
+    user.leave().await;
 }
 
-struct Visitor<'a> {
-    scene: &'a Scene,
+struct SyntheticUser<'a> {
+    context: &'a DemoContext,
     place: usize,
     tabs: Vec<Tab>,
-    /// Counts the visitor, as a guest or as a user.
-    present: Option<Counted>,
+    /// Guard of `guests` or `users`.
+    present: Option<GaugeGuard>,
     signed_in: bool,
-    /// Counts the visitor as waiting for an opponent.
-    waiting: Option<Counted>,
+    /// Guard of `waiting`.
+    waiting: Option<GaugeGuard>,
     watched: VecDeque<u64>,
 }
 
 /// One connection.
 struct Tab {
-    client: Client,
-    _counted: Counted,
+    client: DemoClient,
+    _counted: GaugeGuard,
 }
 
-impl<'a> Visitor<'a> {
-    fn new(scene: &'a Scene, place: usize) -> Self {
+impl<'a> SyntheticUser<'a> {
+    fn new(context: &'a DemoContext, place: usize) -> Self {
         Self {
-            scene,
+            context,
             place,
             tabs: Vec::new(),
             present: None,
@@ -93,22 +93,22 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    /// Visits, again and again. A visit that fails is over: a node may be on its way out, or away.
+    /// Visits repeatedly. A failed visit ends: the node may be draining or away.
     async fn come_and_go(&mut self) {
         sleep(some(ARRIVING)).await;
         loop {
             if self.visit().await.is_err() {
-                self.scene.tally.failed.add();
+                self.context.counters.failed.add();
             }
             self.leave().await;
             sleep(some(AWAY)).await;
         }
     }
 
-    async fn visit(&mut self) -> Result<(), ClientError> {
-        self.scene.tally.visits.add();
+    async fn visit(&mut self) -> Result<(), DemoClientError> {
+        self.context.counters.visits.add();
         self.open_tab(Some(self.place)).await?;
-        self.present = Some(self.scene.tally.guests.enter());
+        self.present = Some(self.context.counters.guests.enter());
         self.stay_for(some(AS_A_GUEST)).await;
         if rand::random_bool(SIGNS_IN) {
             self.sign_in().await?;
@@ -125,28 +125,28 @@ impl<'a> Visitor<'a> {
         Ok(())
     }
 
-    /// Takes the same page back with a token, as a front end does.
-    async fn sign_in(&mut self) -> Result<(), ClientError> {
+    /// Reconnects with a token, as a front end does.
+    async fn sign_in(&mut self) -> Result<(), DemoClientError> {
         self.close_tabs().await;
         self.signed_in = true;
         self.open_tab(Some(self.place)).await?;
-        self.present = Some(self.scene.tally.users.enter());
+        self.present = Some(self.context.counters.users.enter());
         Ok(())
     }
 
-    async fn act(&mut self) -> Result<(), ClientError> {
+    async fn act(&mut self) -> Result<(), DemoClientError> {
         match any_act() {
             Act::Watch => self.watch_somebody().await,
             Act::Play => self.play().await,
             Act::AskWhoIsOnline => self.emit("get-online-users", None).await,
             Act::OpenOrCloseTab => self.open_or_close_tab().await,
             Act::Reload => {
-                self.scene.tally.reloads.add();
+                self.context.counters.reloads.add();
                 self.close_tabs().await;
                 self.come_back().await
             }
             Act::Drop => {
-                self.scene.tally.drops.add();
+                self.context.counters.drops.add();
                 self.tabs.clear();
                 sleep(some(OFFLINE_FOR_A_MOMENT)).await;
                 self.come_back().await
@@ -154,8 +154,8 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    async fn watch_somebody(&mut self) -> Result<(), ClientError> {
-        let user = self.scene.user(self.scene.anybody());
+    async fn watch_somebody(&mut self) -> Result<(), DemoClientError> {
+        let user = self.context.user(self.context.anybody());
         if self.watched.contains(&user) {
             return Ok(());
         }
@@ -168,33 +168,31 @@ impl<'a> Visitor<'a> {
         self.emit("watch-profile", Some(&named(user))).await
     }
 
-    async fn play(&mut self) -> Result<(), ClientError> {
+    async fn play(&mut self) -> Result<(), DemoClientError> {
         if !self.signed_in {
             return Ok(());
         }
         match self.waiting.take() {
             Some(_) => self.emit("leave-matchmaking", None).await,
             None => {
-                self.waiting = Some(self.scene.tally.waiting.enter());
+                self.waiting = Some(self.context.counters.waiting.enter());
                 self.emit("join-matchmaking", None).await
             }
         }
     }
 
-    async fn open_or_close_tab(&mut self) -> Result<(), ClientError> {
-        match self.tabs.len() < TABS_MAX {
-            true => self.open_tab(None).await,
-            false => {
-                if let Some(tab) = self.tabs.pop() {
-                    tab.client.leave().await;
-                }
-                Ok(())
-            }
+    async fn open_or_close_tab(&mut self) -> Result<(), DemoClientError> {
+        if self.tabs.len() < TABS_MAX {
+            return self.open_tab(None).await;
         }
+        if let Some(tab) = self.tabs.pop() {
+            tab.client.leave().await;
+        }
+        Ok(())
     }
 
-    /// Comes back to any node, and watches what was watched.
-    async fn come_back(&mut self) -> Result<(), ClientError> {
+    /// Reconnects to a random node and restores the watches.
+    async fn come_back(&mut self) -> Result<(), DemoClientError> {
         self.open_tab(None).await?;
         for user in self.watched.clone() {
             self.emit("watch-profile", Some(&named(user))).await?;
@@ -202,15 +200,16 @@ impl<'a> Visitor<'a> {
         Ok(())
     }
 
-    async fn open_tab(&mut self, node: Option<usize>) -> Result<(), ClientError> {
-        let token = match self.signed_in {
-            true => Some(self.scene.token(self.scene.user(self.place))?),
-            false => None,
+    async fn open_tab(&mut self, node: Option<usize>) -> Result<(), DemoClientError> {
+        let token = if self.signed_in {
+            Some(self.context.token(self.context.user(self.place))?)
+        } else {
+            None
         };
-        let client = Client::connect(self.scene.node(node), token.as_deref()).await?;
+        let client = DemoClient::connect(self.context.node(node), token.as_deref()).await?;
         self.tabs.push(Tab {
             client,
-            _counted: self.scene.tally.connections.enter(),
+            _counted: self.context.counters.connections.enter(),
         });
         Ok(())
     }
@@ -221,47 +220,50 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    async fn emit(&mut self, event: &str, payload: Option<&str>) -> Result<(), ClientError> {
+    async fn emit(&mut self, event: &str, payload: Option<&str>) -> Result<(), DemoClientError> {
         match self.tabs.first_mut() {
             Some(tab) => tab.client.emit(event, payload).await,
             None => Ok(()),
         }
     }
 
-    /// Stays for so long and listens; shorter where the hub closes the last connection.
+    /// Reads events for `time`, or until the hub closes the last connection.
     async fn stay_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while !self.tabs.is_empty() {
-            let hearing = self.tabs.iter_mut().map(|tab| Box::pin(tab.client.hear()));
-            let Ok((heard, tab, _)) = timeout_at(end, select_all(hearing)).await else {
+            let hearing = self
+                .tabs
+                .iter_mut()
+                .map(|tab| Box::pin(tab.client.next_event()));
+            let Ok((event, tab, _)) = timeout_at(end, select_all(hearing)).await else {
                 return;
             };
-            match heard {
-                Ok(Some(heard)) => self.on(heard),
+            match event {
+                Ok(Some(event)) => self.on(event),
                 Ok(None) | Err(_) => {
-                    self.scene.tally.closed.add();
+                    self.context.counters.closed.add();
                     self.tabs.swap_remove(tab);
                 }
             }
         }
     }
 
-    fn on(&mut self, heard: Heard) {
-        let tally = &self.scene.tally;
-        match heard {
-            Heard::Update => tally.received.add(),
-            Heard::Refusal => tally.failed.add(),
-            Heard::Timeout => self.waiting = None,
-            // Every tab is told.
-            Heard::Match if self.waiting.take().is_some() => tally.matched.add(),
-            Heard::Match | Heard::Status | Heard::Other => {}
+    fn on(&mut self, event: ServerEvent) {
+        let counters = &self.context.counters;
+        match event {
+            ServerEvent::Update => counters.received.add(),
+            ServerEvent::Refusal => counters.failed.add(),
+            ServerEvent::Timeout => self.waiting = None,
+            // Every tab receives it.
+            ServerEvent::Match if self.waiting.take().is_some() => counters.matched.add(),
+            ServerEvent::Match | ServerEvent::Status | ServerEvent::Other => {}
         }
     }
 
-    /// Leaves, and nothing of the visit stays.
+    /// Leaves and resets the visit.
     async fn leave(&mut self) {
         if self.waiting.take().is_some() {
-            // Where the connection is gone the place in the queue goes with the user.
+            // Without a connection, the ticket ends with the user.
             let _ = self.emit("leave-matchmaking", None).await;
         }
         self.close_tabs().await;

@@ -1,4 +1,4 @@
-//! Who plays: names by which everybody sees that nobody is behind them, and what changes about them.
+//! The synthetic users: names that mark them as such, and their updates.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ const NAMES: [&str; 12] = [
 
 const MOODS: [&str; 6] = ["bored", "happy", "lucky", "sleepy", "warming up", "winning"];
 
-/// The name of the user in a place: `demo-ada-0`.
+/// `demo-ada-0`
 fn name(place: usize) -> String {
     format!("demo-{}-{place}", NAMES[place % NAMES.len()])
 }
 
-/// A change of a profile: its route, and what is posted.
+/// A profile update: route and body.
 pub(super) fn profile(user: u64, place: usize) -> (&'static str, Value) {
     let mood = MOODS[rand::random_range(0..MOODS.len())];
     let picture = rand::random_range(1..=9);
@@ -26,7 +26,7 @@ pub(super) fn profile(user: u64, place: usize) -> (&'static str, Value) {
     ("profile-update", json!({ "user": profile }))
 }
 
-/// A change of statistics, after so many games.
+/// A statistics update: route and body.
 pub(super) fn stats(games: u32, wins: u32) -> (&'static str, Value) {
     let stats = json!({ "games": games, "wins": wins, "losses": games - wins });
     ("game-stats-update", json!({ "stats": stats }))

@@ -1,10 +1,10 @@
-//! WebSocket frames (RFC 6455), as far as these clients need them: whole, unmasked frames of a server in,
-//! short masked frames out.
+//! WebSocket frames (RFC 6455), as far as these clients need them: reads complete, unmasked frames of a server,
+//! writes short masked ones.
 
-/// What a client masks with. The RFC wants a random key, against caches in between; here is nobody in between.
+/// The RFC demands random keys to protect intermediaries from crafted payloads; there are none here.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x3c, 0xa5];
 
-/// Longer ones are no answer to anything that is asked here.
+/// Longer than any answer to a client of this program.
 const LENGTH_MAX: u64 = 64 * 1024 * 1024;
 
 const TEXT: u8 = 1;
@@ -12,40 +12,29 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A frame of a server.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Frame<'a> {
-    /// A message.
     Text(&'a [u8]),
-    /// The server wants this back in a pong.
+    /// To be returned in a pong.
     Ping(&'a [u8]),
-    /// The server closes.
     Close,
-    /// Nothing that matters here.
     Other,
 }
 
-/// Why what a server sends cannot be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// A server must not mask.
     #[error("a masked frame")]
     Masked,
-    /// No server under test cuts its short messages.
+    /// No server under test fragments its short messages.
     #[error("a message in several frames")]
     Fragmented,
-    /// An extension that was not asked for.
     #[error("a frame of an extension, which was not asked for")]
     Extension,
-    /// Nothing that is asked for is as long.
     #[error("a frame of {0} bytes")]
     TooLong(u64),
 }
 
-/// The first frame of `bytes` and how many bytes it takes up; `None` where its end has not arrived.
-///
-/// # Errors
-/// When a server must not send it, or not to these clients.
+/// The first frame of `bytes` and its length in bytes; `None` when it is incomplete.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let [first, second, ..] = *bytes else {
         return Ok(None);
@@ -75,7 +64,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameErro
     Ok(Some((frame, end)))
 }
 
-/// How long the payload is, and where it begins.
+/// Length of the payload, and its offset.
 fn length(bytes: &[u8]) -> Option<(u64, usize)> {
     match bytes.get(1)? & 0x7f {
         126 => {
@@ -90,17 +79,14 @@ fn length(bytes: &[u8]) -> Option<(u64, usize)> {
     }
 }
 
-/// Adds a message to what is to be written.
 pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
     write(out, TEXT, text.as_bytes());
 }
 
-/// Adds the answer to a ping.
 pub(crate) fn write_pong(out: &mut Vec<u8>, payload: &[u8]) {
     write(out, PONG, payload);
 }
 
-/// Adds the goodbye.
 pub(crate) fn write_close(out: &mut Vec<u8>) {
     write(out, CLOSE, &1000_u16.to_be_bytes());
 }
@@ -126,7 +112,6 @@ fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 mod tests {
     use super::*;
 
-    /// A frame as a server writes it.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![first];
         match payload.len() {
@@ -161,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_are_told_from_what_does_not_matter() {
+    fn pings_are_distinguished_from_other_frames() {
         let ping = frame(0x89, b"now");
         assert_eq!(read(&ping), Ok(Some((Frame::Ping(b"now"), 5))));
         for opcode in [2, 10] {

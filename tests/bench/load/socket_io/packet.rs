@@ -1,46 +1,36 @@
-//! Socket.IO packets in the namespace `/`: what a text from a server means here, and what is sent.
+//! Socket.IO packets in the namespace `/`: decodes those of a server, encodes those of a client.
 
 use memchr::memmem::Finder;
 
-/// What stands before an update's number in a payload. Names come through to whoever watches.
+/// Precedes the number of an update in its payload. The name is public, so every watcher receives it.
 pub(crate) const NUMBER_MARK: &str = "\"username\":\"bench-";
 
-/// What a server says.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Packet<'a> {
-    /// Engine.IO is open.
-    Opened,
-    /// Engine.IO asks whether the client is there.
+    /// The Engine.IO handshake.
+    Open,
     Ping,
-    /// The namespace is joined.
-    Joined,
-    /// The namespace is not joined, and why.
-    Refused(&'a [u8]),
-    /// The answer to what was asked.
-    Answer(&'a [u8]),
-    /// An update of the profile that is watched.
+    /// CONNECT: the namespace is connected.
+    Connected,
+    ConnectError(&'a [u8]),
+    /// The acknowledgement of a query.
+    Ack(&'a [u8]),
     Update {
-        /// Which one of the run.
         number: usize,
-        /// Its revision; 0 where it has none.
+        /// 0 when the payload has none.
         revision: u64,
     },
-    /// Somebody came or went.
     Status {
-        /// Who.
         user: u64,
-        /// Whether it was the former.
         online: bool,
     },
-    /// Another event: the array of its name and what it says.
+    /// Another event: the JSON array of its name and arguments.
     Event(&'a [u8]),
-    /// The server ends the connection.
     Closed,
-    /// Nothing that matters here.
     Other,
 }
 
-/// Reads packets; one for each thread, prepared once.
+/// Decodes packets, with search tables prepared once per thread.
 pub(crate) struct Reader {
     number: Finder<'static>,
     revision: Finder<'static>,
@@ -49,7 +39,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A reader.
     pub(crate) fn new() -> Self {
         Self {
             number: Finder::new(NUMBER_MARK),
@@ -59,16 +48,15 @@ impl Reader {
         }
     }
 
-    /// What a text means.
     pub(crate) fn read<'a>(&self, text: &'a [u8]) -> Packet<'a> {
         match text {
             [b'4', b'2', event @ ..] => self.event(event),
-            [b'4', b'3', answer @ ..] => Packet::Answer(answer),
-            [b'4', b'0', ..] => Packet::Joined,
+            [b'4', b'3', answer @ ..] => Packet::Ack(answer),
+            [b'4', b'0', ..] => Packet::Connected,
             [b'4', b'1', ..] | [b'1', ..] => Packet::Closed,
-            [b'4', b'4', reason @ ..] => Packet::Refused(reason),
+            [b'4', b'4', reason @ ..] => Packet::ConnectError(reason),
             [b'2', ..] => Packet::Ping,
-            [b'0', ..] => Packet::Opened,
+            [b'0', ..] => Packet::Open,
             _ => Packet::Other,
         }
     }
@@ -94,31 +82,28 @@ impl Reader {
     }
 }
 
-/// The whole number that follows the first place where `mark` stands.
+/// The number that follows the first occurrence of `mark`.
 fn number_after(mark: &Finder<'_>, text: &[u8]) -> Option<u64> {
     let digits = &text[mark.find(text)? + mark.needle().len()..];
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-/// What clients ask.
+/// An event that clients send with an acknowledgement.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Question {
-    /// To be told of the updates of this user.
+pub(crate) enum Query {
     Watch(u64),
-    /// Who is online.
     OnlineUsers,
 }
 
-/// Joins the namespace, as a user or as a guest.
-pub(crate) fn join(token: Option<&str>) -> String {
+pub(crate) fn connect(token: Option<&str>) -> String {
     match token {
         Some(token) => format!(r#"40{{"token":"{token}"}}"#),
         None => r#"40{"token":null}"#.to_owned(),
     }
 }
 
-/// Sends an event with or without a payload in JSON, and wants no answer.
+/// An event without acknowledgement; `payload` is JSON.
 pub(crate) fn event(name: &str, payload: Option<&str>) -> String {
     match payload {
         Some(payload) => format!(r#"42["{name}",{payload}]"#),
@@ -126,21 +111,18 @@ pub(crate) fn event(name: &str, payload: Option<&str>) -> String {
     }
 }
 
-/// Asks for an answer.
-pub(crate) fn ask(question: Question) -> String {
-    match question {
-        Question::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
-        Question::OnlineUsers => r#"420["get-online-users"]"#.to_owned(),
+pub(crate) fn query(query: Query) -> String {
+    match query {
+        Query::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
+        Query::OnlineUsers => r#"420["get-online-users"]"#.to_owned(),
     }
 }
 
-/// Leaves the namespace.
-pub(crate) const LEAVE: &str = "41";
+pub(crate) const DISCONNECT: &str = "41";
 
-/// Answers a ping.
 pub(crate) const PONG: &str = "3";
 
-/// How many ids an answer to [`Question::OnlineUsers`] holds: `0[[1,2]]`. Nothing where it is no such answer.
+/// Number of ids in an answer to [`Query::OnlineUsers`], such as `0[[1,2]]`; `None` for any other answer.
 pub(crate) fn count_ids(answer: &[u8]) -> Option<u64> {
     let begin = answer.iter().position(|&byte| byte == b'[')?;
     let ids = answer[begin..].strip_prefix(b"[[")?.strip_suffix(b"]]")?;
@@ -158,15 +140,15 @@ mod tests {
 
     #[test]
     fn what_opens_and_closes() {
-        assert_eq!(read(r#"0{"sid":"a"}"#), Packet::Opened);
-        assert_eq!(read(r#"40{"sid":"a"}"#), Packet::Joined);
+        assert_eq!(read(r#"0{"sid":"a"}"#), Packet::Open);
+        assert_eq!(read(r#"40{"sid":"a"}"#), Packet::Connected);
         assert_eq!(read("2"), Packet::Ping);
         assert_eq!(read("41"), Packet::Closed);
         assert_eq!(
             read(r#"44{"message":"no"}"#),
-            Packet::Refused(br#"{"message":"no"}"#)
+            Packet::ConnectError(br#"{"message":"no"}"#)
         );
-        assert_eq!(read(r#"430[[1,2]]"#), Packet::Answer(b"0[[1,2]]"));
+        assert_eq!(read(r#"430[[1,2]]"#), Packet::Ack(b"0[[1,2]]"));
         assert_eq!(read("6"), Packet::Other);
         assert_eq!(read(""), Packet::Other);
     }
