@@ -1,4 +1,4 @@
-//! `vigie types`: TypeScript for front ends.
+//! `vigie types`: prints TypeScript types of the socket events.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,6 @@ use crate::transport::protocol;
 
 use super::print;
 
-/// Prints the types of all events.
 pub(super) fn run() -> ExitCode {
     print(&protocol::typescript())
 }
