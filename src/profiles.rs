@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use self::pool::Pool;
 
-pub use account::{Account, Mark, Outcome, Person, PlayedMatch, Revisions, Stats};
+pub use account::{Account, Outcome};
 pub use avatar::Image;
 pub use change::{Aspect, Change};
 pub use changes::{Batch, ChangeStream};

@@ -5,9 +5,9 @@ use crate::settings::{EngineKind, Settings};
 
 pub use crate::engine::matchmaking::{QueueStatus, Ticket};
 pub use crate::engine::redis::inspect::{
-    Cursor, Inspector, LastUpdate, Nodes, OnlinePage, OnlineUser, Overview, Queue, UserReport,
+    Cursor, Inspector, Nodes, OnlinePage, OnlineUser, Overview, Queue, UserReport,
 };
-pub use crate::engine::{Kind, LiveNode, NodeInfo, RegisteredConnection};
+pub use crate::engine::{LiveNode, NodeInfo, RegisteredConnection};
 
 /// Looks at the data of the hub that these settings describe. `None` where the engine keeps nothing outside its process.
 ///

@@ -235,6 +235,7 @@ pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
 }
 
 /// A user as a back end describes one; other fields may follow.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
 pub struct User {
     /// The user's id.
@@ -249,6 +250,7 @@ pub struct User {
 }
 
 /// An entry of a friend list.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct Friend {
@@ -272,6 +274,7 @@ pub enum MatchResult {
 }
 
 /// An entry of a match history.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
 pub struct Match {
@@ -375,6 +378,7 @@ pub struct MatchHistoryUpdate<'a> {
 }
 
 /// Somebody's opponent, as everybody may see them.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
 pub struct Opponent {

@@ -11,7 +11,7 @@ mod triggers;
 use std::collections::BTreeMap;
 
 use vigie::UserId;
-use vigie::profiles::{Account, Aspect, Change, Profiles};
+use vigie::internals::{Account, Aspect, Change, Profiles};
 
 use crate::harness::{ADA, BOB, EVE, Postgres};
 

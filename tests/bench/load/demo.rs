@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
-use vigie::settings::Settings;
+use vigie::Settings;
 
 use self::client::DemoClientError;
 use self::scenario::DemoContext;

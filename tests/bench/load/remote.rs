@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
-use vigie::settings::Settings;
+use vigie::Settings;
 
 /// First id of synthetic users: no account that counts from 1 gets there.
 pub(super) const FIRST_SYNTHETIC_USER: u64 = 9_000_000_000_001;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vigie::domain::token;
-use vigie::ids::UserId;
+use vigie::UserId;
+use vigie::internals::issue_token;
 use vigie::settings::AuthSettings;
 
 use super::clients::{Count, Counters, Load, Opening, Query, Results, Users};
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
     fn token(&self, place: usize) -> Result<String, BenchError> {
         let user = self.users.first + place as u64;
         let user = UserId::try_from(user).map_err(|error| BenchError::Own(error.to_string()))?;
-        token::issue(&self.setup.auth, user, TOKEN_TTL)
+        issue_token(&self.setup.auth, user, TOKEN_TTL)
             .map_err(|error| BenchError::Token(error.to_string()))
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
-use vigie::profiles::{Options, Profiles};
+use vigie::internals::{Options, Profiles};
 
 use super::certificates::Certificate;
 use super::process;

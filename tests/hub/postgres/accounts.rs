@@ -1,6 +1,6 @@
 //! Accounts and avatars as the hub changes and reads them.
 
-use vigie::profiles::{Aspect, Image, ProfilesError};
+use vigie::internals::{Aspect, Image, ProfilesError};
 
 use super::{AWKWARD, account, assert_noted, forget, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, Postgres};

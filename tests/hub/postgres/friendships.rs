@@ -1,7 +1,7 @@
 //! Friendships as the hub changes and reads them.
 
 use futures_util::future::join_all;
-use vigie::profiles::{Aspect, Friendship, ProfilesError};
+use vigie::internals::{Aspect, Friendship, ProfilesError};
 
 use super::{account, assert_noted, forget, friends, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, eventually, eventually_eq};

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio::sync::watch;
-use vigie::domain::token;
-use vigie::ids::UserId;
+use vigie::UserId;
+use vigie::internals::issue_token;
 use vigie::settings::AuthSettings;
 
 use super::client::{DemoClient, DemoClientError};
@@ -64,7 +64,7 @@ impl DemoContext {
     pub(super) fn token(&self, user: u64) -> Result<String, DemoClientError> {
         let user =
             UserId::try_from(user).map_err(|error| DemoClientError::Token(error.to_string()))?;
-        token::issue(&self.auth, user, TOKEN_TTL)
+        issue_token(&self.auth, user, TOKEN_TTL)
             .map_err(|error| DemoClientError::Token(error.to_string()))
     }
 
