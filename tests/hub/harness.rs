@@ -35,8 +35,8 @@ pub use keys::{EC_PRIVATE, EC_PUBLIC, ED_PRIVATE, ED_PUBLIC, FOREIGN_PRIVATE, FO
 pub use keys::{Signer, base64url, file};
 pub use postgres::{Postgres, profiles};
 #[cfg(feature = "bench")]
-pub use process::vigie_bench;
-pub use process::{Transcript, project_root, run, scratch, signal, tethered, vigie};
+pub use process::{Transcript, signal, vigie_bench};
+pub use process::{project_root, run, scratch, tethered, vigie};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;
