@@ -1,7 +1,7 @@
 //! A node: builds engine, then domain, then transport, and shuts them down in reverse.
 
-pub mod doctor;
-pub mod inspect;
+pub(crate) mod doctor;
+pub(crate) mod inspect;
 mod reload;
 
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
-pub use self::reload::Reload;
+pub(crate) use self::reload::Reload;
 use crate::domain::lease::LeaseOptions;
 use crate::domain::presence::{PresenceOptions, StatusAudience};
 use crate::domain::token::{TokenOptions, TokenSetupError, TokenVerifier};
@@ -248,7 +248,7 @@ fn bound(listener: io::Result<Listener>) -> io::Result<(Listener, SocketAddr)> {
 ///
 /// # Errors
 /// When the URL is unusable.
-pub fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> {
+pub(crate) fn profiles(settings: &Settings) -> Result<Option<Profiles>, ProfilesError> {
     let Some(url) = &settings.postgres.url else {
         return Ok(None);
     };
@@ -296,7 +296,7 @@ async fn open_engine(
 ///
 /// # Errors
 /// When the URL, or the file with the authorities, is unusable.
-pub fn check_redis(settings: &Settings) -> Result<(), OpenError> {
+pub(crate) fn check_redis(settings: &Settings) -> Result<(), OpenError> {
     match settings.engine {
         EngineKind::Memory => Ok(()),
         EngineKind::Redis => redis::check(&redis_options(settings)),

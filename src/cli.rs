@@ -1,18 +1,14 @@
 //! The command line: which command runs, with which settings, and what the exit code says.
 
-mod bench;
 mod check_config;
 mod completions;
-mod demo;
 mod doctor;
 mod files;
 mod healthcheck;
 mod inspect;
 mod man;
 mod migrate;
-mod remote;
 mod serve;
-mod socket_io;
 mod table;
 mod token;
 mod types;
@@ -24,18 +20,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::settings::{RedisUrl, Settings, SettingsError};
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
-use vigie::settings::{RedisUrl, Settings, SettingsError};
 
-/// The configuration, or the command line, is at fault.
+/// The configuration or the command line is wrong.
 const EXIT_CONFIG: u8 = 2;
 
-/// Why a flag is refused that holds a secret.
-const SECRET_SHOWN: &str = "--redis-url has a user or a password in it, and everybody on this machine sees the command \
+/// The answer to a flag that contains a secret.
+const SECRET_IN_FLAG: &str = "--redis-url has a user or a password in it, and everybody on this machine sees the command \
                             line; set VIGIE_REDIS__URL, or write the URL to a file that redis.url_file \
                             (VIGIE_REDIS__URL_FILE) names";
+
+/// The load generator and its dependencies stay out of the server.
+const BENCH_ELSEWHERE: &str = "`bench` and `demo` are in vigie-bench, a program of its own that `cargo build --release \
+                               --features bench` builds beside this one; `vigie-bench --help` has its commands";
 
 /// A Redis-backed, horizontally scalable Socket.IO hub.
 #[derive(Parser)]
@@ -49,30 +49,36 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Puts a load on running nodes and says what it cost them
-    Bench(bench::BenchArgs),
-    /// Runs a node until SIGTERM or SIGINT (also what happens without a command)
+    /// Says how to get vigie-bench, which puts load on running nodes
+    #[command(alias = "demo")]
+    Bench(BenchArgs),
+    /// Runs a node until SIGTERM or SIGINT (the default command)
     Serve,
-    /// Checks the configuration and shows what is in effect, secrets hidden
+    /// Checks the configuration and shows the settings in effect, secrets hidden
     CheckConfig,
-    /// Prints completions of this command line for a shell
+    /// Prints shell completions
     Completions(completions::CompletionsArgs),
-    /// Has synthetic users come, go, watch and change on running nodes, so that there is something to see
-    Demo(demo::DemoArgs),
-    /// Compares what Redis says with itself and with the nodes that hold the connections
+    /// Checks the data in Redis against itself and against the connections that nodes hold
     Doctor(doctor::DoctorArgs),
-    /// Asks the node of these settings how it is; exit code 0 means well, 1 anything else
+    /// Checks the health of the node of these settings; exit code 0 if healthy, 1 otherwise
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Shows what is in Redis: nodes, who is online, one user, the queue
     Inspect(inspect::InspectArgs),
     /// Prints the manual: vigie man | man -l -
     Man(man::ManArgs),
-    /// Creates the tables in Postgres, or brings them up to date
+    /// Creates or migrates the tables in Postgres
     Migrate,
     /// Prints a token of a user, signed with auth.secret
     Token(token::TokenArgs),
-    /// Prints TypeScript for the events of the socket
+    /// Prints TypeScript types of the socket events
     Types,
+}
+
+/// Arguments for vigie-bench, accepted so that the answer to any of them is where it went.
+#[derive(Args)]
+struct BenchArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<OsString>,
 }
 
 /// Flags that override the environment, and the file to read.
@@ -82,7 +88,7 @@ struct Overrides {
     /// Settings file to read instead of config/vigie.toml
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Where presence, profiles and topics live
+    /// Where presence, profiles and topics are kept
     #[arg(long, value_parser = ["memory", "redis"], global = true)]
     engine: Option<String>,
     /// Address and port for browsers
@@ -100,13 +106,13 @@ struct Overrides {
     /// off, error, warn, info, debug or trace; or several per target
     #[arg(long, value_name = "LEVEL", global = true)]
     log_level: Option<String>,
-    /// For people or for programs
+    /// Log format
     #[arg(long, value_parser = ["pretty", "json"], global = true)]
     log_format: Option<String>,
 }
 
-/// Runs the command that the process was started with.
-pub(crate) fn run() -> ExitCode {
+/// Runs the command of the process's arguments; returns its exit code.
+pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let overrides = &cli.overrides;
     match cli.command.unwrap_or(Command::Serve) {
@@ -114,10 +120,9 @@ pub(crate) fn run() -> ExitCode {
             let overrides = overrides.clone();
             serve::run(settings, Box::new(move || load(&overrides)))
         }),
-        Command::Bench(args) => with_settings(overrides, |settings| bench::run(settings, &args)),
+        Command::Bench(_) => fail(EXIT_CONFIG, BENCH_ELSEWHERE),
         Command::CheckConfig => with_settings(overrides, |settings| check_config::run(&settings)),
         Command::Completions(args) => completions::run(Cli::command(), &args),
-        Command::Demo(args) => with_settings(overrides, |settings| demo::run(settings, &args)),
         Command::Doctor(args) => with_settings(overrides, |settings| doctor::run(&settings, &args)),
         Command::Healthcheck(args) => {
             with_settings_or(healthcheck::EXIT_UNHEALTHY, overrides, |settings| {
@@ -138,14 +143,14 @@ fn with_settings(overrides: &Overrides, command: impl FnOnce(Settings) -> ExitCo
     with_settings_or(EXIT_CONFIG, overrides, command)
 }
 
-/// The same, with `code` where the settings are at fault.
+/// The same, with exit code `code` when the settings are wrong.
 fn with_settings_or(
     code: u8,
     overrides: &Overrides,
     command: impl FnOnce(Settings) -> ExitCode,
 ) -> ExitCode {
-    if overrides.show_a_secret() {
-        return fail(code, SECRET_SHOWN);
+    if overrides.contain_secret() {
+        return fail(code, SECRET_IN_FLAG);
     }
     match load(overrides) {
         Ok(settings) => command(settings),
@@ -155,12 +160,11 @@ fn with_settings_or(
 
 fn load(overrides: &Overrides) -> Result<Settings, SettingsError> {
     let mut environment = environment(std::env::vars_os());
-    overrides.lay_over(&mut environment);
+    overrides.apply_to(&mut environment);
     Settings::load(overrides.config.as_deref(), environment)
 }
 
-/// The variables as text. One that is not UTF-8 keeps what can be read of it, so that it is not
-/// taken for unset.
+/// The variables as text. One that is not UTF-8 is converted lossily, so that it does not count as unset.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> HashMap<String, String> {
     let text = |name: OsString| name.to_string_lossy().into_owned();
     variables
@@ -169,14 +173,14 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> HashMap
 }
 
 impl Overrides {
-    /// Whether a secret is on the command line, where everybody sees it.
-    fn show_a_secret(&self) -> bool {
+    /// Whether the command line, which every user of the machine can read, contains a secret.
+    fn contain_secret(&self) -> bool {
         let url = self.redis_url.as_deref().map(RedisUrl::new);
         url.is_some_and(|url| url.carries_secret())
     }
 
     /// Sets the variables that the flags override.
-    fn lay_over(&self, environment: &mut HashMap<String, String>) {
+    fn apply_to(&self, environment: &mut HashMap<String, String>) {
         let flags = [
             ("VIGIE_ENGINE", self.engine.clone()),
             (
@@ -203,7 +207,7 @@ impl Overrides {
     }
 }
 
-/// Runs what a command does to its end, on this thread. Where that cannot be begun, says so and gives `code`.
+/// Runs a future to its end on this thread. Without a runtime, reports the error and returns `code`.
 fn block_on<T>(work: impl Future<Output = T>, code: u8) -> Result<T, ExitCode> {
     match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => Ok(runtime.block_on(work)),
@@ -214,24 +218,19 @@ fn block_on<T>(work: impl Future<Output = T>, code: u8) -> Result<T, ExitCode> {
     }
 }
 
-/// Says on one line of stderr what failed and what to do.
+/// Prints an error to stderr.
 fn fail(code: u8, error: impl std::fmt::Display) -> ExitCode {
-    // Nobody is left to tell where stderr is closed.
+    // Fails only if stderr is closed.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::from(code)
 }
 
-/// Says on stderr what happens, or is about to.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "{what}");
-}
-
-/// Says on stderr what works but should not stay so.
+/// Prints a warning to stderr.
 fn warn(warning: &str) {
     let _ = writeln!(io::stderr(), "warning: {warning}");
 }
 
-/// Prints to stdout. A reader that has enough (`vigie types | head -1`) is no failure.
+/// Prints to stdout. A reader that stops early (`vigie types | head -1`) is not an error.
 fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout
@@ -245,7 +244,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Prints a text with colours, and without them where stdout is no terminal or `NO_COLOR` is set.
+/// Prints to stdout, without colours unless it is a terminal and `NO_COLOR` is unset.
 fn print_styled(text: &str) -> ExitCode {
     match AutoStream::choice(&io::stdout()) {
         ColorChoice::Never => print(&anstream::adapter::strip_str(text).to_string()),
@@ -283,7 +282,7 @@ mod tests {
         }
         for (url, shown) in [("redis://db", false), ("redis://:pa55@db", true)] {
             let cli = parse(&format!("vigie --redis-url {url}"));
-            assert_eq!(cli.overrides.show_a_secret(), shown, "{url}");
+            assert_eq!(cli.overrides.contain_secret(), shown, "{url}");
         }
     }
 
@@ -294,13 +293,27 @@ mod tests {
     }
 
     #[test]
+    fn the_load_generator_is_elsewhere_whatever_is_asked_of_it() {
+        for line in [
+            "vigie bench",
+            "vigie bench fanout --connections 10 --json",
+            "vigie demo --users 20",
+        ] {
+            assert!(
+                matches!(parse(line).command, Some(Command::Bench(_))),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn flags_override_the_environment_before_and_after_the_command() {
         for line in [
             "vigie --engine redis --node-id b",
             "vigie --engine redis serve --node-id b",
         ] {
             let mut environment = HashMap::from([("VIGIE_ENGINE".to_owned(), "memory".to_owned())]);
-            parse(line).overrides.lay_over(&mut environment);
+            parse(line).overrides.apply_to(&mut environment);
             assert_eq!(environment["VIGIE_ENGINE"], "redis");
             assert_eq!(environment["VIGIE_NODE__ID"], "b");
         }
@@ -312,7 +325,7 @@ mod tests {
         let mut environment = HashMap::from([file]);
         parse("vigie --redis-url redis://db")
             .overrides
-            .lay_over(&mut environment);
+            .apply_to(&mut environment);
         assert_eq!(
             environment,
             HashMap::from([("VIGIE_REDIS__URL".to_owned(), "redis://db".to_owned())])

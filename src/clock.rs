@@ -4,17 +4,17 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     since_epoch().as_millis() as u64
 }
 
 /// Microseconds since 1970.
-pub fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     since_epoch().as_micros() as u64
 }
 
 /// Time since 1970. An earlier clock is broken and counts as 1970, when no token has expired.
-pub fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

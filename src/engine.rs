@@ -19,33 +19,33 @@ mod error;
 mod error_reply;
 mod examination;
 mod lease;
-pub mod matchmaking;
-pub mod memory;
+pub(crate) mod matchmaking;
+pub(crate) mod memory;
 mod message;
 mod node;
 mod presence;
 mod profile;
-pub mod redis;
+pub(crate) mod redis;
 mod topic;
 
 use std::sync::Arc;
 
 use crate::ids::{Incarnation, UserId};
 
-pub use self::account::{AccountStatus, Revoked};
-pub use self::error::{Denied, EngineError, OpenError};
-pub use self::error_reply::ErrorReply;
-pub use self::examination::Examination;
+pub(crate) use self::account::{AccountStatus, Revoked};
+pub(crate) use self::error::{Denied, EngineError, OpenError};
+pub(crate) use self::error_reply::ErrorReply;
+pub(crate) use self::examination::Examination;
 pub(crate) use self::examination::NOEVICTION;
-pub use self::lease::Reaped;
+pub(crate) use self::lease::Reaped;
 pub(crate) use self::message::MESSAGES_MAX;
-pub use self::message::{EngineMessage, Messages};
-pub use self::node::{LiveNode, NodeInfo, NodeRequest};
-pub use self::presence::{
+pub(crate) use self::message::{EngineMessage, Messages};
+pub(crate) use self::node::{LiveNode, NodeInfo, NodeRequest};
+pub(crate) use self::presence::{
     Admission, Expired, Position, Pulse, RegisteredConnection, Registration, Transition,
 };
-pub use self::profile::{Kind, PublishOutcome, Stored, Update, Views};
-pub use self::topic::TopicMessage;
+pub(crate) use self::profile::{Kind, PublishOutcome, Stored, Update, Views};
+pub(crate) use self::topic::TopicMessage;
 
 /// One of the engines. Cloning is cheap: clones share everything.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Largest integer that JavaScript represents exactly: 2^53 - 1 (`Number.MAX_SAFE_INTEGER`).
-pub const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+pub(crate) const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// An account: an integer from 1 to 2^53 - 1, so that JavaScript reads it without loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ impl fmt::Display for ConnectionId {
 }
 
 /// A connection together with the user it belongs to.
-pub type UserConnection = (UserId, ConnectionId);
+pub(crate) type UserConnection = (UserId, ConnectionId);
 
 /// A match that was found. Unique, even after the engine has lost its data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -149,14 +149,14 @@ impl fmt::Display for Incarnation {
 }
 
 /// The node id in `<node id>.<random>`; node ids may contain dots, random names do not.
-pub fn node_of(incarnation: &str) -> &str {
+pub(crate) fn node_of(incarnation: &str) -> &str {
     incarnation
         .rsplit_once('.')
         .map_or(incarnation, |(node_id, _)| node_id)
 }
 
 /// A random name of 13 letters and digits (64 bits).
-pub fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     let mut bits: u64 = rand::random();
     let mut name = String::with_capacity(13);
     for _ in 0..13 {

@@ -120,18 +120,39 @@
 //!   carries every change. While Postgres is away, a new watcher counts as a stranger.
 //! - No wall-clock order between nodes, and no node that is special.
 
-pub mod app;
-pub mod clock;
-pub mod domain;
-pub mod engine;
-pub mod ids;
-pub mod profiles;
+pub(crate) mod app;
+pub mod cli;
+pub(crate) mod clock;
+pub(crate) mod domain;
+pub(crate) mod engine;
+pub(crate) mod ids;
+pub(crate) mod profiles;
 pub mod settings;
-pub mod telemetry;
-pub mod tls;
-pub mod transport;
+pub(crate) mod telemetry;
+pub(crate) mod tls;
+pub(crate) mod transport;
 
 pub use app::App;
 pub use domain::Hub;
 pub use ids::UserId;
 pub use settings::Settings;
+
+/// What the project's own tests, fuzz targets and load generator use besides the public face. It is no part of that face
+/// and may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::app::token_options;
+    pub use crate::domain::token::{TokenOptions, TokenVerifier, issue as issue_token};
+    pub use crate::profiles::{
+        Account, AccountChange, ChangeBatch, ChangeStream, Friendship, GameResult, Image, NewMatch,
+        Part, PostgresOptions, Profiles, ProfilesError,
+    };
+    pub use crate::telemetry::Metrics;
+    pub use crate::transport::protocol::{ConnectErrorCode, ErrorCode, KickCode, Request};
+    pub use crate::transport::websocket::decoder::{Decoder, Event};
+    pub use crate::transport::websocket::engine_packet::EnginePacket;
+    pub use crate::transport::websocket::frame::Fault;
+    pub use crate::transport::websocket::socket_packet::{
+        ATTACHMENTS_MAX, Content, SocketPacket, event_name,
+    };
+}

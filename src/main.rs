@@ -1,15 +1,13 @@
-//! The program: reads the command line and runs one command.
-
-mod cli;
+//! The server's binary; everything else is in the library.
 
 use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// It gives memory back that a flood of connections took, of which the system's keeps most, and is faster.
+/// jemalloc is faster here and, unlike glibc's malloc, returns memory after a flood of connections.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    cli::run()
+    vigie::cli::run()
 }

@@ -25,14 +25,14 @@ use parking_lot::Mutex;
 
 use self::pool::Pool;
 
-pub use account::{Account, AccountSummary, GameResult, PartRevisions, Person, PlayedMatch, Stats};
+pub use account::{Account, GameResult};
 pub use avatar::Image;
 pub use change::{AccountChange, Part};
 pub use changes::{ChangeBatch, ChangeStream};
 pub use error::ProfilesError;
 pub use friendship::Friendship;
 pub use matches::NewMatch;
-pub use migrate::Migration;
+pub(crate) use migrate::Migration;
 
 /// How to connect to Postgres.
 #[derive(Clone)]

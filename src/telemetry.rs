@@ -17,16 +17,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::TryInitError;
 
-pub use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
+pub(crate) use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
 pub use self::metrics::Metrics;
 pub(crate) use self::seldom::{Seldom, warn_seldom};
 use crate::settings::{LogFormat, LogSettings};
 
 /// A monotonic count.
-pub type Counter = prometheus_client::metrics::counter::Counter;
+pub(crate) type Counter = prometheus_client::metrics::counter::Counter;
 
 /// Durations in seconds.
-pub type Times = prometheus_client::metrics::histogram::Histogram;
+pub(crate) type Times = prometheus_client::metrics::histogram::Histogram;
 
 /// Default levels of verbose dependencies; `log.level` overrides them.
 const NOISY: &str = "socketioxide=warn,engineioxide=warn,fred=warn,tungstenite=warn";
@@ -36,7 +36,7 @@ const LOGS_TOKENS: &str = "tungstenite";
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LogSetupError {
+pub(crate) enum LogSetupError {
     /// The level cannot be parsed.
     #[error(
         "log.level (VIGIE_LOG__LEVEL) is no list of levels and targets: {0}; write for example \"info,vigie=debug\""
@@ -51,7 +51,7 @@ pub enum LogSetupError {
 ///
 /// # Errors
 /// When the level cannot be parsed, or logs are set up already.
-pub fn init_logs(settings: &LogSettings, node: &str) -> Result<(), LogSetupError> {
+pub(crate) fn init_logs(settings: &LogSettings, node: &str) -> Result<(), LogSetupError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let harmless = filter_fn(is_harmless);

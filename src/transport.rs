@@ -1,14 +1,14 @@
 //! What the outside touches: TCP, Socket.IO, HTTP.
 
-pub mod address;
+pub(crate) mod address;
 mod depth;
-pub mod http;
-pub mod limits;
-pub mod listener;
+pub(crate) mod http;
+pub(crate) mod limits;
+pub(crate) mod listener;
 mod polling;
-pub mod protocol;
+pub(crate) mod protocol;
 mod rate;
-pub mod server;
+pub(crate) mod server;
 mod session;
-pub mod socket;
-pub mod websocket;
+pub(crate) mod socket;
+pub(crate) mod websocket;

@@ -5,11 +5,11 @@ use crate::engine::EngineError;
 use crate::engine::redis::doctor::{Doctor, Rules};
 use crate::settings::{EngineKind, Settings};
 
-pub use crate::engine::redis::doctor::{Category, DoctorReport, Finding};
+pub(crate) use crate::engine::redis::doctor::{Category, DoctorReport, Finding};
 
 /// The findings before and after a repair.
 #[derive(Clone, Debug, Default)]
-pub struct Diagnosis {
+pub(crate) struct Diagnosis {
     /// Findings before the repair; `None` without one.
     pub before: Option<DoctorReport>,
     /// Present findings.
@@ -18,7 +18,7 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// Number of findings that the repair removed.
-    pub fn repaired(&self) -> usize {
+    pub(crate) fn repaired(&self) -> usize {
         let before = self.before.iter().flat_map(|report| &report.findings);
         before
             .filter(|finding| !self.now.findings.contains(finding))
@@ -31,7 +31,10 @@ impl Diagnosis {
 ///
 /// # Errors
 /// When the engine cannot be reached, or the data has another layout.
-pub async fn examine(settings: &Settings, repair: bool) -> Result<Option<Diagnosis>, StartError> {
+pub(crate) async fn examine(
+    settings: &Settings,
+    repair: bool,
+) -> Result<Option<Diagnosis>, StartError> {
     if settings.engine == EngineKind::Memory {
         return Ok(None);
     }

@@ -1,16 +1,16 @@
-//! `vigie check-config`: says whether a node would start with these settings, and shows them.
+//! `vigie check-config`: checks whether a node would start with these settings, and prints them.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use crate::app;
+use crate::domain::token::TokenVerifier;
+use crate::settings::Settings;
 use serde_json::Value;
-use vigie::app;
-use vigie::domain::token::TokenVerifier;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print, warn};
 
-/// Checks what loading did not: the files with public keys and authorities, and the details of URLs.
+/// Checks what loading does not: files with public keys and certificate authorities, and the details of URLs.
 pub(super) fn run(settings: &Settings) -> ExitCode {
     if let Err(error) = TokenVerifier::new(&app::token_options(&settings.auth)) {
         return fail(EXIT_CONFIG, error);
@@ -25,7 +25,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         warn(&warning);
     }
     if settings.development() {
-        warn("a development key that everybody knows is in use: good on this machine only");
+        warn("a published development key is in use; use it on this machine only");
     }
     match serde_json::to_value(settings) {
         Ok(settings) => print(&format!("configuration is valid\n\n{}", as_toml(&settings))),
@@ -33,7 +33,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     }
 }
 
-/// Writes two levels of settings as TOML: whatever is no section first, unset keys as comments.
+/// Formats settings as TOML: keys outside sections first, unset keys as comments.
 fn as_toml(settings: &Value) -> String {
     let mut top = String::new();
     let mut sections = String::new();
@@ -51,7 +51,7 @@ fn as_toml(settings: &Value) -> String {
 }
 
 fn write_key(text: &mut String, key: &str, value: &Value) {
-    // A string to write into never fails.
+    // Writing to a `String` cannot fail.
     let _ = match value {
         Value::Null => writeln!(text, "# {key} is not set"),
         value => writeln!(text, "{key} = {value}"),

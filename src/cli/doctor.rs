@@ -1,22 +1,22 @@
-//! `vigie doctor`: says what is wrong with the data of a running hub, and puts it right.
+//! `vigie doctor`: finds and repairs inconsistent data of a running hub.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use crate::app::doctor::{self, Category, Diagnosis, DoctorReport, Finding};
+use crate::settings::Settings;
 use clap::Args;
 use serde_json::{Value, json};
-use vigie::app::doctor::{self, Category, Diagnosis, DoctorReport, Finding};
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print};
 
-/// Something is wrong with the data.
+/// Findings remain.
 const EXIT_FINDINGS: u8 = 1;
 
-/// A category: one of it, several of it, its name for programs.
+/// A category: singular, plural, name in JSON.
 type Names = (Category, &'static str, &'static str, &'static str);
 
-/// The categories in the order of the output.
+/// In output order.
 const CATEGORIES: [Names; 5] = [
     (Category::Ghost, "ghost", "ghosts", "ghosts"),
     (Category::Orphan, "orphan", "orphans", "orphans"),
@@ -35,18 +35,17 @@ const CATEGORIES: [Names; 5] = [
     ),
 ];
 
-/// What to do with what is found, and how to tell it.
 #[derive(Args)]
 pub(super) struct DoctorArgs {
-    /// Puts right what is found, and examines again
+    /// Repairs what is found, then examines again
     #[arg(long)]
     repair: bool,
-    /// Prints one JSON object instead of lines for people
+    /// Prints one JSON object instead of lines of text
     #[arg(long)]
     json: bool,
 }
 
-/// Examines; the exit code is 0 only when nothing is wrong (any more).
+/// Exit code 0 only when no findings remain.
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> ExitCode {
     let diagnosis = match block_on(doctor::examine(settings, args.repair), EXIT_CONFIG) {
         Ok(Ok(diagnosis)) => diagnosis,
@@ -55,25 +54,26 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> ExitCode {
     };
     let text = match (&diagnosis, args.json) {
         (diagnosis, true) => format!("{}\n", as_json(&diagnosis.clone().unwrap_or_default())),
-        (Some(diagnosis), false) => in_words(diagnosis),
+        (Some(diagnosis), false) => as_text(diagnosis),
         (None, false) => {
             "the memory engine keeps everything in its process: there is nothing to examine outside it\n"
                 .to_owned()
         }
     };
     let printed = print(&text);
-    match diagnosis.is_none_or(|diagnosis| diagnosis.now.is_clean()) {
-        true => printed,
-        false => ExitCode::from(EXIT_FINDINGS),
+    if diagnosis.is_none_or(|diagnosis| diagnosis.now.is_clean()) {
+        printed
+    } else {
+        ExitCode::from(EXIT_FINDINGS)
     }
 }
 
-/// One line for each finding, and a summary.
-fn in_words(diagnosis: &Diagnosis) -> String {
+/// One line per finding, and a summary.
+fn as_text(diagnosis: &Diagnosis) -> String {
     let mut text = String::new();
     if let Some(before) = &diagnosis.before {
         text += &lines(before);
-        // A string to write into never fails.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(
             text,
             "{}; repaired {}, examined again",
@@ -83,14 +83,12 @@ fn in_words(diagnosis: &Diagnosis) -> String {
     }
     let now = &diagnosis.now;
     text += &lines(now);
-    let _ = match now.is_clean() {
-        true => writeln!(
-            text,
-            "clean: {}, {} online",
-            several(now.nodes as u64, "node", "nodes"),
-            several(now.users, "user", "users")
-        ),
-        false => writeln!(text, "{}", counts(now)),
+    let _ = if now.is_clean() {
+        let nodes = several(now.nodes as u64, "node", "nodes");
+        let users = several(now.users, "user", "users");
+        writeln!(text, "clean: {nodes}, {users} online")
+    } else {
+        writeln!(text, "{}", counts(now))
     };
     text
 }
@@ -101,24 +99,24 @@ fn lines(report: &DoctorReport) -> String {
         let _ = writeln!(text, "{}: {finding}", names(finding.kind.category()).1);
     }
     for note in &report.notes {
-        // A string to write into never fails.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "note: {note}");
     }
     if report.more {
-        text += "and more, which are told once these are repaired\n";
+        text += "and more, which are listed once these are repaired\n";
     }
     text
 }
 
-/// The categories of data, found or not, and those of settings that have findings.
+/// Every category of data, and settings only when they have findings.
 fn categories(report: &DoctorReport) -> impl Iterator<Item = &'static Names> {
-    let is_told = |(category, ..): &&Names| {
+    let is_listed = |(category, ..): &&Names| {
         *category != Category::Setting || of(report, *category).next().is_some()
     };
-    CATEGORIES.iter().filter(is_told)
+    CATEGORIES.iter().filter(is_listed)
 }
 
-/// How many there are of each category.
+/// The number of findings by category.
 fn counts(report: &DoctorReport) -> String {
     let counts = categories(report).map(|(category, one, many, _)| {
         let findings = of(report, *category);
@@ -141,7 +139,6 @@ fn of(report: &DoctorReport, category: Category) -> impl Iterator<Item = &Findin
     findings.filter(move |finding| finding.kind.category() == category)
 }
 
-/// The same for programs.
 fn as_json(diagnosis: &Diagnosis) -> Value {
     let now = &diagnosis.now;
     let mut object = json!({ "clean": now.is_clean(), "repaired": diagnosis.repaired() });
@@ -184,10 +181,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clean_hub_is_told_so() {
+    fn a_clean_hub_is_reported_as_clean() {
         let mut diagnosis = Diagnosis::default();
         (diagnosis.now.nodes, diagnosis.now.users) = (2, 1);
-        assert_eq!(in_words(&diagnosis), "clean: 2 nodes, 1 user online\n");
+        assert_eq!(as_text(&diagnosis), "clean: 2 nodes, 1 user online\n");
         let empty = json!({
             "clean": true, "ghosts": [], "orphans": [], "drift": [], "silentNodes": [], "repaired": 0
         });

@@ -1,12 +1,11 @@
-//! How many files, and so connections, a process may have open.
+//! The limit on open files, and so on connections, of this process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What is assumed where the system does not tell.
+/// Assumed when the system does not say.
 const USUAL: usize = 1024;
 
-/// Raises the limit on open files as far as the process may by itself; returns what it is then. Services and shells
-/// often begin with 1024, for programs of another time.
+/// Raises the soft limit on open files to the hard one; returns it. Services and shells often start with 1024.
 pub(super) fn raise_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return USUAL;
@@ -21,9 +20,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_raised_to_what_is_allowed() {
+    fn the_soft_limit_is_raised_to_the_hard_one() {
         let limit = raise_limit();
-        let now = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells");
+        let now = getrlimit(Resource::RLIMIT_NOFILE).expect("the system has limits");
         assert_eq!(now, (limit as u64, limit as u64));
     }
 }

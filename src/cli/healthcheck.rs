@@ -1,31 +1,30 @@
-//! `vigie healthcheck`: asks the node of these settings how it is, for containers that have no other program to ask with.
+//! `vigie healthcheck`: checks the health of the node of these settings, for containers without an HTTP client.
 //!
-//! It asks on the internal listener: clients that fill the public one must not get a healthy node ended.
+//! It uses the internal listener: clients that fill the public one must not get a healthy node killed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::settings::Settings;
 use clap::Args;
-use vigie::settings::Settings;
 
 use super::{block_on, fail};
 
-/// Exit code of a node that is not well, and of a check that cannot be made, whyever: Docker knows no other.
+/// The node is unhealthy, or the check failed for any reason: Docker knows no other code.
 pub(super) const EXIT_UNHEALTHY: u8 = 1;
 
-/// How long an answer may take: a node itself waits for Redis and Postgres for two seconds by default.
+/// Timeout of the request. A node itself waits two seconds for Redis and Postgres by default.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 
-/// What is asked.
 #[derive(Args)]
 pub(super) struct HealthcheckArgs {
-    /// Asks whether the node can do its work (/readyz), not only whether it is alive (/healthz)
+    /// Checks whether the node is ready to serve (/readyz), not only alive (/healthz)
     #[arg(long)]
     ready: bool,
 }
 
-/// Says nothing where all is well.
+/// Prints nothing when the node is healthy.
 pub(super) fn run(settings: &Settings, args: &HealthcheckArgs) -> ExitCode {
     let listen = settings.internal.listen;
     if listen.port() == 0 {
@@ -34,19 +33,22 @@ pub(super) fn run(settings: &Settings, args: &HealthcheckArgs) -> ExitCode {
         return fail(EXIT_UNHEALTHY, advice);
     }
     let path = if args.ready { "readyz" } else { "healthz" };
-    let url = format!("http://{}/{path}", from_here(listen));
-    match block_on(ask(&url), EXIT_UNHEALTHY) {
+    let url = format!("http://{}/{path}", local_address(listen));
+    match block_on(check(&url), EXIT_UNHEALTHY) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(problem)) => fail(EXIT_UNHEALTHY, format_args!("{url} {problem}")),
         Err(code) => code,
     }
 }
 
-/// Succeeds where the answer is 200; otherwise tells what came instead.
-async fn ask(url: &str) -> Result<(), String> {
-    let unreachable = |error: reqwest::Error| match error.is_timeout() {
-        true => format!("does not answer within {} s", ANSWER_WITHIN.as_secs()),
-        false => "cannot be reached; does the node run, with the same settings?".to_owned(),
+/// Succeeds on 200; otherwise returns a description of the failure.
+async fn check(url: &str) -> Result<(), String> {
+    let unreachable = |error: reqwest::Error| {
+        if error.is_timeout() {
+            format!("does not answer within {} s", ANSWER_WITHIN.as_secs())
+        } else {
+            "cannot be reached; does the node run, with the same settings?".to_owned()
+        }
     };
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -63,8 +65,8 @@ async fn ask(url: &str) -> Result<(), String> {
     }
 }
 
-/// Where a listener is reached from its own machine: one on all addresses is on loopback, too.
-fn from_here(listen: SocketAddr) -> SocketAddr {
+/// The address of a listener from its own machine: one on all addresses is reached on loopback.
+fn local_address(listen: SocketAddr) -> SocketAddr {
     let address = match listen.ip() {
         address if !address.is_unspecified() => address,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -78,15 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_on_all_addresses_is_asked_on_loopback() {
-        for (listen, asked) in [
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
+        for (listen, local) in [
             ("127.0.0.1:8181", "127.0.0.1:8181"),
             ("10.1.2.3:80", "10.1.2.3:80"),
             ("0.0.0.0:8181", "127.0.0.1:8181"),
             ("[::]:8181", "[::1]:8181"),
         ] {
             let listen = listen.parse().unwrap();
-            assert_eq!(from_here(listen).to_string(), asked);
+            assert_eq!(local_address(listen).to_string(), local);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `vigie inspect`: shows what is in Redis, for people and for programs.
+//! `vigie inspect`: shows the data in Redis, as tables or JSON.
 
 mod nodes;
 mod online;
@@ -10,75 +10,71 @@ mod user;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::app::StartError;
+use crate::app::inspect::{self, Cursor, Inspector};
+use crate::clock::now_ms;
+use crate::engine::EngineError;
+use crate::ids::UserId;
+use crate::settings::Settings;
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use vigie::app::StartError;
-use vigie::app::inspect::{self, Cursor, Inspector};
-use vigie::clock::now_ms;
-use vigie::engine::EngineError;
-use vigie::ids::UserId;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print, print_styled};
 
-/// More than this nobody reads at once.
 const LIMIT_MAX: i64 = 10_000;
 
-/// Where to look when there is nothing outside the process.
+/// The answer when the data is inside a node.
 const MEMORY: &str = "the memory engine keeps everything in its process; ask the node on its internal listener: GET \
                       /api/v1/nodes, /api/v1/presence, /api/v1/matchmaking, /metrics";
 
-/// What to show, and how.
 #[derive(Args)]
 pub(super) struct InspectArgs {
     #[command(subcommand)]
-    what: Option<What>,
-    /// Prints one JSON object instead of tables for people
+    view: Option<View>,
+    /// Prints one JSON object instead of tables
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// The nodes that are alive: what is left of their leases, connections, users
+enum View {
+    /// Live nodes: time left of their leases, connections, users
     Nodes,
-    /// Who is online, a page at a time
+    /// Online users, a page at a time
     Online(PageArgs),
-    /// How many topics each node listens to, and how many nodes to each online user's
+    /// Topics by node, and subscribed nodes by online user
     Topics(PageArgs),
-    /// All that is known about one user: connections, last updates, what is refused
+    /// One user: connections, last updates, revocations
     User {
         /// The user's id
         id: UserId,
     },
-    /// Those who wait for an opponent
+    /// The matchmaking queue
     Queue {
-        /// How many of them to show, the first first
+        /// Number of tickets to show, oldest first
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
         limit: u32,
     },
 }
 
-/// Which page.
 #[derive(Args)]
 struct PageArgs {
-    /// How many users to show
+    /// Number of users to show
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
     limit: u32,
-    /// Where to go on: what the page before ended with
+    /// Cursor printed by the previous page
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<Cursor>,
 }
 
-/// What is shown, both ways.
-struct Shown {
+/// A view in both formats.
+struct Rendered {
     text: String,
     json: Value,
 }
 
-/// Shows it.
 pub(super) fn run(settings: &Settings, args: &InspectArgs) -> ExitCode {
-    match block_on(show(settings, args.what.as_ref()), EXIT_CONFIG) {
+    match block_on(show(settings, args.view.as_ref()), EXIT_CONFIG) {
         Ok(Ok(Some(shown))) if args.json => print(&format!("{}\n", shown.json)),
         Ok(Ok(Some(shown))) => print_styled(&shown.text),
         Ok(Ok(None)) => fail(EXIT_CONFIG, MEMORY),
@@ -87,23 +83,23 @@ pub(super) fn run(settings: &Settings, args: &InspectArgs) -> ExitCode {
     }
 }
 
-async fn show(settings: &Settings, what: Option<&What>) -> Result<Option<Shown>, StartError> {
+async fn show(settings: &Settings, view: Option<&View>) -> Result<Option<Rendered>, StartError> {
     let Some(inspector) = inspect::open(settings).await? else {
         return Ok(None);
     };
-    Ok(Some(look(&inspector, what).await?))
+    Ok(Some(render(&inspector, view).await?))
 }
 
-async fn look(inspector: &Inspector, what: Option<&What>) -> Result<Shown, EngineError> {
-    Ok(match what {
+async fn render(inspector: &Inspector, view: Option<&View>) -> Result<Rendered, EngineError> {
+    Ok(match view {
         None => overview::show(&inspector.overview().await?),
-        Some(What::Nodes) => nodes::show(&inspector.nodes().await?),
-        Some(What::Online(page)) => online::show(&page.read(inspector).await?),
-        Some(What::Topics(page)) => {
+        Some(View::Nodes) => nodes::show(&inspector.nodes().await?),
+        Some(View::Online(page)) => online::show(&page.read(inspector).await?),
+        Some(View::Topics(page)) => {
             topics::show(&inspector.nodes().await?, &page.read(inspector).await?)
         }
-        Some(What::User { id }) => user::show(&inspector.user(*id).await?),
-        Some(What::Queue { limit }) => queue::show(&inspector.queue(*limit).await?, now_ms()),
+        Some(View::User { id }) => user::show(&inspector.user(*id).await?),
+        Some(View::Queue { limit }) => queue::show(&inspector.queue(*limit).await?, now_ms()),
     })
 }
 
@@ -113,7 +109,7 @@ impl PageArgs {
     }
 }
 
-/// A time span in its two largest units, `3h 12m`; below a minute in seconds.
+/// A duration in its two largest units, such as `3h 12m`; below a minute in seconds.
 fn span(ms: u64) -> String {
     let whole = humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
     let units: Vec<&str> = whole.split(' ').take(2).collect();

@@ -1,4 +1,4 @@
-//! `vigie man`: the manual, a page for each command.
+//! `vigie man`: manual pages, one per command.
 
 use std::process::ExitCode;
 
@@ -7,15 +7,14 @@ use clap_mangen::Man;
 
 use super::{EXIT_CONFIG, fail, print};
 
-/// Which page.
 #[derive(Args)]
 pub(super) struct ManArgs {
-    /// A command, such as `inspect` or `bench fanout` [default: the page of them all]
+    /// A command, such as `inspect` or `inspect user` [default: the page of the program]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
 
-/// Prints the page in roff: `vigie man | man -l -`.
+/// Prints a page as roff, for `man -l -`.
 pub(super) fn run(mut command: Command, args: &ManArgs) -> ExitCode {
     command.build();
     let mut page = command;
@@ -30,11 +29,11 @@ pub(super) fn run(mut command: Command, args: &ManArgs) -> ExitCode {
             }
         }
     }
-    // Named as it is typed, with a hyphen between the words: vigie-bench-fanout(1).
+    // Named by the command's words, joined with hyphens: vigie-inspect-user(1).
     let mut text = Vec::new();
     let version = format!("vigie {}", env!("CARGO_PKG_VERSION"));
     match Man::new(page).source(version).render(&mut text) {
         Ok(()) => print(&String::from_utf8_lossy(&text)),
-        Err(error) => fail(1, format_args!("the page cannot be written: {error}")),
+        Err(error) => fail(1, format_args!("cannot write the page: {error}")),
     }
 }

@@ -1,14 +1,14 @@
-//! `vigie migrate`: creates the tables in Postgres, or brings them up to date.
+//! `vigie migrate`: creates or migrates the tables in Postgres.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use vigie::app;
-use vigie::settings::Settings;
+use crate::app;
+use crate::settings::Settings;
 
 use super::{EXIT_CONFIG, block_on, fail, print};
 
-/// Applies what is missing and says what that was.
+/// Applies the missing migrations and lists them.
 pub(super) fn run(settings: &Settings) -> ExitCode {
     let profiles = match app::profiles(settings) {
         Ok(Some(profiles)) => profiles,
@@ -21,20 +21,19 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
         Err(error) => return fail(EXIT_CONFIG, error),
     };
     match block_on(profiles.migrate(), 1) {
-        Ok(Ok(applied)) => print(&in_words(&applied)),
+        Ok(Ok(applied)) => print(&as_text(&applied)),
         Ok(Err(error)) => fail(1, error),
         Err(code) => code,
     }
 }
 
-/// One line for each migration.
-fn in_words(applied: &[String]) -> String {
+fn as_text(applied: &[String]) -> String {
     if applied.is_empty() {
         return "the schema is up to date\n".to_owned();
     }
     let mut text = String::new();
     for name in applied {
-        // A string to write into never fails.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "applied {name}");
     }
     text
@@ -45,11 +44,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_migration_is_told() {
+    fn each_migration_is_listed() {
         assert_eq!(
-            in_words(&["V1__profiles".to_owned()]),
+            as_text(&["V1__profiles".to_owned()]),
             "applied V1__profiles\n"
         );
-        assert_eq!(in_words(&[]), "the schema is up to date\n");
+        assert_eq!(as_text(&[]), "the schema is up to date\n");
     }
 }

@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::app::{App, Reload};
+use crate::settings::{EngineKind, Settings, SettingsError};
+use crate::telemetry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use vigie::app::{App, Reload};
-use vigie::settings::{EngineKind, Settings, SettingsError};
-use vigie::telemetry;
 
 use super::{EXIT_CONFIG, fail, files, print};
 
-/// How long blocking work may go on after the node is done; none of it holds anything back.
+/// How long blocking work may continue after the node has stopped; none of it needs to finish.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
-/// Reads the settings once more.
+/// Reloads the settings.
 type Load = Box<dyn Fn() -> Result<Settings, SettingsError> + Send>;
 
-/// Runs a node until a signal ends it. SIGHUP has it take over keys and limits as `load` reads them then.
+/// Runs a node until a signal ends it. SIGHUP applies the keys and limits that `load` then returns.
 pub(super) fn run(settings: Settings, load: Load) -> ExitCode {
     if let Err(error) = telemetry::init_logs(
         &settings.log,
@@ -62,17 +62,17 @@ async fn run_node(settings: Settings, load: Load, mut signals: Signals) -> ExitC
         Err(error) => return fail(1, error),
     };
     let (public, internal) = (app.public_address(), app.internal_address());
-    // Whoever closed stdout wants the node, not the greeting.
+    // A closed stdout does not stop the node.
     print(&ready_line(public, internal, app.node_id(), hints.engine));
     print(&hints.text(public, internal));
-    let reloading = tokio::spawn(reload_at(signals.hangup.take(), app.reload(), load));
-    app.run_until(first_of(signals)).await;
+    let reloading = tokio::spawn(run_reload(signals.hangup.take(), app.reload(), load));
+    app.run_until(wait_for_signal(signals)).await;
     reloading.abort();
     ExitCode::SUCCESS
 }
 
-/// Takes over keys and limits at every SIGHUP. Settings that are wrong change nothing.
-async fn reload_at(hangup: Option<Signal>, reload: Reload, load: Load) {
+/// Applies keys and limits at every SIGHUP. Invalid settings change nothing.
+async fn run_reload(hangup: Option<Signal>, reload: Reload, load: Load) {
     let Some(mut hangup) = hangup else {
         return;
     };
@@ -92,8 +92,8 @@ async fn reload_at(hangup: Option<Signal>, reload: Reload, load: Load) {
     }
 }
 
-/// Ends with the first signal; the second ends the process.
-async fn first_of(mut signals: Signals) {
+/// Resolves at the first signal; the second exits the process.
+async fn wait_for_signal(mut signals: Signals) {
     signals.next().await;
     info!("stopping; a second signal exits at once");
     tokio::spawn(async move {
@@ -102,11 +102,10 @@ async fn first_of(mut signals: Signals) {
     });
 }
 
-/// The signals that end a node, and the one that has it read its settings again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Until somebody takes it.
+    /// Taken by [`run_reload`].
     hangup: Option<Signal>,
 }
 
@@ -119,7 +118,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one; returns the exit code that stands for it, 128 and its number.
+    /// Waits for a signal that ends the node; returns its exit code, 128 plus its number.
     async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.terminate.recv() => 143,
@@ -128,18 +127,18 @@ impl Signals {
     }
 }
 
-/// What programs wait for. The first line on stdout, and the only one outside development mode.
+/// Programs wait for this line. It is the first on stdout, and the only one outside development mode.
 fn ready_line(public: SocketAddr, internal: SocketAddr, node: &str, engine: EngineKind) -> String {
     format!(
         "vigie listening public=http://{public} internal=http://{internal} node={node} engine={engine}\n"
     )
 }
 
-/// What to tell about the settings once the node runs; the settings themselves are the app's.
+/// What the start-up hints need of the settings, which move into the app.
 struct Hints {
     engine: EngineKind,
     development: bool,
-    /// How a shell writes the API key: never a real one in clear.
+    /// The API key as shell text; never a real key.
     api_key: &'static str,
     can_sign: bool,
 }
@@ -150,7 +149,7 @@ impl Hints {
             engine: settings.engine,
             development: settings.development(),
             api_key: match settings.internal.api_key {
-                _ if settings.uses_development_api_key() => vigie::settings::DEVELOPMENT_API_KEY,
+                _ if settings.uses_development_api_key() => crate::settings::DEVELOPMENT_API_KEY,
                 Some(_) => "$VIGIE_INTERNAL__API_KEY",
                 None => "(one of internal.api_keys)",
             },
@@ -158,15 +157,16 @@ impl Hints {
         }
     }
 
-    /// What to try next; empty outside development mode.
+    /// Commands to try; empty outside development mode.
     fn text(&self, public: SocketAddr, internal: SocketAddr) -> String {
         if !self.development {
             return String::new();
         }
         let key = self.api_key;
-        let token = match self.can_sign {
-            true => format!("{} token --user 42", program()),
-            false => "(from whoever holds the private key)".to_owned(),
+        let token = if self.can_sign {
+            format!("{} token --user 42", program())
+        } else {
+            "(signed with your private key)".to_owned()
         };
         format!(
             r#"
@@ -188,7 +188,7 @@ Try it:
     }
 }
 
-/// This program as it was called, so that the command shown works where it is read.
+/// This program as it was called, so that the printed command works as is.
 fn program() -> String {
     std::env::args()
         .next()

@@ -1,31 +1,24 @@
-//! Tables for people: columns as wide as what is in them, with a little colour where a terminal shows it.
+//! Text tables: columns as wide as their content, with colours.
 
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-/// The head of a table.
 pub(super) const HEAD: Style = Style::new().bold();
-/// As it should be.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
-/// Somebody might want to look.
+/// Worth a look.
 pub(super) const NOTABLE: Style = AnsiColor::Yellow.on_default();
-/// What matters less.
+/// Less important.
 pub(super) const FAINT: Style = Style::new().dimmed();
 
-/// What stands between two columns.
 const GAP: &str = "  ";
 
-/// On which side a column's cells begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Words.
     Left,
-    /// Numbers.
     Right,
 }
 
-/// One cell.
 pub(super) struct Cell {
     text: String,
     style: Style,
@@ -37,20 +30,18 @@ impl<T: fmt::Display> From<T> for Cell {
     }
 }
 
-/// A cell with a colour.
 pub(super) fn styled(value: impl fmt::Display, style: Style) -> Cell {
     let text = value.to_string();
     Cell { text, style }
 }
 
-/// A table; its `Display` ends every line.
+/// Its `Display` ends every line with a newline.
 pub(super) struct Table {
     aligns: Vec<Align>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// A table with these columns.
     pub(super) fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
         Self {
             aligns: columns.iter().map(|(_, align)| *align).collect(),
@@ -58,7 +49,6 @@ impl Table {
         }
     }
 
-    /// Adds a row.
     pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
         self.rows.push(cells.into());
     }
@@ -99,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn columns_are_aligned() {
         let mut table = Table::new([
             ("node", Align::Left),
             ("users", Align::Right),

@@ -1,28 +1,27 @@
-//! `vigie token`: a token to try things with.
+//! `vigie token`: prints a token for development.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::app;
+use crate::domain::token;
+use crate::ids::UserId;
+use crate::settings::Settings;
 use clap::Args;
-use vigie::app;
-use vigie::domain::token;
-use vigie::ids::UserId;
-use vigie::settings::Settings;
 
 use super::{EXIT_CONFIG, fail, print};
 
-/// Whose token, and for how long.
 #[derive(Args)]
 pub(super) struct TokenArgs {
-    /// Account that the token speaks for
+    /// Account that the token identifies
     #[arg(long, value_name = "ID")]
     user: UserId,
-    /// How long it is valid: 30s, 1h, 7days
+    /// Time to live: 30s, 1h, 7days
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
 }
 
-/// Prints the token and nothing else, so that `TOKEN=$(vigie token --user 42)` works.
+/// Prints only the token, so that `TOKEN=$(vigie token --user 42)` works.
 pub(super) fn run(settings: &Settings, args: &TokenArgs) -> ExitCode {
     match token::issue(&app::token_options(&settings.auth), args.user, args.ttl) {
         Ok(token) => print(&format!("{token}\n")),

@@ -1,12 +1,11 @@
-//! `vigie types`: TypeScript for front ends.
+//! `vigie types`: prints TypeScript types of the socket events.
 
 use std::process::ExitCode;
 
-use vigie::transport::protocol;
+use crate::transport::protocol;
 
 use super::print;
 
-/// Prints the types of all events.
 pub(super) fn run() -> ExitCode {
     print(&protocol::typescript())
 }

@@ -15,7 +15,7 @@ use crate::ids::UserId;
 use crate::profiles::{AccountChange, ChangeStream, Profiles};
 
 pub(crate) use self::source::Accounts;
-pub use crate::profiles::{Friendship, Image, NewMatch, ProfilesError};
+pub(crate) use crate::profiles::{Friendship, Image, NewMatch, ProfilesError};
 
 /// Why a call about an account failed.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use crate::ids::{ConnectionId, MatchId, UserId};
 const DELIVERIES_MAX: usize = 1024;
 
 /// Connections, as they were when the delivery was made.
-pub type Recipients = Arc<Vec<ConnectionId>>;
+pub(crate) type Recipients = Arc<Vec<ConnectionId>>;
 
 /// The watchers of a user, by what they may see. The user's own connections are not among them.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ pub struct Watchers {
 }
 
 /// The last update of each kind.
-pub type LastUpdates = BTreeMap<Kind, Views>;
+pub(crate) type LastUpdates = BTreeMap<Kind, Views>;
 
 /// One thing to send.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ pub struct StatusChange {
 }
 
 /// The receiving end of the stream. There is one reader.
-pub type DeliveryStream = mpsc::Receiver<Delivery>;
+pub(crate) type DeliveryStream = mpsc::Receiver<Delivery>;
 
 /// The sending end of the stream.
 #[derive(Clone)]

@@ -18,14 +18,14 @@ use tokio::sync::{Notify, mpsc};
 use self::rating::{RATING_DEFAULT, rating};
 use super::presence::Presence;
 use super::topic::Topics;
-pub use crate::engine::matchmaking::QueueStats;
+pub(crate) use crate::engine::matchmaking::QueueStats;
 use crate::engine::matchmaking::{Enqueued, PairingRules, TicketSelector};
 use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::Metrics;
 
 /// Ratings range from `-RATING_MAX` to `RATING_MAX`.
-pub const RATING_MAX: i64 = 1_000_000;
+pub(crate) const RATING_MAX: i64 = 1_000_000;
 
 /// Queued confirmations. One that does not fit is not lost: the match is published again.
 const CONFIRMATIONS_MAX: usize = 1024;

@@ -1,3 +1,3 @@
 //! Nodes of the cluster, as each reports itself with its heartbeat.
 
-pub use crate::engine::{LiveNode, NodeInfo};
+pub(crate) use crate::engine::LiveNode;

@@ -15,7 +15,7 @@ use super::matchmaking::OfflineUsers;
 use super::replica::{Applied, PresenceChange, Replica};
 use super::token::Identity;
 use super::topic::Topics;
-pub use crate::engine::RegisteredConnection;
+pub(crate) use crate::engine::RegisteredConnection;
 use crate::engine::{Admission, Engine, EngineError, Pulse, Registration, Transition};
 use crate::ids::{ConnectionId, UserConnection, UserId};
 use crate::telemetry::{Metrics, warn_seldom};

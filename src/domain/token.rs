@@ -19,7 +19,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-pub use self::keys::TokenSetupError;
+pub(crate) use self::keys::TokenSetupError;
 use self::keys::{Keys, VerifyingKey};
 use crate::clock::{now_ms, since_epoch};
 use crate::ids::{SAFE_INTEGER_MAX, UserId};

@@ -20,20 +20,20 @@ pub enum View {
 
 /// The allow-list of public fields.
 #[derive(Clone, Debug)]
-pub struct Visibility {
+pub(crate) struct Visibility {
     public_fields: HashSet<String>,
 }
 
 impl Visibility {
     /// Makes the named fields public.
-    pub fn new(public_fields: &[String]) -> Self {
+    pub(crate) fn new(public_fields: &[String]) -> Self {
         Self {
             public_fields: public_fields.iter().cloned().collect(),
         }
     }
 
     /// Whether everybody may see a field.
-    pub fn is_public(&self, field: &str) -> bool {
+    pub(crate) fn is_public(&self, field: &str) -> bool {
         self.public_fields.contains(field)
     }
 
@@ -41,7 +41,7 @@ impl Visibility {
     ///
     /// # Errors
     /// If `full` is not a JSON object.
-    pub fn public_view(&self, full: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
+    pub(crate) fn public_view(&self, full: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
         let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(full.get())?;
         fields.retain(|field, _| self.is_public(field));
         serde_json::value::to_raw_value(&fields).map(Arc::from)
@@ -50,7 +50,11 @@ impl Visibility {
 
 /// The view of `user` for `viewer` (`None` for a guest). If the user's friends are unknown (`None`), nobody counts as
 /// one.
-pub fn view_of(user: UserId, viewer: Option<UserId>, friends: Option<&HashSet<UserId>>) -> View {
+pub(crate) fn view_of(
+    user: UserId,
+    viewer: Option<UserId>,
+    friends: Option<&HashSet<UserId>>,
+) -> View {
     let is_friend = |viewer: &UserId| friends.is_some_and(|friends| friends.contains(viewer));
     match viewer {
         Some(viewer) if viewer == user || is_friend(&viewer) => View::Full,

@@ -9,7 +9,7 @@ use crate::ids::UserId;
 pub(crate) const MESSAGES_MAX: usize = 1024;
 
 /// The stream's receiving end.
-pub type Messages = mpsc::Receiver<EngineMessage>;
+pub(crate) type Messages = mpsc::Receiver<EngineMessage>;
 
 /// A message from the engine.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ mod bus;
 mod client;
 mod cluster;
 mod connection_report;
-pub mod doctor;
-pub mod inspect;
+pub(crate) mod doctor;
+pub(crate) mod inspect;
 mod keys;
 mod layout;
 mod lease;
@@ -177,6 +177,6 @@ impl Redis {
 ///
 /// # Errors
 /// If the URL is invalid, or no certificate can be trusted.
-pub fn check(options: &RedisOptions) -> Result<(), OpenError> {
+pub(crate) fn check(options: &RedisOptions) -> Result<(), OpenError> {
     tls::config(options).map(|_| ())
 }

@@ -14,23 +14,23 @@ const NETWORK_BITS: u32 = 64;
 
 /// Networks of proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Arc<[IpNet]>);
+pub(crate) struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
     /// Trusts every address in `networks`.
-    pub fn new(networks: &[IpNet]) -> Self {
+    pub(crate) fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
     }
 
     /// Whether `address` is in a trusted network.
-    pub fn trust(&self, address: IpAddr) -> bool {
+    pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
     /// The address of the client: the last entry of `X-Forwarded-For` that is not a trusted proxy, because the client may
     /// have forged earlier entries. If `peer` is not a trusted proxy, it is the client.
-    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let lists = headers.get_all(FORWARDED_FOR).iter().rev();
         let mut named = lists.flat_map(|list| list.as_bytes().rsplit(|byte| *byte == b','));
@@ -55,7 +55,7 @@ fn parse(text: &[u8]) -> Option<IpAddr> {
 }
 
 /// The unit of limits per address: an IPv4 address, or a /64 of IPv6, all of which one machine may use.
-pub fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

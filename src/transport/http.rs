@@ -42,13 +42,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use self::access::ApiKeyCheck;
+pub(crate) use self::access::ApiKeyCheck;
 use self::admin::AdminPage;
-pub use self::admin::Live;
+pub(crate) use self::admin::Live;
 use self::audit::Audit;
 use self::body::BodyMax;
 use self::problem::Problem;
-pub use self::public::{AllowedOrigins, Public, public};
+pub(crate) use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
 use crate::transport::limits::CurrentLimits;
@@ -97,7 +97,7 @@ impl FromRef<Internal> for BodyMax {
 struct Description;
 
 /// The routes for back ends and operators.
-pub fn internal(state: Internal) -> Router {
+pub(crate) fn internal(state: Internal) -> Router {
     let of_accounts = OpenApiRouter::new()
         .routes(routes!(accounts::put))
         .routes(routes!(matches::record))

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use self::connection_table::ConnectionTable;
-pub use self::files::{FileBudget, files_for, files_max};
-pub use self::stream::{Meter, Peer, RequestGuard, Stream, TcpConn};
+pub(crate) use self::files::{FileBudget, files_for, files_max};
+pub(crate) use self::stream::{Meter, Peer, RequestGuard, Stream, TcpConn};
 use super::address::{TrustedProxies, network_of};
 use super::limits::CurrentLimits;
 use crate::telemetry::{ClosedBecause, Metrics};
@@ -47,7 +47,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Whose connections a listener accepts.
 #[derive(Clone, Debug)]
-pub enum ListenerKind {
+pub(crate) enum ListenerKind {
     /// Anybody's. Inbound bytes are metered, except for the HTTP requests of these proxies.
     Public(TrustedProxies),
     /// Those of back ends and operators; not metered.
@@ -55,7 +55,7 @@ pub enum ListenerKind {
 }
 
 /// A TCP listener with a bounded number of connections.
-pub struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
     kind: ListenerKind,
     limits: CurrentLimits,
@@ -70,7 +70,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is in use or does not belong to this machine.
-    pub fn bind(
+    pub(crate) fn bind(
         address: SocketAddr,
         kind: ListenerKind,
         limits: CurrentLimits,
@@ -99,12 +99,12 @@ impl Listener {
     ///
     /// # Errors
     /// When the operating system does not return it.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Waits for the next connection. At the limit, closes the connection that has gone without a request for longest.
-    pub async fn accept(&self) -> Stream {
+    pub(crate) async fn accept(&self) -> Stream {
         loop {
             self.wait_for_closing().await;
             match self.listener.accept().await {
@@ -186,7 +186,7 @@ impl Listener {
     }
 
     /// Runs forever and closes overdue connections: those with a stalled write, and those without a first request.
-    pub fn close_overdue(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn close_overdue(&self) -> impl Future<Output = ()> + Send + use<> {
         let (open, limits) = (self.open.clone(), self.limits.clone());
         let metrics = self.metrics.clone();
         async move {

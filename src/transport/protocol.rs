@@ -18,13 +18,13 @@ use crate::domain::visibility::View;
 use crate::ids::{MatchId, Revision, UserId};
 
 pub use self::codes::{ConnectErrorCode, ErrorCode, KickCode};
-pub use self::events::{client_event, server_event};
-pub use self::namespace::Namespace;
+pub(crate) use self::events::{client_event, server_event};
+pub(crate) use self::namespace::Namespace;
 pub use self::request::Request;
-pub use self::typescript::typescript;
+pub(crate) use self::typescript::typescript;
 
 /// The event that carries updates of this kind; `None` if clients never get them.
-pub fn event_of(kind: Kind) -> Option<&'static str> {
+pub(crate) fn event_of(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Profile => Some(server_event::PROFILE_UPDATE),
         Kind::Stats => Some(server_event::GAME_STATS_UPDATE),
@@ -45,7 +45,7 @@ impl From<TokenError> for ConnectErrorCode {
 
 /// The `auth` payload of CONNECT.
 #[derive(Debug, Default, Serialize, TS)]
-pub struct HandshakeAuth {
+pub(crate) struct HandshakeAuth {
     /// A JWT; `null`, absent or empty for a guest.
     #[ts(optional = nullable)]
     pub token: Option<String>,
@@ -54,7 +54,7 @@ pub struct HandshakeAuth {
 /// Names a user.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct UserRequest {
+pub(crate) struct UserRequest {
     /// From 1 to 2^53 - 1.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -62,14 +62,14 @@ pub struct UserRequest {
 
 /// A request with a token.
 #[derive(Clone, Debug, Deserialize, TS)]
-pub struct TokenRequest {
+pub(crate) struct TokenRequest {
     /// A JWT of the same user.
     pub token: String,
 }
 
 /// The answer to a refused event.
 #[derive(Debug, Serialize, TS)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Always `false`.
     #[ts(type = "false")]
     pub ok: bool,
@@ -81,7 +81,7 @@ pub struct Refusal {
 
 /// A refused event that had no acknowledgement.
 #[derive(Debug, Serialize, TS)]
-pub struct Exception {
+pub(crate) struct Exception {
     /// Name of the refused event; cut off after 128 bytes.
     pub event: String,
     /// Reason, for programs.
@@ -92,7 +92,7 @@ pub struct Exception {
 
 /// The answer to an event that was carried out.
 #[derive(Debug, Serialize, TS)]
-pub struct Done {
+pub(crate) struct Done {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
@@ -101,7 +101,7 @@ pub struct Done {
 /// The outcome of joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, TS)]
 #[serde(rename_all = "snake_case")]
-pub enum QueueStatus {
+pub(crate) enum QueueStatus {
     /// The user joined the queue.
     Queued,
     /// The user was in the queue already, from this tab or another.
@@ -110,7 +110,7 @@ pub enum QueueStatus {
 
 impl QueueStatus {
     /// `already`: whether the user was in the queue before.
-    pub fn of(already: bool) -> Self {
+    pub(crate) fn of(already: bool) -> Self {
         if already {
             Self::AlreadyQueued
         } else {
@@ -121,7 +121,7 @@ impl QueueStatus {
 
 /// The answer to `join-matchmaking`.
 #[derive(Debug, Serialize, TS)]
-pub struct Queued {
+pub(crate) struct Queued {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
@@ -132,7 +132,7 @@ pub struct Queued {
 /// The answer to `refresh-token`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenRefreshed {
+pub(crate) struct TokenRefreshed {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
@@ -144,11 +144,11 @@ pub struct TokenRefreshed {
 /// The answer to `get-online-users`: the ids of all online users, ascending, without duplicates.
 #[derive(Debug, TS)]
 #[ts(type = "number[]")]
-pub struct OnlineUsers;
+pub(crate) struct OnlineUsers;
 
 /// The answer to `watch-profile`.
 #[derive(Debug, Serialize, TS)]
-pub struct Watching<'a> {
+pub(crate) struct Watching<'a> {
     /// Always `true`.
     #[ts(type = "true")]
     pub ok: bool,
@@ -159,7 +159,7 @@ pub struct Watching<'a> {
 
 /// The last updates about a user, in the view of the caller; `null` for a kind without an update.
 #[derive(Debug, Serialize, ToSchema, TS)]
-pub struct KnownUser<'a> {
+pub(crate) struct KnownUser<'a> {
     /// The profile.
     #[ts(type = "(User & Record<string, unknown>) | null")]
     #[schema(value_type = Option<Object>)]
@@ -184,7 +184,7 @@ pub struct KnownUser<'a> {
 
 /// The revisions of the last updates; `null` for a kind without an update.
 #[derive(Debug, Serialize, ToSchema, TS)]
-pub struct Revisions {
+pub(crate) struct Revisions {
     /// Revision of the profile.
     #[ts(type = "number | null")]
     #[schema(value_type = Option<u64>)]
@@ -197,7 +197,7 @@ pub struct Revisions {
 
 impl<'a> Watching<'a> {
     /// The answer for a watcher with `view`.
-    pub fn new(view: View, last: &'a LastUpdates) -> Self {
+    pub(crate) fn new(view: View, last: &'a LastUpdates) -> Self {
         Self {
             ok: true,
             known: KnownUser::new(view, last),
@@ -207,7 +207,7 @@ impl<'a> Watching<'a> {
 
 impl<'a> KnownUser<'a> {
     /// The part of the last updates that `view` shows.
-    pub fn new(view: View, last: &'a LastUpdates) -> Self {
+    pub(crate) fn new(view: View, last: &'a LastUpdates) -> Self {
         let seen = |kind: Kind| {
             last.get(&kind)
                 .and_then(|views| Some((views.revision, seen(view, views)?)))
@@ -229,7 +229,7 @@ impl<'a> KnownUser<'a> {
 }
 
 /// The part of an update that `view` shows, if any.
-pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
+pub(crate) fn seen(view: View, views: &Views) -> Option<&RawValue> {
     match view {
         View::Full => Some(&views.full),
         View::Public => views.public.as_deref(),
@@ -237,8 +237,9 @@ pub fn seen(view: View, views: &Views) -> Option<&RawValue> {
 }
 
 /// A user as a back end describes one; may have further fields.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
-pub struct User {
+pub(crate) struct User {
     /// Id of the user.
     #[ts(rename = "userID", optional, type = "number")]
     pub user_id: Option<UserId>,
@@ -251,9 +252,10 @@ pub struct User {
 }
 
 /// An entry of a friend list.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct Friend {
+pub(crate) struct Friend {
     /// Id of the friend.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -266,7 +268,7 @@ pub struct Friend {
 /// The outcome of a match for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, TS)]
 #[serde(rename_all = "lowercase")]
-pub enum MatchResult {
+pub(crate) enum MatchResult {
     /// The user won.
     Win,
     /// The opponent won.
@@ -274,9 +276,10 @@ pub enum MatchResult {
 }
 
 /// An entry of a match history.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
-pub struct Match {
+pub(crate) struct Match {
     /// Id of the match.
     #[ts(type = "number | string")]
     pub match_id: String,
@@ -295,7 +298,7 @@ pub struct Match {
 /// Whether a user is online.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, TS)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     /// Has a connection, or had one within the grace.
     Online,
     /// Has no connection.
@@ -304,7 +307,7 @@ pub enum Status {
 
 impl Status {
     /// The status for a flag of the domain.
-    pub fn of(online: bool) -> Self {
+    pub(crate) fn of(online: bool) -> Self {
         if online { Self::Online } else { Self::Offline }
     }
 }
@@ -312,7 +315,7 @@ impl Status {
 /// The payload of `user-status-change`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct UserStatusChange {
+pub(crate) struct UserStatusChange {
     /// The user whose status changed.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -322,7 +325,7 @@ pub struct UserStatusChange {
 
 /// The payload of `profile-update`.
 #[derive(Debug, Serialize, TS)]
-pub struct ProfileUpdate<'a> {
+pub(crate) struct ProfileUpdate<'a> {
     /// The profile, in the view of the connection.
     #[ts(type = "User & Record<string, unknown>")]
     pub user: &'a RawValue,
@@ -334,7 +337,7 @@ pub struct ProfileUpdate<'a> {
 /// The payload of `game-stats-update`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct GameStatsUpdate<'a> {
+pub(crate) struct GameStatsUpdate<'a> {
     /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -349,7 +352,7 @@ pub struct GameStatsUpdate<'a> {
 /// The payload of `friend-list-update`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct FriendListUpdate<'a> {
+pub(crate) struct FriendListUpdate<'a> {
     /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -364,7 +367,7 @@ pub struct FriendListUpdate<'a> {
 /// The payload of `match-history-update`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct MatchHistoryUpdate<'a> {
+pub(crate) struct MatchHistoryUpdate<'a> {
     /// The user concerned.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -377,9 +380,10 @@ pub struct MatchHistoryUpdate<'a> {
 }
 
 /// An opponent, in the public view.
+#[allow(dead_code, reason = "only the TypeScript made from it is used")]
 #[derive(Debug, TS)]
 #[ts(rename_all = "camelCase")]
-pub struct Opponent {
+pub(crate) struct Opponent {
     /// Id of the opponent.
     #[ts(type = "number")]
     pub user_id: UserId,
@@ -392,7 +396,7 @@ pub struct Opponent {
 /// The payload of `match-found`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct MatchFound<'a> {
+pub(crate) struct MatchFound<'a> {
     /// Id of the match, the same for both players.
     #[ts(type = "string")]
     pub match_id: MatchId,
@@ -404,7 +408,7 @@ pub struct MatchFound<'a> {
 /// The payload of `token-expiring`.
 #[derive(Debug, Serialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenExpiring {
+pub(crate) struct TokenExpiring {
     /// Expiry of the token, in ms since 1970.
     #[ts(type = "number")]
     pub expires_at: u64,
@@ -412,7 +416,7 @@ pub struct TokenExpiring {
 
 /// The payload of `kicked`.
 #[derive(Debug, Serialize, TS)]
-pub struct Kicked {
+pub(crate) struct Kicked {
     /// Reason, for programs.
     pub code: KickCode,
     /// Reason, for people.
@@ -423,7 +427,7 @@ pub struct Kicked {
 
 impl Kicked {
     /// Adds a message for players. Only a rate-limited client may reconnect with the same token.
-    pub fn new(code: KickCode) -> Self {
+    pub(crate) fn new(code: KickCode) -> Self {
         let message = match code {
             KickCode::TokenExpired => "your session has expired; sign in again",
             KickCode::Kicked => "your connection was closed by the site",

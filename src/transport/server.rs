@@ -30,7 +30,7 @@ const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// Serves `routes` until `stopping` is cancelled; open connections then close after the request in progress. Calls
 /// `on_abort` for each request whose client closes the connection before the answer.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: Listener,
     routes: Router,
     on_abort: impl Fn(&Method, &Uri) + Clone + Send + Sync + 'static,

@@ -24,7 +24,7 @@ use crate::transport::session::{SessionContext, fan_out};
 
 /// Options that are fixed when the node starts: the library cannot change them later.
 #[derive(Clone, Debug)]
-pub struct SocketOptions {
+pub(crate) struct SocketOptions {
     /// Most bytes of one message.
     pub message_len_max: usize,
     /// How long a session may take to join a namespace.
@@ -34,7 +34,7 @@ pub struct SocketOptions {
 }
 
 /// The Socket.IO endpoint of a node.
-pub struct SocketServer {
+pub(crate) struct SocketServer {
     context: Arc<SessionContext>,
     polling: PollingService,
     polling_sessions: Arc<PollingSessions>,
@@ -43,7 +43,7 @@ pub struct SocketServer {
 
 impl SocketServer {
     /// Opens all namespaces.
-    pub fn new(
+    pub(crate) fn new(
         hub: Hub,
         tokens: Arc<TokenVerifier>,
         metrics: Arc<Metrics>,
@@ -69,7 +69,7 @@ impl SocketServer {
     }
 
     /// The routes under `/socket.io/`.
-    pub fn routes(&self) -> Router {
+    pub(crate) fn routes(&self) -> Router {
         let handshake = from_fn_with_state(self.handshake.clone(), handshake_layer);
         let unknown_session = from_fn_with_state(self.polling.clone(), refuse_unknown_session);
         Router::new()
@@ -81,7 +81,7 @@ impl SocketServer {
     }
 
     /// To be called for each request whose client has gone before the answer was complete.
-    pub fn on_aborted(&self) -> impl Fn(&Method, &Uri) + Clone + Send + Sync + use<> {
+    pub(crate) fn on_aborted(&self) -> impl Fn(&Method, &Uri) + Clone + Send + Sync + use<> {
         let sessions = self.polling_sessions.clone();
         move |method, uri| {
             if let Some(sid) = polling_session(method, uri) {
@@ -91,12 +91,15 @@ impl SocketServer {
     }
 
     /// Sends deliveries to connections until the stream ends.
-    pub fn fan_out(&self, deliveries: DeliveryStream) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn fan_out(
+        &self,
+        deliveries: DeliveryStream,
+    ) -> impl Future<Output = ()> + Send + use<> {
         fan_out(self.context.clone(), deliveries)
     }
 
     /// Closes sessions that carry no connection, or whose client is gone without a goodbye. Runs until it is dropped.
-    pub fn run_session_checks(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn run_session_checks(&self) -> impl Future<Output = ()> + Send + use<> {
         let (context, polling) = (self.context.clone(), self.polling_sessions.clone());
         async move {
             let limit = || context.limits.get().handshake;
@@ -109,7 +112,7 @@ impl SocketServer {
 
     /// Closes every connection at the transport, spread over `spread`, so that clients come back to another node by
     /// themselves, and waits until each is forgotten.
-    pub async fn close_all(&self, spread: Duration) {
+    pub(crate) async fn close_all(&self, spread: Duration) {
         self.context.outbound.close_all(spread).await;
     }
 }

@@ -5,15 +5,15 @@
 //! `namespaces` connects all of them with [`super::session`]. The rest touches no socket: [`decoder`] turns bytes into
 //! messages, [`engine_packet`] and [`socket_packet`] read their contents and write the answers.
 
-pub mod decoder;
-pub mod engine_packet;
-pub mod frame;
-pub mod handshake;
+pub(crate) mod decoder;
+pub(crate) mod engine_packet;
+pub(crate) mod frame;
+pub(crate) mod handshake;
 pub(crate) mod namespaces;
-pub mod session;
-pub mod socket;
-pub mod socket_packet;
-pub mod writer;
+pub(crate) mod session;
+pub(crate) mod socket;
+pub(crate) mod socket_packet;
+pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;

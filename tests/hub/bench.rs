@@ -1,10 +1,10 @@
-//! `vigie bench`: every scenario counts right on two nodes, leaves nobody behind, and says what is wrong where it cannot.
+//! `vigie-bench`: every scenario counts right on two nodes, leaves nobody behind, and says what is wrong where it cannot.
 
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, NODE_KEY, Online, SECRET, eventually, run, signal, vigie};
+use crate::harness::{Cluster, NODE_KEY, Online, SECRET, eventually, run, signal, vigie_bench};
 
 /// Two nodes that nobody else is connected to.
 async fn two_nodes() -> Cluster {
@@ -28,9 +28,9 @@ fn options(cluster: &Cluster) -> Vec<String> {
     options
 }
 
-/// Runs `vigie bench` with these words, and these keys in its surroundings.
+/// Runs `vigie-bench` with these words, and these keys in its surroundings.
 async fn bench(words: &str, options: &[String], (secret, key): (&str, &str)) -> Output {
-    let mut arguments: Vec<&str> = std::iter::once("bench").chain(words.split(' ')).collect();
+    let mut arguments: Vec<&str> = words.split(' ').collect();
     arguments.extend(options.iter().map(String::as_str));
     let env = [
         ("VIGIE_AUTH__SECRET", secret),
@@ -40,7 +40,7 @@ async fn bench(words: &str, options: &[String], (secret, key): (&str, &str)) -> 
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect();
-    run(vigie(&arguments, &env)).await
+    run(vigie_bench(&arguments, &env)).await
 }
 
 /// The figures of a run that goes well.
@@ -412,7 +412,6 @@ async fn an_interrupted_run_leaves_nothing() {
     let cluster = two_nodes().await;
     let options = options(&cluster);
     let mut words = vec![
-        "bench",
         "fanout",
         "--connections",
         "4",
@@ -427,7 +426,7 @@ async fn an_interrupted_run_leaves_nothing() {
         ("VIGIE_INTERNAL__API_KEY", NODE_KEY),
     ];
     let env = keys.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut command = vigie(&words, &env);
+    let mut command = vigie_bench(&words, &env);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut running = command.spawn().expect("setpriv (util-linux) is installed");
     let stored = async || !cluster.redis().keys("*:profile:9000*").await.is_empty();

@@ -440,7 +440,7 @@ async fn shells_complete_the_command_line() {
     };
     assert_eq!(complete(&["vigie", "ins"]).await, "inspect");
     assert_eq!(complete(&["vigie", "inspect", "to"]).await, "topics");
-    assert_eq!(complete(&["vigie", "demo", "--sec"]).await, "--seconds");
+    assert_eq!(complete(&["vigie", "token", "--us"]).await, "--user");
     assert_eq!(complete(&["vigie", "--engine", "r"]).await, "redis");
 }
 
@@ -474,7 +474,7 @@ async fn every_command_has_a_page_of_the_manual() {
         }
         read += 1;
     }
-    assert!(read >= 25, "{read} pages");
+    assert!(read >= 15, "{read} pages");
     let (output, said) = run_vigie(&["man", "dance"], &[]).await;
     assert!(
         output.status.code() == Some(2) && said.contains("dance"),

@@ -1,10 +1,10 @@
-//! `vigie demo`: its users come, are seen, change, and are gone when it ends.
+//! `vigie-bench demo`: its users come, are seen, change, and are gone when it ends.
 
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, NODE_KEY, SECRET, Transcript, eventually, run, signal, vigie};
+use crate::harness::{Cluster, NODE_KEY, SECRET, Transcript, eventually, run, signal, vigie_bench};
 
 /// The first user of the demo.
 const FIRST: u64 = 9_000_000_000_001;
@@ -20,7 +20,7 @@ impl Demo {
     fn start(cluster: &Cluster, words: &str) -> Self {
         let arguments = arguments(cluster, words);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut child = vigie(&arguments, &keys((SECRET, NODE_KEY)))
+        let mut child = vigie_bench(&arguments, &keys((SECRET, NODE_KEY)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -188,7 +188,7 @@ async fn what_is_wrong_is_said() {
         (words("demo --rate 1001"), good, "--rate"),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = run(vigie(&arguments, &keys(pair))).await;
+        let output = run(vigie_bench(&arguments, &keys(pair))).await;
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(

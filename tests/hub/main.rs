@@ -11,10 +11,12 @@ mod harness;
 mod abuse;
 mod admin;
 mod balancers;
+#[cfg(feature = "bench")]
 mod bench;
 mod cli;
 mod conformance;
 mod connections;
+#[cfg(feature = "bench")]
 mod demo;
 mod deployment;
 mod doctor;

@@ -11,7 +11,7 @@ mod triggers;
 use std::collections::BTreeMap;
 
 use vigie::UserId;
-use vigie::profiles::{Account, AccountChange, Part, Profiles};
+use vigie::internals::{Account, AccountChange, Part, Profiles};
 
 use crate::harness::{ADA, BOB, EVE, Postgres};
 

@@ -1,8 +1,8 @@
 //! The physical floor: what the machine itself takes for the work of a hub, without a hub.
 //!
-//!     cargo run --release --example floor -- 127.0.0.1:8181 127.0.0.1:8182 [INTERNAL ADDRESS OF ANOTHER…]
+//!     cargo run --release --features bench --example floor -- 127.0.0.1:8181 127.0.0.1:8182 [INTERNAL ADDRESS OF ANOTHER…]
 //!
-//! Accepts the WebSocket clients of `vigie bench`, and does one `send` of a ready-made frame for each of them when it is
+//! Accepts the WebSocket clients of `vigie-bench`, and does one `send` of a ready-made frame for each of them when it is
 //! told of an update, and nothing else: no users, no rooms, no queue, no second frame for whoever does not keep up. It
 //! pings as Engine.IO does, so that idle connections can be compared, too. One thread; what it hears of an update it
 //! tells the others, as bytes.

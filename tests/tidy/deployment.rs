@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use vigie::Settings;
+use vigie::internals::Metrics;
 use vigie::settings::SettingsError;
-use vigie::telemetry::Metrics;
 
 use crate::{files, read, report, root};
 

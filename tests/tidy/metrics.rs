@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vigie::telemetry::Metrics;
+use vigie::internals::Metrics;
 
 /// What `/metrics` shows once each family has something to show.
 pub(crate) fn page() -> String {

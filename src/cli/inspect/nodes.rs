@@ -1,19 +1,20 @@
-//! The nodes that are alive, as of their last heartbeats.
+//! Live nodes, as of their last heartbeats.
 
+use crate::app::inspect::{LiveNode, NodeInfo, NodeList};
 use serde_json::{Value, json};
-use vigie::app::inspect::{LiveNode, NodeInfo, NodeList};
 
-use super::{Shown, span};
+use super::{Rendered, span};
 use crate::cli::table::{Align, Cell, FAINT, GOOD, NOTABLE, Table, styled};
 
-/// What is left of a lease when somebody might want to look; nodes renew theirs well before.
+/// Leases with less time left are highlighted; nodes renew theirs well before.
 const LEASE_SHORT_MS: u64 = 2_000;
 
-pub(super) fn show(nodes: &NodeList) -> Shown {
-    Shown {
-        text: match nodes.nodes.is_empty() {
-            true => "no node is alive\n".to_owned(),
-            false => table(nodes).to_string(),
+pub(super) fn show(nodes: &NodeList) -> Rendered {
+    Rendered {
+        text: if nodes.nodes.is_empty() {
+            "no node is alive\n".to_owned()
+        } else {
+            table(nodes).to_string()
         },
         json: json!({ "nodes": json(nodes) }),
     }
@@ -34,9 +35,10 @@ pub(super) fn table(nodes: &NodeList) -> Table {
     ]);
     for node in &nodes.nodes {
         let left_ms = left_ms(node, nodes.now_ms);
-        let lease = match left_ms < LEASE_SHORT_MS {
-            true => NOTABLE,
-            false => GOOD,
+        let lease = if left_ms < LEASE_SHORT_MS {
+            NOTABLE
+        } else {
+            GOOD
         };
         let info = &node.info;
         let up_ms = nodes.now_ms.saturating_sub(info.started_at);
@@ -76,7 +78,7 @@ pub(super) fn json(nodes: &NodeList) -> Value {
     nodes.nodes.iter().map(one).collect()
 }
 
-/// The partitions of which the node hears nothing.
+/// The partitions whose messages do not reach the node.
 fn not_heard(info: &NodeInfo) -> Cell {
     if info.not_heard.is_empty() {
         return styled("–", FAINT);

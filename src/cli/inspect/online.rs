@@ -1,12 +1,12 @@
-//! Who is online, a page at a time.
+//! Online users, a page at a time.
 
+use crate::app::inspect::{OnlinePage, OnlineUser};
 use serde_json::{Value, json};
-use vigie::app::inspect::{OnlinePage, OnlineUser};
 
-use super::{Shown, several};
+use super::{Rendered, several};
 use crate::cli::table::{Align, NOTABLE, Table, styled};
 
-pub(super) fn show(page: &OnlinePage) -> Shown {
+pub(super) fn show(page: &OnlinePage) -> Rendered {
     let mut table = Table::new([("user", Align::Right), ("connections", Align::Right)]);
     for user in &page.users {
         let connections = match user.connections {
@@ -15,7 +15,7 @@ pub(super) fn show(page: &OnlinePage) -> Shown {
         };
         table.row([user.user.into(), connections]);
     }
-    Shown {
+    Rendered {
         text: page_text(page, &several(page.online, "user"), " online", &table),
         json: page_json(
             page,
@@ -24,7 +24,7 @@ pub(super) fn show(page: &OnlinePage) -> Shown {
     }
 }
 
-/// A page, what comes before it, and how to get the next one.
+/// A heading, a page, and how to get the next one.
 pub(super) fn page_text(page: &OnlinePage, what: &str, rest: &str, table: &Table) -> String {
     let mut text = format!("{what}{rest}\n");
     if !page.users.is_empty() {
@@ -36,7 +36,6 @@ pub(super) fn page_text(page: &OnlinePage, what: &str, rest: &str, table: &Table
     text
 }
 
-/// The same for programs.
 pub(super) fn page_json(page: &OnlinePage, user: fn(&OnlineUser) -> Value) -> Value {
     json!({
         "online": page.online,

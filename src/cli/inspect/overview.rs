@@ -1,12 +1,12 @@
 //! The hub as a whole.
 
+use crate::app::inspect::{NodeInfo, Overview};
 use serde_json::json;
-use vigie::app::inspect::{NodeInfo, Overview};
 
-use super::{Shown, nodes, queue, several};
+use super::{Rendered, nodes, queue, several};
 
-pub(super) fn show(overview: &Overview) -> Shown {
-    Shown {
+pub(super) fn show(overview: &Overview) -> Rendered {
+    Rendered {
         text: text(overview),
         json: json!({
             "server": overview.server,

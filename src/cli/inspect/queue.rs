@@ -1,19 +1,19 @@
-//! Those who wait for an opponent.
+//! The matchmaking queue.
 
+use crate::app::inspect::{QueueReport, QueueStats, Ticket};
 use serde_json::{Value, json};
-use vigie::app::inspect::{QueueReport, QueueStats, Ticket};
 
-use super::{Shown, span};
+use super::{Rendered, span};
 use crate::cli::table::{Align, Table};
 
-pub(super) fn show(queue: &QueueReport, now_ms: u64) -> Shown {
-    Shown {
+pub(super) fn show(queue: &QueueReport, now_ms: u64) -> Rendered {
+    Rendered {
         text: text(queue, now_ms),
         json: json(queue),
     }
 }
 
-/// How the queue is, in one line.
+/// A one-line summary.
 pub(super) fn status_text(status: &QueueStats) -> String {
     format!(
         "{} waiting, the first for {}; {} matches in the last minute, {} not shown everywhere yet",
@@ -24,7 +24,6 @@ pub(super) fn status_text(status: &QueueStats) -> String {
     )
 }
 
-/// The same for programs.
 pub(super) fn status_json(status: &QueueStats) -> Value {
     json!({
         "queueLength": status.queue_len,
@@ -78,7 +77,7 @@ fn ticket_json(ticket: &Ticket) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use vigie::UserId;
+    use crate::UserId;
 
     use super::*;
 

@@ -1,13 +1,13 @@
-//! Who listens to what: topics by node, and nodes by topic.
+//! Subscriptions: topics by node, and nodes by topic.
 
+use crate::app::inspect::{NodeList, OnlinePage};
 use serde_json::json;
-use vigie::app::inspect::{NodeList, OnlinePage};
 
 use super::online::{page_json, page_text};
-use super::{Shown, several};
+use super::{Rendered, several};
 use crate::cli::table::{Align, NOTABLE, Table, styled};
 
-pub(super) fn show(nodes: &NodeList, page: &OnlinePage) -> Shown {
+pub(super) fn show(nodes: &NodeList, page: &OnlinePage) -> Rendered {
     let mut by_node = Table::new([("node", Align::Left), ("topics", Align::Right)]);
     for node in &nodes.nodes {
         by_node.row([node.info.id.as_str().into(), node.info.topics.into()]);
@@ -29,7 +29,7 @@ pub(super) fn show(nodes: &NodeList, page: &OnlinePage) -> Shown {
     json["nodes"] = of_nodes
         .map(|node| json!({ "id": node.id, "topics": node.topics }))
         .collect();
-    Shown {
+    Rendered {
         text: format!(
             "{by_node}{}",
             page_text(page, &online, " online", &by_topic)

@@ -1,14 +1,14 @@
-//! All that is known about one user.
+//! One user.
 
+use crate::app::inspect::{RegisteredConnection, UserReport};
+use crate::ids::node_of;
 use serde_json::{Map, Value, json};
-use vigie::app::inspect::{RegisteredConnection, UserReport};
-use vigie::ids::node_of;
 
-use super::{Shown, several, span};
+use super::{Rendered, several, span};
 use crate::cli::table::{Align, FAINT, GOOD, NOTABLE, Table, styled};
 
-pub(super) fn show(report: &UserReport) -> Shown {
-    Shown {
+pub(super) fn show(report: &UserReport) -> Rendered {
+    Rendered {
         text: text(report),
         json: json(report),
     }
@@ -123,8 +123,8 @@ fn json(report: &UserReport) -> Value {
         .updates
         .iter()
         .map(|update| {
-            let told = json!({ "revision": update.revision, "at": update.at_ms });
-            (update.kind.as_str().to_owned(), told)
+            let entry = json!({ "revision": update.revision, "at": update.at_ms });
+            (update.kind.as_str().to_owned(), entry)
         })
         .collect();
     let ticket = report

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::finding::{Category, Finding, FindingKind};
+pub(crate) use self::finding::{Category, Finding, FindingKind};
 use self::key_kind::{KeyCatalog, KeyKind};
 use self::scan::Candidates;
 use self::snapshot::Snapshot;
@@ -36,7 +36,7 @@ const RENEWED_WITHIN_MAX: Duration = Duration::from_secs(10);
 const FINDINGS_MAX: usize = 100_000;
 
 /// Examines and repairs the data under one prefix.
-pub struct Doctor {
+pub(crate) struct Doctor {
     redis: Redis,
     rules: Rules,
     known: KeyCatalog,
@@ -44,7 +44,7 @@ pub struct Doctor {
 
 /// The nodes' settings that the doctor needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// How long a user without connections stays online.
     pub offline_grace: Duration,
     /// How long a node counts as alive after its last renewal.
@@ -55,7 +55,7 @@ pub struct Rules {
 
 /// The result of an examination.
 #[derive(Clone, Debug, Default)]
-pub struct DoctorReport {
+pub(crate) struct DoctorReport {
     /// The findings, sorted.
     pub findings: Vec<Finding>,
     /// There are more findings than reported.
@@ -70,7 +70,7 @@ pub struct DoctorReport {
 
 impl DoctorReport {
     /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 }
@@ -80,7 +80,7 @@ impl Doctor {
     ///
     /// # Errors
     /// If the URL is invalid, Redis does not answer, or the data has another layout.
-    pub async fn open(options: &RedisOptions, rules: Rules) -> Result<Self, OpenError> {
+    pub(crate) async fn open(options: &RedisOptions, rules: Rules) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         Ok(Self {
             known: KeyCatalog::new(&redis.keys),
@@ -90,7 +90,7 @@ impl Doctor {
     }
 
     /// Examines the data; checks candidates twice.
-    pub async fn examine(&self) -> Result<DoctorReport, EngineError> {
+    pub(crate) async fn examine(&self) -> Result<DoctorReport, EngineError> {
         if let Some(report) = self.examine_leases().await? {
             return Ok(report);
         }

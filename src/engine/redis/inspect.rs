@@ -19,14 +19,14 @@ use crate::ids::{Revision, UserId};
 const ONLINE_BATCH_MAX: usize = 500;
 
 /// Inspects the data under one prefix.
-pub struct Inspector {
+pub(crate) struct Inspector {
     redis: Redis,
     prefix: String,
 }
 
 /// An overview of the hub.
 #[derive(Clone, Debug)]
-pub struct Overview {
+pub(crate) struct Overview {
     /// Host and port of Redis.
     pub server: String,
     /// Prefix of every key.
@@ -47,7 +47,7 @@ pub struct Overview {
 
 /// The nodes that are alive.
 #[derive(Clone, Debug)]
-pub struct NodeList {
+pub(crate) struct NodeList {
     /// Sorted by id.
     pub nodes: Vec<LiveNode>,
     /// Redis's clock, in ms since 1970.
@@ -56,7 +56,7 @@ pub struct NodeList {
 
 /// A page of online users.
 #[derive(Clone, Debug)]
-pub struct OnlinePage {
+pub(crate) struct OnlinePage {
     /// Total number of online users.
     pub online: u64,
     /// The users on this page.
@@ -67,7 +67,7 @@ pub struct OnlinePage {
 
 /// An online user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnlineUser {
+pub(crate) struct OnlineUser {
     /// The user's id.
     pub user: UserId,
     /// Connections on all nodes; 0 during the grace period.
@@ -78,7 +78,7 @@ pub struct OnlineUser {
 
 /// The start of a page, `<partition>-<step>-<seen>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     partition: u32,
     /// The cursor of `SSCAN`.
     step: u64,
@@ -89,11 +89,11 @@ pub struct Cursor {
 /// The text is not a [`Cursor`].
 #[derive(Debug, thiserror::Error)]
 #[error("a cursor is what the previous page ended with, such as 0-1024-0")]
-pub struct InvalidCursor;
+pub(crate) struct InvalidCursor;
 
 /// Everything stored about a user.
 #[derive(Clone, Debug)]
-pub struct UserReport {
+pub(crate) struct UserReport {
     /// The user's id.
     pub user: UserId,
     /// Whether the user is online.
@@ -124,7 +124,7 @@ pub struct UserReport {
 
 /// The last update of one kind, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpdateSummary {
+pub(crate) struct UpdateSummary {
     /// The kind of update.
     pub kind: Kind,
     /// The update's revision.
@@ -135,7 +135,7 @@ pub struct UpdateSummary {
 
 /// The matchmaking queue.
 #[derive(Clone, Debug)]
-pub struct QueueReport {
+pub(crate) struct QueueReport {
     /// Figures about the queue.
     pub status: QueueStats,
     /// The first tickets.
@@ -147,14 +147,14 @@ impl Inspector {
     ///
     /// # Errors
     /// If the URL is invalid, Redis does not answer, or the data has another layout.
-    pub async fn open(options: &RedisOptions) -> Result<Self, OpenError> {
+    pub(crate) async fn open(options: &RedisOptions) -> Result<Self, OpenError> {
         let redis = Redis::connect_readonly(options).await?;
         let prefix = options.prefix.clone();
         Ok(Self { redis, prefix })
     }
 
     /// An overview of the hub.
-    pub async fn overview(&self) -> Result<Overview, EngineError> {
+    pub(crate) async fn overview(&self) -> Result<Overview, EngineError> {
         Ok(Overview {
             server: self.redis.servers.name(),
             prefix: self.prefix.clone(),
@@ -180,14 +180,14 @@ impl Inspector {
     }
 
     /// The nodes that are alive.
-    pub async fn nodes(&self) -> Result<NodeList, EngineError> {
+    pub(crate) async fn nodes(&self) -> Result<NodeList, EngineError> {
         let nodes = self.redis.nodes().await?;
         let now_ms = self.redis.now_ms().await?;
         Ok(NodeList { nodes, now_ms })
     }
 
     /// At most `limit` online users, starting at `cursor`.
-    pub async fn online(
+    pub(crate) async fn online(
         &self,
         cursor: Option<Cursor>,
         limit: u32,
@@ -233,7 +233,7 @@ impl Inspector {
     }
 
     /// Everything stored about a user.
-    pub async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
+    pub(crate) async fn user(&self, user: UserId) -> Result<UserReport, EngineError> {
         let (keys, servers) = (&self.redis.keys, &self.redis.servers);
         let partition = self.redis.partition_of(user);
         let id = user.to_string();
@@ -309,7 +309,7 @@ impl Inspector {
     }
 
     /// The queue, with its first `count` tickets.
-    pub async fn queue(&self, count: u32) -> Result<QueueReport, EngineError> {
+    pub(crate) async fn queue(&self, count: u32) -> Result<QueueReport, EngineError> {
         Ok(QueueReport {
             status: self.redis.queue_stats().await?,
             first: self.redis.first_tickets(count).await?,

@@ -7,5 +7,5 @@ mod page;
 mod sample;
 pub(super) mod user;
 
-pub use self::live::Live;
+pub(crate) use self::live::Live;
 pub(super) use self::page::AdminPage;

@@ -21,7 +21,7 @@ use crate::transport::limits::CurrentLimits;
 
 /// Origins whose pages may connect and call.
 #[derive(Clone, Debug)]
-pub enum AllowedOrigins {
+pub(crate) enum AllowedOrigins {
     /// All origins. Safe because the hub uses no cookies, so a page gains nothing from the browser of a visitor.
     Any,
     /// Exactly these values of `Origin`.
@@ -30,7 +30,7 @@ pub enum AllowedOrigins {
 
 /// State of the public routes.
 #[derive(Clone)]
-pub struct Public {
+pub(crate) struct Public {
     /// Serves every request.
     pub hub: Hub,
     /// Authenticates callers.
@@ -50,7 +50,7 @@ impl FromRef<Public> for BodyMax {
 }
 
 /// The routes for clients; `sockets` serves `/socket.io/`.
-pub fn public(state: Public, sockets: Router) -> Router {
+pub(crate) fn public(state: Public, sockets: Router) -> Router {
     let origins = state.origins.clone();
     let own_pages = from_fn_with_state(origins.clone(), check_origin);
     // Not for sockets: a poll lasts until there is an event, and a WebSocket until it closes.

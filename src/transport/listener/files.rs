@@ -18,7 +18,7 @@ const BEYOND: usize = 1024;
 
 /// The division of the open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileBudget {
+pub(crate) struct FileBudget {
     /// Client connections that the node admits.
     pub connections: usize,
     /// TCP connections of the public listener.
@@ -29,7 +29,7 @@ pub struct FileBudget {
 
 impl FileBudget {
     /// Divides `files`, with `connections` as the upper limit. Reserves 2,304 files, or half of them if there are few.
-    pub fn of(files: usize, connections: usize) -> Self {
+    pub(crate) fn of(files: usize, connections: usize) -> Self {
         let own = OWN.min(files / 4);
         let internal = INTERNAL.min(files / 8);
         let beyond = BEYOND.min(files / 8);
@@ -43,12 +43,12 @@ impl FileBudget {
 }
 
 /// Open files that the process needs for `connections`.
-pub fn files_for(connections: usize) -> usize {
+pub(crate) fn files_for(connections: usize) -> usize {
     connections.saturating_add(OWN + INTERNAL + BEYOND)
 }
 
 /// Open files that the process may have (the soft `RLIMIT_NOFILE`).
-pub fn files_max() -> usize {
+pub(crate) fn files_max() -> usize {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(DEFAULT_FILES_MAX, |(soft, _)| {
         usize::try_from(soft).unwrap_or(usize::MAX)
     })

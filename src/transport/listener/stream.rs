@@ -23,7 +23,7 @@ use crate::transport::websocket::socket::Socket;
 
 /// The shared part of a TCP connection: its reader, its writers and the table hold it.
 #[derive(Debug)]
-pub struct TcpConn {
+pub(crate) struct TcpConn {
     stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) opened_ms: u64,
@@ -153,7 +153,7 @@ impl Socket for Arc<TcpConn> {
 
 /// The client end of a request's TCP connection: its address, and a handle that closes it. Does not keep it open.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Remote address and port; a proxy's, if there is one in between.
     pub address: SocketAddr,
     stream: Weak<TcpConn>,
@@ -161,25 +161,25 @@ pub struct Peer {
 
 impl Peer {
     /// Whether the TCP connection still exists.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.stream.strong_count() > 0
     }
 
     /// Closes the TCP connection at once and discards what is not written yet.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if let Some(stream) = self.stream.upgrade() {
             stream.close();
         }
     }
 
     /// Marks the connection as busy with a request until the guard is dropped.
-    pub fn begin_request(&self) -> RequestGuard {
+    pub(crate) fn begin_request(&self) -> RequestGuard {
         self.advance(Phase::Busy);
         RequestGuard(self.clone())
     }
 
     /// Marks the connection as a WebSocket, for good.
-    pub fn mark_upgraded(&self) {
+    pub(crate) fn mark_upgraded(&self) {
         self.advance(Phase::Upgraded);
     }
 
@@ -192,7 +192,7 @@ impl Peer {
 
 /// Guard of a request in progress: its connection is not closed to make room for others.
 #[derive(Debug)]
-pub struct RequestGuard(Peer);
+pub(crate) struct RequestGuard(Peer);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
@@ -201,7 +201,7 @@ impl Drop for RequestGuard {
 }
 
 /// Limits the rate of inbound bytes of one connection.
-pub struct Meter {
+pub(crate) struct Meter {
     bucket: Bucket,
     limits: CurrentLimits,
     metrics: Arc<Metrics>,
@@ -229,7 +229,7 @@ impl Meter {
     ///
     /// # Errors
     /// When the client exceeds its rate; the caller closes the connection.
-    pub fn take_frames(&mut self, count: usize) -> io::Result<()> {
+    pub(crate) fn take_frames(&mut self, count: usize) -> io::Result<()> {
         self.take(count, Phase::Upgraded)
     }
 
@@ -253,7 +253,7 @@ fn rate_of(limits: &CurrentLimits) -> (f64, f64) {
 }
 
 /// The reading and writing end of a TCP connection.
-pub struct Stream {
+pub(crate) struct Stream {
     shared: Arc<TcpConn>,
     meter: Option<Meter>,
 }
@@ -264,7 +264,7 @@ impl Stream {
     }
 
     /// A handle for request handlers.
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         Peer {
             address: self.shared.address,
             stream: Arc::downgrade(&self.shared),
@@ -277,7 +277,7 @@ impl Stream {
     }
 
     /// The connection and its meter, for a WebSocket session that takes them over from HTTP.
-    pub fn into_session(self) -> (Arc<TcpConn>, Option<Meter>) {
+    pub(crate) fn into_session(self) -> (Arc<TcpConn>, Option<Meter>) {
         (self.shared, self.meter)
     }
 

@@ -32,12 +32,12 @@ macro_rules! events {
         }
     )+) => {$(
         $(#[doc = $about])+
-        pub mod $direction {
+        pub(crate) mod $direction {
             use super::*;
 
             $(
                 $(#[doc = $docs])+
-                pub const $name: &str = $text;
+                pub(crate) const $name: &str = $text;
             )+
 
             pub(in crate::transport::protocol) fn all(config: &Config) -> Vec<EventDeclaration> {

@@ -2,7 +2,7 @@
 
 /// A namespace. Both behave the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Namespace {
+pub(crate) enum Namespace {
     /// `/`, the default.
     Root,
     /// `/socket.io/`: existing front ends call `io("http://host/socket.io/")`, and the official client reads the path of
@@ -12,10 +12,10 @@ pub enum Namespace {
 
 impl Namespace {
     /// Every namespace, in the order of [`Self::index`].
-    pub const ALL: [Self; 2] = [Self::Root, Self::SocketIo];
+    pub(crate) const ALL: [Self; 2] = [Self::Root, Self::SocketIo];
 
     /// The name as packets spell it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Root => "/",
             Self::SocketIo => "/socket.io/",
@@ -23,12 +23,12 @@ impl Namespace {
     }
 
     /// The place in arrays with one element for each namespace.
-    pub const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
     /// The namespace that packets spell `name`.
-    pub fn by_name(name: &str) -> Option<Self> {
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|namespace| namespace.name() == name)

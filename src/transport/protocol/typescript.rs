@@ -27,7 +27,7 @@ export type Acknowledged<Events extends { [Name in keyof Events]: (...args: any[
 ";
 
 /// Declares every payload and code, then the two interfaces that the official client takes as type arguments.
-pub fn typescript() -> String {
+pub(crate) fn typescript() -> String {
     let config = Config::default();
     let declarations = [
         declaration::<HandshakeAuth>(&config),

@@ -31,7 +31,7 @@ pub(crate) enum Flush {
 
 /// The outcome of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendOutcome {
+pub(crate) enum SendOutcome {
     /// Everything is written, or waits together with this many packets.
     Queued(usize),
     /// The queue is full: this many packets waited.

@@ -115,6 +115,7 @@ impl Decoder {
     }
 
     /// Whether nothing is incomplete, and so nothing is buffered.
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
     }

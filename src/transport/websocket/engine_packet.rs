@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::frame;
 
 /// How often a node pings each session. Each pong restarts the interval.
-pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(25);
 
 /// How long a client has to answer a ping.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A packet of a client whose session began as a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl<'p> EnginePacket<'p> {
 }
 
 /// The first packet of a session. Its upgrades are none: nothing is better than a WebSocket.
-pub fn open(sid: &str, message_len_max: usize) -> Bytes {
+pub(crate) fn open(sid: &str, message_len_max: usize) -> Bytes {
     let (interval, timeout) = (PING_INTERVAL.as_millis(), PING_TIMEOUT.as_millis());
     let json = format!(
         r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":{interval},"pingTimeout":{timeout},"maxPayload":{message_len_max}}}"#
@@ -58,7 +58,7 @@ pub fn open(sid: &str, message_len_max: usize) -> Bytes {
 }
 
 /// A ping, in its frame.
-pub fn ping() -> Bytes {
+pub(crate) fn ping() -> Bytes {
     Bytes::from_static(b"\x81\x012")
 }
 

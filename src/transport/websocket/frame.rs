@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub(super) const HEADER_LEN_MAX: usize = 14;
 
 /// Most bytes in the payload of a control frame.
-pub const CONTROL_LEN_MAX: usize = 125;
+pub(crate) const CONTROL_LEN_MAX: usize = 125;
 
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
@@ -136,17 +136,17 @@ pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
 }
 
 /// A text message in one frame, given in parts.
-pub fn text(parts: &[&[u8]]) -> Bytes {
+pub(crate) fn text(parts: &[&[u8]]) -> Bytes {
     write(Opcode::Text, parts)
 }
 
 /// The answer to a ping. `payload` has at most [`CONTROL_LEN_MAX`] bytes.
-pub fn pong(payload: &[u8]) -> Bytes {
+pub(crate) fn pong(payload: &[u8]) -> Bytes {
     write(Opcode::Pong, &[payload])
 }
 
 /// A close frame; without a code it has no payload. `reason` has at most [`CONTROL_LEN_MAX`] - 2 bytes.
-pub fn close(code: Option<u16>, reason: &str) -> Bytes {
+pub(crate) fn close(code: Option<u16>, reason: &str) -> Bytes {
     match code {
         Some(code) => write(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()]),
         None => write(Opcode::Close, &[]),

@@ -25,7 +25,7 @@ const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
 
 /// The reason why a request opens no session, as a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Another version of Engine.IO, or none.
     #[error(
         "this server speaks Engine.IO 4: send EIO=4 in the query, as socket.io-client does from version 3 on"
@@ -59,7 +59,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The status of the answer.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             _ => StatusCode::BAD_REQUEST,
@@ -80,7 +80,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Whether a query asks for a session that begins as a WebSocket.
-pub fn opens_websocket(query: &str) -> bool {
+pub(crate) fn opens_websocket(query: &str) -> bool {
     value(query, "transport") == Some("websocket") && value(query, "sid").is_none()
 }
 
@@ -88,7 +88,7 @@ pub fn opens_websocket(query: &str) -> bool {
 ///
 /// # Errors
 /// The request opens none; the refusal is the answer.
-pub fn accept(request: &Parts) -> Result<Accepted, Refusal> {
+pub(crate) fn accept(request: &Parts) -> Result<Accepted, Refusal> {
     let query = request.uri.query().unwrap_or_default();
     if value(query, "EIO") != Some("4") {
         return Err(Refusal::EngineVersion);
@@ -106,7 +106,7 @@ pub fn accept(request: &Parts) -> Result<Accepted, Refusal> {
 ///
 /// # Errors
 /// It cannot; the refusal is the answer.
-pub fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+pub(crate) fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     if version < Version::HTTP_11 {
         return Err(Refusal::HttpVersion);
     }
@@ -127,7 +127,7 @@ pub fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Re
 
 /// The answer to a request that opens a session: 101, after which the connection carries frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted(String);
+pub(crate) struct Accepted(String);
 
 impl IntoResponse for Accepted {
     fn into_response(self) -> Response {

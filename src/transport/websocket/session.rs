@@ -39,7 +39,7 @@ thread_local! {
 
 /// The reason why a session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
+pub(crate) enum SessionEnd {
     /// The client has closed it.
     Client,
     /// The node has closed it, by its [`FrameWriter`].
@@ -57,7 +57,7 @@ pub enum SessionEnd {
 }
 
 /// Takes what a session reads. The session's task calls both, in order; they must not block.
-pub trait Handler {
+pub(crate) trait Handler {
     /// Bytes have come in.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ pub trait Handler {
 
 /// Heartbeat and limits of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionOptions {
+pub(crate) struct SessionOptions {
     /// Most bytes of one message.
     pub message_len_max: usize,
     /// See [`PING_INTERVAL`].
@@ -81,7 +81,7 @@ pub struct SessionOptions {
 
 impl SessionOptions {
     /// The intervals that the first packet of a session announces.
-    pub fn new(message_len_max: usize) -> Self {
+    pub(crate) fn new(message_len_max: usize) -> Self {
         Self {
             message_len_max,
             ping_interval: PING_INTERVAL,
@@ -92,7 +92,7 @@ impl SessionOptions {
 
 /// Runs a session until it ends. `unread` was read together with the request. The connection is closed at the end, also
 /// where the task is dropped before.
-pub async fn run_session<S: Socket, H: Handler>(
+pub(crate) async fn run_session<S: Socket, H: Handler>(
     writer: &FrameWriter<S>,
     unread: &[u8],
     handler: H,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A TCP connection: the listener's, or a test's own.
-pub trait Socket: Send + Sync + 'static {
+pub(crate) trait Socket: Send + Sync + 'static {
     /// Waits until there may be something to read.
     fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 

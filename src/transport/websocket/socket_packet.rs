@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-pub use self::encode::{acknowledgement, connect, connect_error, disconnect, event};
+pub(crate) use self::encode::{acknowledgement, connect, connect_error, disconnect, event};
 
 /// The namespace that packets do not name.
-pub const ROOT: &str = "/";
+pub(crate) const ROOT: &str = "/";
 
 /// Most attachments of one packet. No event here takes any; they are counted, and dropped as they come.
 pub const ATTACHMENTS_MAX: usize = 64;

@@ -24,7 +24,7 @@ const SLICES_MAX: usize = 32;
 
 /// Writes frames to one session, from any thread.
 #[derive(Debug)]
-pub struct FrameWriter<S> {
+pub(crate) struct FrameWriter<S> {
     socket: S,
     limits: CurrentLimits,
     state: Mutex<State>,
@@ -58,7 +58,7 @@ pub(super) enum Phase {
 
 impl<S: Socket> FrameWriter<S> {
     /// A writer whose queue holds `limits.outbound_queue` frames.
-    pub fn new(socket: S, limits: CurrentLimits) -> Self {
+    pub(crate) fn new(socket: S, limits: CurrentLimits) -> Self {
         Self {
             socket,
             limits,
@@ -85,7 +85,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     /// Writes a frame, or several in one piece.
-    pub fn send(&self, frame: &Bytes) -> SendOutcome {
+    pub(crate) fn send(&self, frame: &Bytes) -> SendOutcome {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return SendOutcome::Closed;
@@ -108,7 +108,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     /// Queues a frame for the next [`Self::flush`], so that a batch takes few system calls.
-    pub fn push(&self, frame: &Bytes) -> SendOutcome {
+    pub(crate) fn push(&self, frame: &Bytes) -> SendOutcome {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return SendOutcome::Closed;
@@ -130,7 +130,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     /// Writes what waits, as far as there is room.
-    pub fn flush(&self) -> SendOutcome {
+    pub(crate) fn flush(&self) -> SendOutcome {
         let mut state = self.state.lock();
         match self.write_queue(&mut state) {
             Ok(()) => SendOutcome::Queued(0),
@@ -167,7 +167,7 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Sends a close frame after all that waits, then nothing more. The session ends once the client has answered, or has
     /// had time to.
-    pub fn close(&self, code: u16, reason: &str) {
+    pub(crate) fn close(&self, code: u16, reason: &str) {
         self.close_with(frame::close(Some(code), reason));
     }
 
@@ -182,7 +182,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 
     /// Closes the session at once, whatever waits.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.end(&mut self.state.lock(), Phase::Aborted);
     }
 

@@ -51,4 +51,4 @@ export const peers = {
   },
 };
 
-export const load = join(release, "vigie");
+export const load = join(release, "vigie-bench");

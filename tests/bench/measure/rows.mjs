@@ -1,6 +1,6 @@
 // What is measured, and which row of the table comes of it.
 
-/** By name: what `vigie bench` does. */
+/** By name: what `vigie-bench` does. */
 export const runs = {
   idle: ["idle", "--connections", 4000, "--seconds", 25],
   fanout: ["fanout", "--connections", 2000, "--updates", 300],

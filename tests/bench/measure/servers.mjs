@@ -130,7 +130,7 @@ export async function withNodes(name, count, work) {
   }
 }
 
-/** Runs `vigie bench` with these words against the nodes; returns its figures. */
+/** Runs `vigie-bench` with these words against the nodes; returns its figures. */
 export async function measure({ nodes, redisPid }, words) {
   const options = nodes.flatMap((node) => [
     ...["--node", `http://127.0.0.1:${node.public}`],
@@ -138,11 +138,11 @@ export async function measure({ nodes, redisPid }, words) {
     ...["--pid", String(node.pid)],
   ]);
   if (redisPid) options.push("--redis-pid", String(redisPid));
-  const child = start([load, "bench", ...words.map(String), ...options, "--json"]);
+  const child = start([load, ...words.map(String), ...options, "--json"]);
   const late = setTimeout(() => child.kill("SIGKILL"), LOAD_WITHIN_MS);
   const code = await child.ended;
   clearTimeout(late);
   const lines = child.output().trim().split("\n");
-  if (code !== 0) throw new Error(`bench ${words.join(" ")} failed: ${lines.at(-1)}`);
+  if (code !== 0) throw new Error(`vigie-bench ${words.join(" ")} failed: ${lines.at(-1)}`);
   return JSON.parse(lines.at(-1));
 }

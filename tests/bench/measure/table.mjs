@@ -19,7 +19,7 @@ function shown(value, unit) {
   return unit ? `${text} ${unit}` : text;
 }
 
-/** The figures of a row in each round: `rounds` holds, by run and peer, what `vigie bench` said. */
+/** The figures of a row in each round: `rounds` holds, by run and peer, what `vigie-bench` printed. */
 function values(rounds, { run }, peer, figure) {
   return rounds.map((round) => round[run]?.[peer]?.[figure] ?? NaN);
 }

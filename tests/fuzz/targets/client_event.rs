@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vigie::transport::protocol::Request;
+use vigie::internals::Request;
 
 /// Bytes of what was sent that a refusal may repeat, and the sign that something is left out.
 const ECHO_LEN_MAX: usize = 128 + '…'.len_utf8();

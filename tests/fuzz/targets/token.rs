@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use jsonwebtoken::{EncodingKey, Header};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use vigie::domain::token::{TokenOptions, TokenVerifier};
+use vigie::internals::{TokenOptions, TokenVerifier};
 
 const SECRET: &str = "a secret that is known to this program alone";
 

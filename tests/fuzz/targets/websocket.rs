@@ -5,11 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vigie::transport::websocket::decoder::{Decoder, Event};
-use vigie::transport::websocket::engine_packet::EnginePacket;
-use vigie::transport::websocket::frame::Fault;
-use vigie::transport::websocket::socket_packet::{
-    ATTACHMENTS_MAX, Content, SocketPacket, event_name,
+use vigie::internals::{
+    ATTACHMENTS_MAX, Content, Decoder, EnginePacket, Event, Fault, SocketPacket, event_name,
 };
 
 const MESSAGE_LEN_MAX: usize = 256;

@@ -407,7 +407,6 @@ async fn no_secret_is_in_what_commands_say() {
             &["serve"],
             &["doctor"],
             &["inspect"],
-            &["demo", "--seconds", "1"],
             &["migrate"],
         ] {
             // A node whose Postgres is away starts all the same, and would not end.

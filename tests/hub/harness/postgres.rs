@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
-use vigie::profiles::{PostgresOptions, Profiles};
+use vigie::internals::{PostgresOptions, Profiles};
 
 use super::certificates::Certificate;
 use super::process;

@@ -23,7 +23,17 @@ pub fn tethered(program: &str) -> Command {
 
 /// The binary under test, with none of the settings that the surroundings may hold.
 pub fn vigie(arguments: &[&str], env: &[(String, String)]) -> Command {
-    let mut command = tethered(env!("CARGO_BIN_EXE_vigie"));
+    program(env!("CARGO_BIN_EXE_vigie"), arguments, env)
+}
+
+/// The load generator, in the same surroundings.
+#[cfg(feature = "bench")]
+pub fn vigie_bench(arguments: &[&str], env: &[(String, String)]) -> Command {
+    program(env!("CARGO_BIN_EXE_vigie-bench"), arguments, env)
+}
+
+fn program(path: &str, arguments: &[&str], env: &[(String, String)]) -> Command {
+    let mut command = tethered(path);
     command.args(arguments);
     // Not the project's directory: `config/vigie.toml` is looked for relative to the current one.
     command.current_dir(std::env::temp_dir());

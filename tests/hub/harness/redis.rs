@@ -139,6 +139,7 @@ impl Redis {
     }
 
     /// The id of its process.
+    #[cfg(feature = "bench")]
     pub fn pid(&self) -> u32 {
         self.child().id()
     }

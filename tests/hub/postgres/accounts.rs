@@ -1,6 +1,6 @@
 //! Accounts and avatars as the hub changes and reads them.
 
-use vigie::profiles::{Image, Part, ProfilesError};
+use vigie::internals::{Image, Part, ProfilesError};
 
 use super::{AWKWARD, account, assert_noted, forget, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, Postgres};

@@ -1,7 +1,7 @@
 //! Friendships as the hub changes and reads them.
 
 use futures_util::future::join_all;
-use vigie::profiles::{Friendship, Part, ProfilesError};
+use vigie::internals::{Friendship, Part, ProfilesError};
 
 use super::{account, assert_noted, forget, friends, id, populated, told};
 use crate::harness::{ADA, BOB, EVE, eventually, eventually_eq};

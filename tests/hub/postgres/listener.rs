@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vigie::profiles::{ChangeBatch, ChangeStream, Part, Profiles, ProfilesError};
+use vigie::internals::{ChangeBatch, ChangeStream, Part, Profiles, ProfilesError};
 
 use super::{id, noted, populate, populated};
 use crate::harness::{ADA, BOB, DEADLINE, EVE, Postgres, eventually, eventually_eq};
@@ -277,7 +277,7 @@ async fn a_restart_costs_a_moment() {
 async fn a_silent_server_is_not_waited_for() {
     let postgres = Postgres::start_alone().await;
     populate(&postgres).await;
-    let options = vigie::profiles::PostgresOptions {
+    let options = vigie::internals::PostgresOptions {
         url: postgres.url(),
         pool: 2,
         timeout: Duration::from_millis(500),

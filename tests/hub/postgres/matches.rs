@@ -1,6 +1,6 @@
 //! Results as the hub records and reads them.
 
-use vigie::profiles::{GameResult, NewMatch, Part, ProfilesError};
+use vigie::internals::{GameResult, NewMatch, Part, ProfilesError};
 
 use super::{account, assert_noted, id, populated, told};
 use crate::harness::{ADA, BOB, EVE};
@@ -45,7 +45,7 @@ async fn a_match_counts_for_both() {
         (bob.stats.wins, bob.stats.losses, bob.stats.ratio),
         (1, 0, 1.0)
     );
-    let seen = |account: &vigie::profiles::Account| {
+    let seen = |account: &vigie::internals::Account| {
         let played = &account.matches[0];
         assert_eq!(
             (played.match_id, played.played_at),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vigie::profiles::NewMatch;
+use vigie::internals::NewMatch;
 
 use super::{account, id};
 use crate::harness::Postgres;

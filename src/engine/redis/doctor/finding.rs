@@ -12,7 +12,7 @@ const SHOWN_LEN_MAX: usize = 100;
 
 /// A problem and its subject; fields that do not apply are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The kind of problem.
     pub kind: FindingKind,
     /// The partition concerned.
@@ -31,7 +31,7 @@ pub struct Finding {
 
 /// The category of the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Category {
+pub(crate) enum Category {
     /// A registered connection that no node holds.
     Ghost,
     /// A leftover of an unknown incarnation or connection, or data that no node can have written.
@@ -46,7 +46,7 @@ pub enum Category {
 
 /// The kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FindingKind {
+pub(crate) enum FindingKind {
     /// A registered connection whose node is gone.
     NodeGone,
     /// A registered connection that its node does not hold.
@@ -97,7 +97,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// The category of the problem.
-    pub fn category(self) -> Category {
+    pub(crate) fn category(self) -> Category {
         match self {
             Self::NodeGone | Self::NodeUnaware | Self::UnreadableConnection => Category::Ghost,
             Self::OwedByUnknown
@@ -124,7 +124,7 @@ impl FindingKind {
     }
 
     /// The name in JSON output.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NodeGone => "node_gone",
             Self::NodeUnaware => "node_unaware",

@@ -28,7 +28,7 @@ impl Doctor {
     ///
     /// # Errors
     /// If Redis cannot be reached; then only some findings are repaired.
-    pub async fn repair(&self, findings: &[Finding]) -> Result<(), EngineError> {
+    pub(crate) async fn repair(&self, findings: &[Finding]) -> Result<(), EngineError> {
         let concerned = self.remove_unreadable(findings).await?;
         self.expire_dead_leases(findings).await?;
         self.reap_dead(findings).await?;

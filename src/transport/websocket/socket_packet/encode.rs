@@ -15,7 +15,7 @@ const ACK: &[u8] = b"43";
 const CONNECT_ERROR: &[u8] = b"44";
 
 /// The client has joined a namespace.
-pub fn connect(namespace: &str, sid: &str) -> Bytes {
+pub(crate) fn connect(namespace: &str, sid: &str) -> Bytes {
     #[derive(Serialize)]
     struct Connected<'a> {
         sid: &'a str,
@@ -24,7 +24,7 @@ pub fn connect(namespace: &str, sid: &str) -> Bytes {
 }
 
 /// The client may not join a namespace, or there is no such one.
-pub fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Bytes {
+pub(crate) fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Bytes {
     #[derive(Serialize)]
     struct Refused<'a> {
         message: &'a str,
@@ -39,12 +39,12 @@ pub fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) ->
 }
 
 /// The connection ends; the official client does not come back by itself.
-pub fn disconnect(namespace: &str) -> Bytes {
+pub(crate) fn disconnect(namespace: &str) -> Bytes {
     write(DISCONNECT, namespace, &[])
 }
 
 /// An event, with one argument or none.
-pub fn event(namespace: &str, name: &str, payload: Option<&RawValue>) -> Bytes {
+pub(crate) fn event(namespace: &str, name: &str, payload: Option<&RawValue>) -> Bytes {
     let name = json(&name);
     match payload.map(RawValue::get) {
         Some(payload) => write(EVENT, namespace, &["[", &name, ",", payload, "]"]),
@@ -53,7 +53,7 @@ pub fn event(namespace: &str, name: &str, payload: Option<&RawValue>) -> Bytes {
 }
 
 /// The acknowledgement of a client's event.
-pub fn acknowledgement(namespace: &str, id: i64, answer: &RawValue) -> Bytes {
+pub(crate) fn acknowledgement(namespace: &str, id: i64, answer: &RawValue) -> Bytes {
     write(ACK, namespace, &[&id.to_string(), "[", answer.get(), "]"])
 }
 
