@@ -149,7 +149,7 @@ pub mod internals {
     };
     pub use crate::telemetry::Metrics;
     pub use crate::transport::protocol::{ConnectErrorCode, ErrorCode, KickCode, Request};
-    pub use crate::transport::websocket::decoder::{Decoder, Event};
+    pub use crate::transport::websocket::decoder::{Decoder, Received};
     pub use crate::transport::websocket::engine_packet::EnginePacket;
     pub use crate::transport::websocket::frame::Fault;
     pub use crate::transport::websocket::socket_packet::{

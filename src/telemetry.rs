@@ -159,7 +159,7 @@ mod tests {
         let writer = written.clone();
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter("trace,tungstenite=trace,tungstenite::protocol=trace").unwrap())
-            .with_writer(move || Sink(writer.clone()))
+            .with_writer(move || LogSink(writer.clone()))
             .finish();
         tracing::subscriber::with_default(logs.with(filter_fn(is_harmless)), || {
             tracing::trace!(target: "tungstenite::protocol", "a token");
@@ -170,9 +170,9 @@ mod tests {
         assert!(!written.contains("a token"), "{written}");
         assert!(written.contains("a close frame") && written.contains("something else"));
 
-        struct Sink(Arc<Mutex<Vec<u8>>>);
+        struct LogSink(Arc<Mutex<Vec<u8>>>);
 
-        impl io::Write for Sink {
+        impl io::Write for LogSink {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.lock().unwrap().extend(bytes);
                 Ok(bytes.len())

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::{
-    ADA, BOB, Balancer, Builder, Cluster, Connecting, EVE, Program, WEBSOCKET, Wire, eventually_eq,
-    profile,
+    ADA, BOB, Balancer, Builder, Cluster, Connecting, EVE, Program, WEBSOCKET, Wire, eventually,
+    eventually_eq, profile,
 };
 
 /// Most packets in one answer to a poll: python-engineio refuses more.
@@ -74,6 +74,26 @@ async fn a_poll_that_is_broken_off_releases_the_connection() {
         break_off(&cluster, http, version, &sid).await;
         cluster.wait_for_refcount(ADA, 0).await;
     }
+}
+
+/// Goal: a connection whose CONNECT cannot be answered ends, like one whose client is gone.
+/// Method: a message with so many CONNECTs to a namespace that does not exist that their answers fill the queue of the
+/// library, then one as Ada, to which no answer fits.
+#[tokio::test]
+async fn a_connect_that_cannot_be_answered_leaves_nothing() {
+    let cluster = quiet().start().await;
+    let mut http = cluster.wire(0).await;
+    let sid = http.poll_open().await;
+    let mut packets = vec!["40/unknown,".to_owned(); PACKETS_MAX - 2];
+    packets.push(format!("40{}", json!({ "token": cluster.token(ADA) })));
+    let body = packets.join(&SEPARATOR.to_string());
+    http.post(&polling(&sid), "", body.as_bytes()).await;
+    eventually("the connection ends", async || {
+        let ended = "vigie_connections_closed_total{reason=\"transport\"}";
+        (cluster.metric(0, ended).await > 0.0).then_some(())
+    })
+    .await;
+    cluster.wait_for_refcount(ADA, 0).await;
 }
 
 /// Goal: a poll that is broken off does no harm where another request follows, and none while the session moves to a

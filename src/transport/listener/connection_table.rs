@@ -120,11 +120,11 @@ impl Queues {
     }
 
     /// The connection that has been in a queue for longest. Skips those that another thread is dropping right now.
-    fn first(&self, queue: Queue) -> Option<Arc<TcpConn>> {
+    fn first(&self, queue: CloseQueue) -> Option<Arc<TcpConn>> {
         match queue {
-            Queue::Silent => self.silent.values().find_map(Weak::upgrade),
-            Queue::Idle => self.idle.values().find_map(Weak::upgrade),
-            Queue::SilentOf(network) => {
+            CloseQueue::Silent => self.silent.values().find_map(Weak::upgrade),
+            CloseQueue::Idle => self.idle.values().find_map(Weak::upgrade),
+            CloseQueue::SilentOf(network) => {
                 let turns = self.silent_of.get(&network)?.iter();
                 let mut streams = turns.filter_map(|turn| self.silent.get(turn));
                 streams.find_map(Weak::upgrade)
@@ -138,7 +138,7 @@ impl Queues {
 }
 
 #[derive(Clone, Copy)]
-enum Queue {
+enum CloseQueue {
     Silent,
     Idle,
     SilentOf(IpAddr),
@@ -189,7 +189,7 @@ impl ConnectionTable {
     /// Closes the oldest connections of a network that has too many silent ones, if they are late: all clients behind one
     /// address may reconnect at the same moment.
     pub(super) fn close_excess(&self, network: IpAddr, now_ms: u64, metrics: &Metrics) {
-        let queue = Queue::SilentOf(network);
+        let queue = CloseQueue::SilentOf(network);
         loop {
             let oldest = {
                 let queues = self.queues.lock();
@@ -245,19 +245,19 @@ impl ConnectionTable {
     /// Closes the connection that has gone without a request for longest. Returns `false` if every connection is being
     /// answered or carries a WebSocket.
     pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
-        let first = self.queues.lock().first(Queue::Silent);
+        let first = self.queues.lock().first(CloseQueue::Silent);
         let is_late = first.is_some_and(|stream| stream.opened_ms + LATE_MS <= uptime_ms());
         let queues = if is_late {
-            [Queue::Silent, Queue::Idle]
+            [CloseQueue::Silent, CloseQueue::Idle]
         } else {
-            [Queue::Idle, Queue::Silent]
+            [CloseQueue::Idle, CloseQueue::Silent]
         };
         queues
             .into_iter()
             .any(|queue| self.close_first(queue, ClosedBecause::MadeRoom, metrics))
     }
 
-    fn close_first(&self, queue: Queue, why: ClosedBecause, metrics: &Metrics) -> bool {
+    fn close_first(&self, queue: CloseQueue, why: ClosedBecause, metrics: &Metrics) -> bool {
         for _ in 0..EXAMINED_MAX {
             let Some(stream) = self.take_first(queue) else {
                 return false;
@@ -277,7 +277,7 @@ impl ConnectionTable {
         false
     }
 
-    fn take_first(&self, queue: Queue) -> Option<Arc<TcpConn>> {
+    fn take_first(&self, queue: CloseQueue) -> Option<Arc<TcpConn>> {
         let mut queues = self.queues.lock();
         let stream = queues.first(queue)?;
         queues.leave(&stream.entry);

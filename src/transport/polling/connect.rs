@@ -84,12 +84,12 @@ impl ConnectHandler<LocalAdapter, Self> for OnConnected {
 
 /// Takes the events of a connection, and its end.
 #[derive(Clone)]
-pub(super) struct Handler {
+pub(super) struct SocketHandler {
     pub(super) inbound: InboundQueue,
     pub(super) sessions: Arc<PollingSessions>,
 }
 
-impl MessageHandler<LocalAdapter, Self> for Handler {
+impl MessageHandler<LocalAdapter, Self> for SocketHandler {
     fn call(&self, _socket: Arc<Socket<LocalAdapter>>, value: Value, ack: Option<i64>) {
         match &value {
             Value::Str(text, binary) => self.inbound.receive(text, binary.is_some(), ack),
@@ -98,7 +98,7 @@ impl MessageHandler<LocalAdapter, Self> for Handler {
     }
 }
 
-impl DisconnectHandler<LocalAdapter, Self> for Handler {
+impl DisconnectHandler<LocalAdapter, Self> for SocketHandler {
     /// Runs `defer`, which takes the socket out of its namespace, at once: the library would otherwise ignore the next
     /// CONNECT over the same session, and never answer it.
     fn call_with_defer(

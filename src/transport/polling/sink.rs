@@ -13,7 +13,7 @@ use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError, TransportType};
 
 use super::PollingSessions;
-use super::connect::{Admitted, Handler};
+use super::connect::{Admitted, SocketHandler};
 use crate::transport::session::encoded_events::Event;
 use crate::transport::session::held_connect::END_CHECK;
 use crate::transport::session::inbound::InboundQueue;
@@ -23,11 +23,11 @@ use crate::transport::session::sink::{Backlog, Flush, Outgoing, SendOutcome, Sin
 pub(super) struct PollingSink {
     socket: Arc<Socket<LocalAdapter>>,
     sessions: Arc<PollingSessions>,
-    queue: Mutex<Queue>,
+    queue: Mutex<PollQueue>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct PollQueue {
     waiting: VecDeque<Outgoing>,
     /// Events of the first that the library has taken.
     taken: usize,
@@ -42,7 +42,7 @@ impl PollingSink {
         }
     }
 
-    fn write_queue(&self, queue: &mut Queue) {
+    fn write_queue(&self, queue: &mut PollQueue) {
         // No answer to a poll takes packets out meanwhile.
         let _turn = self.sessions.polls.lock_queue(self.socket.id.as_str());
         while let Some(first) = queue.waiting.front() {
@@ -62,7 +62,7 @@ impl Sink for PollingSink {
 
     fn attach(self: Arc<Self>, inbound: InboundQueue, outbound: Arc<Outbound>) {
         let sessions = self.sessions.clone();
-        let handler = Handler {
+        let handler = SocketHandler {
             inbound,
             sessions: sessions.clone(),
         };

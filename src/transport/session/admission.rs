@@ -19,7 +19,7 @@ use super::SessionContext;
 use super::address_limit::AddressPermit;
 use super::connection_task::{ConnectionTask, Dispatcher};
 use super::engine_session::NamespaceHandle;
-use super::inbound::{Disconnected, InboundQueue};
+use super::inbound::{DisconnectSignal, InboundQueue};
 use super::sink::Sink;
 use crate::domain::connection::Refused;
 use crate::domain::token::Identity;
@@ -134,7 +134,7 @@ impl SessionContext {
         if self.idle.join(&request.sink.sid(), session) {
             self.pending.joined(session.opened);
         }
-        let disconnected = Arc::new(Disconnected::default());
+        let disconnected = Arc::new(DisconnectSignal::default());
         let (inbound, events) = InboundQueue::new(
             self.clone(),
             outbound.clone(),

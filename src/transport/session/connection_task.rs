@@ -11,7 +11,7 @@ use super::ack::refusal;
 use super::address_limit::AddressPermit;
 use super::encoded_events::{EncodedEvents, encode};
 use super::engine_session::NamespaceHandle;
-use super::inbound::{Disconnected, QueuedEvent};
+use super::inbound::{DisconnectSignal, QueuedEvent};
 use super::outbound::Outbound;
 use super::sink::{Flush, Outgoing};
 use crate::clock::now_ms;
@@ -41,7 +41,7 @@ const UNREACHABLE: &str = "the hub cannot do this at the moment; try again";
 pub(super) struct ConnectionTask {
     pub(super) context: Arc<SessionContext>,
     pub(super) outbound: Arc<Outbound>,
-    pub(super) disconnected: Arc<Disconnected>,
+    pub(super) disconnected: Arc<DisconnectSignal>,
     /// `None` once the connection does not count any more.
     pub(super) dispatcher: Option<Dispatcher>,
     /// Counts for the address until the task ends.

@@ -17,9 +17,9 @@ pub(crate) fn encode(payload: &impl Serialize) -> Option<Arc<RawValue>> {
 
 /// One event or several that are sent together.
 #[derive(Clone)]
-pub(crate) struct EncodedEvents(Arc<Inner>);
+pub(crate) struct EncodedEvents(Arc<Encoded>);
 
-struct Inner {
+struct Encoded {
     events: Vec<Event>,
     frames: [OnceLock<Bytes>; Namespace::ALL.len()],
 }
@@ -60,7 +60,7 @@ impl EncodedEvents {
     }
 
     pub(crate) fn of(events: Vec<Event>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Encoded {
             events,
             frames: Default::default(),
         }))

@@ -32,12 +32,12 @@ pub(super) struct QueuedEvent {
 
 /// The end of a connection, for its task.
 #[derive(Default)]
-pub(super) struct Disconnected {
+pub(super) struct DisconnectSignal {
     because: OnceLock<EndedBecause>,
     notify: Notify,
 }
 
-impl Disconnected {
+impl DisconnectSignal {
     fn set(&self, because: EndedBecause) {
         // The first reason counts.
         let _ = self.because.set(because);
@@ -62,7 +62,7 @@ pub(crate) struct InboundQueue(Arc<Inner>);
 
 struct Inner {
     queue: mpsc::Sender<Box<QueuedEvent>>,
-    disconnected: Arc<Disconnected>,
+    disconnected: Arc<DisconnectSignal>,
     context: Arc<SessionContext>,
     outbound: Arc<Outbound>,
     handle: NamespaceHandle,
@@ -74,7 +74,7 @@ impl InboundQueue {
         context: Arc<SessionContext>,
         outbound: Arc<Outbound>,
         handle: NamespaceHandle,
-        disconnected: Arc<Disconnected>,
+        disconnected: Arc<DisconnectSignal>,
     ) -> (Self, mpsc::Receiver<Box<QueuedEvent>>) {
         let burst = context.limits.get().events_burst as usize;
         let (queue, events) = mpsc::channel(burst + QUEUE_SLACK);

@@ -21,18 +21,18 @@ pub(crate) struct Outbound {
     pub(super) id: ConnectionId,
     session: Arc<EngineSession>,
     context: Arc<OutboundContext>,
-    state: Mutex<State>,
+    state: Mutex<OutboundState>,
     closing: Notify,
 }
 
-struct State {
-    stage: Stage,
+struct OutboundState {
+    stage: OutboundStage,
     /// Whether the table has it in its list of connections to flush.
     is_backlogged: bool,
     is_kicked: bool,
 }
 
-enum Stage {
+enum OutboundStage {
     /// The client does not know yet that it is connected.
     Connecting(Vec<Outgoing>),
     Open(Arc<dyn Sink>),
@@ -61,8 +61,8 @@ impl Outbound {
             id,
             session,
             context,
-            state: Mutex::new(State {
-                stage: Stage::Connecting(Vec::new()),
+            state: Mutex::new(OutboundState {
+                stage: OutboundStage::Connecting(Vec::new()),
                 is_backlogged: false,
                 is_kicked: false,
             }),
@@ -78,16 +78,16 @@ impl Outbound {
     /// The client knows that it is connected, or is about to. Everything that waits goes to `sink`.
     pub(crate) fn connected(&self, sink: Arc<dyn Sink>) {
         let mut state = self.state.lock();
-        let Stage::Connecting(pending) = &mut state.stage else {
+        let OutboundStage::Connecting(pending) = &mut state.stage else {
             // It was closed before it was open.
             return sink.close();
         };
         let pending = std::mem::take(pending);
-        state.stage = Stage::Open(sink);
+        state.stage = OutboundStage::Open(sink);
         for outgoing in &pending {
             self.send_in(&mut state, outgoing, Flush::Later);
         }
-        if let Stage::Open(sink) = &state.stage
+        if let OutboundStage::Open(sink) = &state.stage
             && sink.flush().needs_flush
         {
             self.mark_backlogged(&mut state);
@@ -102,22 +102,22 @@ impl Outbound {
     /// not need it: the answer to a later request contains all of it.
     pub(super) fn send_to_all(&self, outgoing: &Outgoing, flush: Flush) {
         let mut state = self.state.lock();
-        if !matches!(&state.stage, Stage::Connecting(pending) if pending.is_empty()) {
+        if !matches!(&state.stage, OutboundStage::Connecting(pending) if pending.is_empty()) {
             self.send_in(&mut state, outgoing, flush);
         }
     }
 
-    fn send_in(&self, state: &mut State, outgoing: &Outgoing, flush: Flush) {
+    fn send_in(&self, state: &mut OutboundState, outgoing: &Outgoing, flush: Flush) {
         let outcome = match &mut state.stage {
-            Stage::Closing(_) | Stage::Closed => return,
-            Stage::Open(sink) => {
+            OutboundStage::Closing(_) | OutboundStage::Closed => return,
+            OutboundStage::Open(sink) => {
                 if let Outgoing::Events(events) = outgoing {
                     let count = events.events().len() as u64;
                     self.context.metrics.deliveries.inc_by(count);
                 }
                 sink.send(outgoing, flush)
             }
-            Stage::Connecting(pending) => {
+            OutboundStage::Connecting(pending) => {
                 pending.push(outgoing.clone());
                 match pending.len() {
                     waiting if waiting > self.context.queue_max() => SendOutcome::Overflow(waiting),
@@ -132,7 +132,7 @@ impl Outbound {
         }
     }
 
-    fn mark_backlogged(&self, state: &mut State) {
+    fn mark_backlogged(&self, state: &mut OutboundState) {
         if !std::mem::replace(&mut state.is_backlogged, true) {
             self.context.mark_backlogged(self.id);
         }
@@ -143,7 +143,10 @@ impl Outbound {
     pub(super) fn kick(&self, code: KickCode) {
         let kicked = Kicked::new(code);
         let mut state = self.state.lock();
-        let is_over = matches!(state.stage, Stage::Closing(_) | Stage::Closed);
+        let is_over = matches!(
+            state.stage,
+            OutboundStage::Closing(_) | OutboundStage::Closed
+        );
         if is_over || std::mem::replace(&mut state.is_kicked, true) {
             return;
         }
@@ -153,8 +156,8 @@ impl Outbound {
         }
         if !kicked.reconnect {
             self.send_in(&mut state, &Outgoing::Disconnect, Flush::Now);
-        } else if let Stage::Open(sink) = &state.stage {
-            state.stage = Stage::Closing(sink.clone());
+        } else if let OutboundStage::Open(sink) = &state.stage {
+            state.stage = OutboundStage::Closing(sink.clone());
             self.closing.notify_one();
         }
     }
@@ -167,13 +170,16 @@ impl Outbound {
 
     /// Whether the transport is about to be closed: events of the client do not count any more.
     pub(super) fn is_closing(&self) -> bool {
-        matches!(self.state.lock().stage, Stage::Closing(_) | Stage::Closed)
+        matches!(
+            self.state.lock().stage,
+            OutboundStage::Closing(_) | OutboundStage::Closed
+        )
     }
 
     /// Writes what waits, as far as there is room.
     pub(super) fn flush(&self) -> Pace {
         let mut state = self.state.lock();
-        let (Stage::Open(sink) | Stage::Closing(sink)) = &state.stage else {
+        let (OutboundStage::Open(sink) | OutboundStage::Closing(sink)) = &state.stage else {
             state.is_backlogged = false;
             return Pace::KeepsUp;
         };
@@ -190,7 +196,7 @@ impl Outbound {
     }
 
     /// Closes the transport of a client that does not keep up. `waiting` packets are discarded, so the client does not learn why.
-    fn drop_slow_consumer(&self, state: &mut State, waiting: usize) {
+    fn drop_slow_consumer(&self, state: &mut OutboundState, waiting: usize) {
         self.context.metrics.overflows.inc();
         self.context.metrics.dropped.inc_by(waiting as u64);
         tracing::debug!(connection = %self.id, "closed a connection that does not keep up");
@@ -204,13 +210,13 @@ impl Outbound {
 
     /// Sends nothing more: the connection has ended.
     pub(super) fn close(&self) {
-        self.state.lock().stage = Stage::Closed;
+        self.state.lock().stage = OutboundStage::Closed;
     }
 }
 
-fn close_transport(state: &mut State) {
-    let stage = std::mem::replace(&mut state.stage, Stage::Closed);
-    if let Stage::Open(sink) | Stage::Closing(sink) = stage {
+fn close_transport(state: &mut OutboundState) {
+    let stage = std::mem::replace(&mut state.stage, OutboundStage::Closed);
+    if let OutboundStage::Open(sink) | OutboundStage::Closing(sink) = stage {
         sink.close();
     }
 }

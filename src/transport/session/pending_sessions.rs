@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 /// Counts sessions by the second in which they were opened.
 pub(crate) struct PendingSessions {
     timeout: Duration,
-    slots: Mutex<VecDeque<Slot>>,
+    slots: Mutex<VecDeque<OpenedInSecond>>,
 }
 
 /// One second.
-struct Slot {
+struct OpenedInSecond {
     begun: Instant,
     pending: usize,
 }
@@ -32,7 +32,7 @@ impl PendingSessions {
         let mut slots = self.slots.lock();
         match slots.back_mut() {
             Some(last) if is_in(last, now) => last.pending += 1,
-            _ => slots.push_back(Slot {
+            _ => slots.push_back(OpenedInSecond {
                 begun: now,
                 pending: 1,
             }),
@@ -51,7 +51,7 @@ impl PendingSessions {
     /// How many sessions may still join.
     pub(crate) fn count(&self, now: Instant) -> usize {
         let mut slots = self.slots.lock();
-        let is_over = |slot: &Slot| {
+        let is_over = |slot: &OpenedInSecond| {
             // A session that was counted at the end of the second has the whole timeout, too.
             now.saturating_duration_since(slot.begun) > self.timeout + Duration::from_secs(1)
         };
@@ -62,7 +62,7 @@ impl PendingSessions {
     }
 }
 
-fn is_in(slot: &Slot, at: Instant) -> bool {
+fn is_in(slot: &OpenedInSecond, at: Instant) -> bool {
     at.checked_duration_since(slot.begun)
         .is_some_and(|since| since < Duration::from_secs(1))
 }

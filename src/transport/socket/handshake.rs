@@ -179,7 +179,7 @@ fn asks_for_websocket(uri: &Uri) -> bool {
     transport == Some("websocket")
 }
 
-fn refused(refusal: handshake::Refusal) -> Response {
+fn refused(refusal: handshake::UpgradeRefusal) -> Response {
     tracing::debug!(reason = %refusal, "refused a request for a WebSocket");
     refusal.into_response()
 }

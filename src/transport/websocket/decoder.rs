@@ -13,7 +13,7 @@ const NORMAL_CLOSURE: u16 = 1000;
 
 /// One complete message or control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event<'i> {
+pub enum Received<'i> {
     /// A text message.
     Text(Cow<'i, str>),
     /// A binary message.
@@ -26,14 +26,14 @@ pub enum Event<'i> {
     Close(Option<u16>),
 }
 
-impl Event<'_> {
+impl Received<'_> {
     /// The close frame that answers one with this code.
     pub fn close_answer(code: Option<u16>) -> bytes::Bytes {
         close(Some(code.unwrap_or(NORMAL_CLOSURE)), "")
     }
 }
 
-/// Decodes the frames of one client. After a [`Fault`] or [`Event::Close`] it is of no more use.
+/// Decodes the frames of one client. After a [`Fault`] or [`Received::Close`] it is of no more use.
 #[derive(Debug)]
 pub struct Decoder {
     message_len_max: usize,
@@ -95,12 +95,12 @@ impl Message {
         Ok(())
     }
 
-    fn finish(self) -> Result<Event<'static>, Fault> {
+    fn finish(self) -> Result<Received<'static>, Fault> {
         if self.is_text {
             let text = String::from_utf8(self.bytes).map_err(|_| Fault::InvalidUtf8)?;
-            Ok(Event::Text(Cow::Owned(text)))
+            Ok(Received::Text(Cow::Owned(text)))
         } else {
-            Ok(Event::Binary(Cow::Owned(self.bytes)))
+            Ok(Received::Binary(Cow::Owned(self.bytes)))
         }
     }
 }
@@ -124,7 +124,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The connection fails, and is closed with the code of the fault.
-    pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'i>>, Fault> {
+    pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Received<'i>>, Fault> {
         while let Some(frame) = self.frame(input)? {
             if input.is_empty() && frame.left() > 0 {
                 self.partial.get_or_insert_default().frame = Some(frame);
@@ -223,7 +223,7 @@ impl Decoder {
         mut frame: Frame,
         payload: &[u8],
         is_whole: bool,
-    ) -> Result<Option<Event<'static>>, Fault> {
+    ) -> Result<Option<Received<'static>>, Fault> {
         let partial = self.partial.get_or_insert_default();
         let Header {
             opcode, is_final, ..
@@ -244,7 +244,7 @@ impl Decoder {
         }
         if opcode.is_control() {
             let payload = std::mem::take(&mut partial.control);
-            return read(opcode, &payload).map(Event::into_owned).map(Some);
+            return read(opcode, &payload).map(Received::into_owned).map(Some);
         }
         match partial.message.take_if(|_| is_final) {
             Some(message) => message.finish().map(Some),
@@ -258,29 +258,29 @@ impl Decoder {
     }
 }
 
-impl Event<'_> {
-    fn into_owned(self) -> Event<'static> {
+impl Received<'_> {
+    fn into_owned(self) -> Received<'static> {
         match self {
-            Self::Text(text) => Event::Text(Cow::Owned(text.into_owned())),
-            Self::Binary(bytes) => Event::Binary(Cow::Owned(bytes.into_owned())),
-            Self::Ping(bytes) => Event::Ping(Cow::Owned(bytes.into_owned())),
-            Self::Pong(bytes) => Event::Pong(Cow::Owned(bytes.into_owned())),
-            Self::Close(code) => Event::Close(code),
+            Self::Text(text) => Received::Text(Cow::Owned(text.into_owned())),
+            Self::Binary(bytes) => Received::Binary(Cow::Owned(bytes.into_owned())),
+            Self::Ping(bytes) => Received::Ping(Cow::Owned(bytes.into_owned())),
+            Self::Pong(bytes) => Received::Pong(Cow::Owned(bytes.into_owned())),
+            Self::Close(code) => Received::Close(code),
         }
     }
 }
 
 /// Reads the payload of a frame that stands alone.
-fn read(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Fault> {
+fn read(opcode: Opcode, payload: &[u8]) -> Result<Received<'_>, Fault> {
     match opcode {
         Opcode::Text => match std::str::from_utf8(payload) {
-            Ok(text) => Ok(Event::Text(Cow::Borrowed(text))),
+            Ok(text) => Ok(Received::Text(Cow::Borrowed(text))),
             Err(_) => Err(Fault::InvalidUtf8),
         },
-        Opcode::Binary | Opcode::Continuation => Ok(Event::Binary(Cow::Borrowed(payload))),
-        Opcode::Ping => Ok(Event::Ping(Cow::Borrowed(payload))),
-        Opcode::Pong => Ok(Event::Pong(Cow::Borrowed(payload))),
-        Opcode::Close => read_close(payload).map(Event::Close),
+        Opcode::Binary | Opcode::Continuation => Ok(Received::Binary(Cow::Borrowed(payload))),
+        Opcode::Ping => Ok(Received::Ping(Cow::Borrowed(payload))),
+        Opcode::Pong => Ok(Received::Pong(Cow::Borrowed(payload))),
+        Opcode::Close => read_close(payload).map(Received::Close),
     }
 }
 

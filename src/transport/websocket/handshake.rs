@@ -25,7 +25,7 @@ const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
 
 /// The reason why a request opens no session, as a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum UpgradeRefusal {
     /// Another version of Engine.IO, or none.
     #[error(
         "this server speaks Engine.IO 4: send EIO=4 in the query, as socket.io-client does from version 3 on"
@@ -57,7 +57,7 @@ pub(crate) enum Refusal {
     Key,
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     /// The status of the answer.
     pub(crate) fn status(self) -> StatusCode {
         match self {
@@ -67,7 +67,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for UpgradeRefusal {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.to_string()).into_response();
         if self == Self::WebSocketVersion {
@@ -88,16 +88,16 @@ pub(crate) fn opens_websocket(query: &str) -> bool {
 ///
 /// # Errors
 /// The request opens none; the refusal is the answer.
-pub(crate) fn accept(request: &Parts) -> Result<Accepted, Refusal> {
+pub(crate) fn accept(request: &Parts) -> Result<Accepted, UpgradeRefusal> {
     let query = request.uri.query().unwrap_or_default();
     if value(query, "EIO") != Some("4") {
-        return Err(Refusal::EngineVersion);
+        return Err(UpgradeRefusal::EngineVersion);
     }
     if value(query, "transport") != Some("websocket") {
-        return Err(Refusal::Transport);
+        return Err(UpgradeRefusal::Transport);
     }
     if request.method != Method::GET {
-        return Err(Refusal::Method);
+        return Err(UpgradeRefusal::Method);
     }
     check_upgrade(request.version, &request.headers).map(Accepted)
 }
@@ -106,22 +106,27 @@ pub(crate) fn accept(request: &Parts) -> Result<Accepted, Refusal> {
 ///
 /// # Errors
 /// It cannot; the refusal is the answer.
-pub(crate) fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+pub(crate) fn check_upgrade(
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<String, UpgradeRefusal> {
     if version < Version::HTTP_11 {
-        return Err(Refusal::HttpVersion);
+        return Err(UpgradeRefusal::HttpVersion);
     }
     if !lists(headers, header::CONNECTION, "upgrade")
         || !lists(headers, header::UPGRADE, "websocket")
     {
-        return Err(Refusal::NoUpgrade);
+        return Err(UpgradeRefusal::NoUpgrade);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::Key)?;
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .ok_or(UpgradeRefusal::Key)?;
     if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
-        return Err(Refusal::WebSocketVersion);
+        return Err(UpgradeRefusal::WebSocketVersion);
     }
     match KEY_ENCODING.decode(key) {
         Ok(bytes) if bytes.len() == KEY_LEN => Ok(answer_to(key.as_bytes())),
-        _ => Err(Refusal::Key),
+        _ => Err(UpgradeRefusal::Key),
     }
 }
 
@@ -189,7 +194,7 @@ mod tests {
             })
     }
 
-    fn outcome(request: Builder) -> Result<String, Refusal> {
+    fn outcome(request: Builder) -> Result<String, UpgradeRefusal> {
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         accept(&parts).map(|accepted| accepted.0)
     }
@@ -218,26 +223,29 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused() {
-        let refused = |request, refusal: Refusal| {
+        let refused = |request, refusal: UpgradeRefusal| {
             assert_eq!(outcome(request), Err(refusal), "{refusal}");
         };
-        refused(request(&[]).method("POST"), Refusal::Method);
-        refused(request(&[]).version(Version::HTTP_10), Refusal::HttpVersion);
-        refused(request(&["connection"]), Refusal::NoUpgrade);
-        refused(request(&["upgrade"]), Refusal::NoUpgrade);
+        refused(request(&[]).method("POST"), UpgradeRefusal::Method);
+        refused(
+            request(&[]).version(Version::HTTP_10),
+            UpgradeRefusal::HttpVersion,
+        );
+        refused(request(&["connection"]), UpgradeRefusal::NoUpgrade);
+        refused(request(&["upgrade"]), UpgradeRefusal::NoUpgrade);
         refused(
             request(&["connection"]).header("connection", "Upgraded, keep-alive"),
-            Refusal::NoUpgrade,
+            UpgradeRefusal::NoUpgrade,
         );
         refused(
             request(&["sec-websocket-version"]),
-            Refusal::WebSocketVersion,
+            UpgradeRefusal::WebSocketVersion,
         );
         refused(
             request(&["sec-websocket-version"]).header("sec-websocket-version", "8"),
-            Refusal::WebSocketVersion,
+            UpgradeRefusal::WebSocketVersion,
         );
-        refused(request(&["sec-websocket-key"]), Refusal::Key);
+        refused(request(&["sec-websocket-key"]), UpgradeRefusal::Key);
         for key in [
             "",
             "x",
@@ -248,18 +256,21 @@ mod tests {
         ] {
             refused(
                 request(&["sec-websocket-key"]).header("sec-websocket-key", key),
-                Refusal::Key,
+                UpgradeRefusal::Key,
             );
         }
         for (query, refusal) in [
-            ("", Refusal::EngineVersion),
-            ("?transport=websocket", Refusal::EngineVersion),
-            ("?EIO=3&transport=websocket", Refusal::EngineVersion),
-            ("?EIO=3&EIO=4&transport=websocket", Refusal::EngineVersion),
-            ("?eio=4&transport=websocket", Refusal::EngineVersion),
-            ("?EIO=4", Refusal::Transport),
-            ("?EIO=4&transport=webtransport", Refusal::Transport),
-            ("?EIO=4&transport=WebSocket", Refusal::Transport),
+            ("", UpgradeRefusal::EngineVersion),
+            ("?transport=websocket", UpgradeRefusal::EngineVersion),
+            ("?EIO=3&transport=websocket", UpgradeRefusal::EngineVersion),
+            (
+                "?EIO=3&EIO=4&transport=websocket",
+                UpgradeRefusal::EngineVersion,
+            ),
+            ("?eio=4&transport=websocket", UpgradeRefusal::EngineVersion),
+            ("?EIO=4", UpgradeRefusal::Transport),
+            ("?EIO=4&transport=webtransport", UpgradeRefusal::Transport),
+            ("?EIO=4&transport=WebSocket", UpgradeRefusal::Transport),
         ] {
             refused(request(&[]).uri(format!("/socket.io/{query}")), refusal);
         }
@@ -267,12 +278,15 @@ mod tests {
 
     #[test]
     fn a_refusal_says_how_to_do_better() {
-        let response = Refusal::WebSocketVersion.into_response();
+        let response = UpgradeRefusal::WebSocketVersion.into_response();
         assert_eq!(response.status(), 426);
         assert_eq!(response.headers()["sec-websocket-version"], "13");
-        assert_eq!(Refusal::NoUpgrade.into_response().status(), 400);
+        assert_eq!(UpgradeRefusal::NoUpgrade.into_response().status(), 400);
         for word in ["proxy", "Connection: Upgrade", "Upgrade: websocket"] {
-            assert!(Refusal::NoUpgrade.to_string().contains(word), "{word}");
+            assert!(
+                UpgradeRefusal::NoUpgrade.to_string().contains(word),
+                "{word}"
+            );
         }
     }
 

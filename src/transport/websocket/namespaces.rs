@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use socketioxide::socket::Sid;
 
 use super::engine_packet;
-use super::session::{Handler, SessionEnd, SessionOptions, run_session};
+use super::session::{PacketHandler, SessionEnd, SessionOptions, run_session};
 use super::socket_packet::{self, Content, SocketPacket, event_name};
 use super::writer::FrameWriter;
 use crate::telemetry::{EndedBecause, Transport};
@@ -302,7 +302,7 @@ struct Receiver {
     meter: Option<Meter>,
 }
 
-impl Handler for Receiver {
+impl PacketHandler for Receiver {
     fn on_bytes(&mut self, count: usize) -> io::Result<()> {
         match &mut self.meter {
             Some(meter) => meter.take_frames(count),

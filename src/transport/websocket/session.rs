@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::decoder::{Decoder, Event};
+use super::decoder::{Decoder, Received};
 use super::engine_packet::{self, EnginePacket, PING_INTERVAL, PING_TIMEOUT};
 use super::frame::{self, Fault};
 use super::socket::Socket;
 use super::socket_packet::{Content, SocketPacket};
-use super::writer::{FrameWriter, Phase};
+use super::writer::{FrameWriter, WriterPhase};
 
 /// Bytes read at once. Most of what clients send is far shorter.
 const READ_LEN: usize = 16 * 1024;
@@ -57,7 +57,7 @@ pub(crate) enum SessionEnd {
 }
 
 /// Takes what a session reads. The session's task calls both, in order; they must not block.
-pub(crate) trait Handler {
+pub(crate) trait PacketHandler {
     /// Bytes have come in.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl SessionOptions {
 
 /// Runs a session until it ends. `unread` was read together with the request. The connection is closed at the end, also
 /// where the task is dropped before.
-pub(crate) async fn run_session<S: Socket, H: Handler>(
+pub(crate) async fn run_session<S: Socket, H: PacketHandler>(
     writer: &FrameWriter<S>,
     unread: &[u8],
     handler: H,
@@ -151,7 +151,7 @@ impl<S: Socket, H> Drop for Session<'_, S, H> {
     }
 }
 
-impl<S: Socket, H: Handler> Session<'_, S, H> {
+impl<S: Socket, H: PacketHandler> Session<'_, S, H> {
     fn poll(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<SessionEnd> {
         let read = self.poll_read(context);
         if self.heartbeat == Heartbeat::Answered {
@@ -173,11 +173,11 @@ impl<S: Socket, H: Handler> Session<'_, S, H> {
         let flushed = self.writer.poll_flush(context);
         // The writer knows the task by now, so no later change is missed.
         match self.writer.phase() {
-            Phase::Open => {}
-            Phase::Closing => _ = self.end.get_or_insert(SessionEnd::Node),
-            Phase::Aborted => return Poll::Ready(self.end.unwrap_or(SessionEnd::Node)),
-            Phase::Overflowed => return Poll::Ready(SessionEnd::SlowConsumer),
-            Phase::Broken => return Poll::Ready(self.end.unwrap_or(SessionEnd::Transport)),
+            WriterPhase::Open => {}
+            WriterPhase::Closing => _ = self.end.get_or_insert(SessionEnd::Node),
+            WriterPhase::Aborted => return Poll::Ready(self.end.unwrap_or(SessionEnd::Node)),
+            WriterPhase::Overflowed => return Poll::Ready(SessionEnd::SlowConsumer),
+            WriterPhase::Broken => return Poll::Ready(self.end.unwrap_or(SessionEnd::Transport)),
         }
         if read.is_ready() || matches!(flushed, Poll::Ready(Err(_))) {
             return Poll::Ready(self.end.unwrap_or(SessionEnd::Transport));
@@ -235,17 +235,17 @@ impl<S: Socket, H: Handler> Session<'_, S, H> {
         let mut pong = None;
         loop {
             match decoder.next(&mut input) {
-                Ok(Some(Event::Close(code))) => {
+                Ok(Some(Received::Close(code))) => {
                     self.has_client_closed = true;
                     self.end.get_or_insert(SessionEnd::Client);
-                    self.writer.close_with(Event::close_answer(code));
+                    self.writer.close_with(Received::close_answer(code));
                     break;
                 }
                 Ok(Some(_)) if self.end.is_some() => {}
-                Ok(Some(Event::Text(text))) => self.on_text(&text),
-                Ok(Some(Event::Binary(bytes))) => self.on_attachment(bytes.len()),
-                Ok(Some(Event::Ping(payload))) => pong = Some(frame::pong(&payload)),
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Received::Text(text))) => self.on_text(&text),
+                Ok(Some(Received::Binary(bytes))) => self.on_attachment(bytes.len()),
+                Ok(Some(Received::Ping(payload))) => pong = Some(frame::pong(&payload)),
+                Ok(Some(Received::Pong(_))) => {}
                 Ok(None) => {
                     self.decoder = Some(decoder);
                     break;

@@ -137,12 +137,12 @@ fn take_ack(rest: &mut &str) -> Option<i64> {
 /// session.
 pub fn event_name(payload: &str) -> Option<Cow<'_, str>> {
     let mut json = serde_json::Deserializer::from_str(payload);
-    Event::deserialize(&mut json).ok().map(|event| event.0)
+    EventName::deserialize(&mut json).ok().map(|event| event.0)
 }
 
-struct Event<'p>(Cow<'p, str>);
+struct EventName<'p>(Cow<'p, str>);
 
-impl<'p> Deserialize<'p> for Event<'p> {
+impl<'p> Deserialize<'p> for EventName<'p> {
     fn deserialize<D: Deserializer<'p>>(json: D) -> Result<Self, D::Error> {
         json.deserialize_seq(NameOnly)
     }
@@ -152,13 +152,13 @@ impl<'p> Deserialize<'p> for Event<'p> {
 struct NameOnly;
 
 impl<'p> Visitor<'p> for NameOnly {
-    type Value = Event<'p>;
+    type Value = EventName<'p>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an array that begins with a name")
     }
 
-    fn visit_seq<A: SeqAccess<'p>>(self, mut elements: A) -> Result<Event<'p>, A::Error> {
+    fn visit_seq<A: SeqAccess<'p>>(self, mut elements: A) -> Result<EventName<'p>, A::Error> {
         /// Borrowed wherever nothing in the text is escaped.
         #[derive(serde::Deserialize)]
         struct Name<'p>(#[serde(borrow)] Cow<'p, str>);
@@ -166,7 +166,7 @@ impl<'p> Visitor<'p> for NameOnly {
         let name = elements.next_element::<Name<'p>>()?;
         let Name(name) = name.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
         while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Event(name))
+        Ok(EventName(name))
     }
 }
 

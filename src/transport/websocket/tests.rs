@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tungstenite::{Error, HandshakeError, Message};
 
-use super::session::{Handler, SessionOptions, run_session};
+use super::session::{PacketHandler, SessionOptions, run_session};
 use super::socket_packet::{Content, SocketPacket, connect, connect_error};
 use super::writer::FrameWriter;
 use super::{engine_packet, handshake};
@@ -30,7 +30,7 @@ const MESSAGE_LEN_MAX: usize = 1000;
 /// Admits everybody to the root namespace.
 struct Admit(Arc<FrameWriter<TcpStream>>);
 
-impl Handler for Admit {
+impl PacketHandler for Admit {
     fn on_bytes(&mut self, _count: usize) -> io::Result<()> {
         Ok(())
     }

@@ -27,15 +27,15 @@ const SLICES_MAX: usize = 32;
 pub(crate) struct FrameWriter<S> {
     socket: S,
     limits: CurrentLimits,
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     queue: VecDeque<Bytes>,
     /// Bytes of the first frame that are written.
     written: usize,
-    phase: Phase,
+    phase: WriterPhase,
     /// The session's task, and whether it waits for room already.
     task: Option<Waker>,
     is_flushing: bool,
@@ -43,7 +43,7 @@ struct State {
 
 /// How far the end of a session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum WriterPhase {
     #[default]
     Open,
     /// A close frame is the last in the queue.
@@ -70,7 +70,7 @@ impl<S: Socket> FrameWriter<S> {
         &self.socket
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> WriterPhase {
         self.state.lock().phase
     }
 
@@ -87,7 +87,7 @@ impl<S: Socket> FrameWriter<S> {
     /// Writes a frame, or several in one piece.
     pub(crate) fn send(&self, frame: &Bytes) -> SendOutcome {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        if state.phase != WriterPhase::Open {
             return SendOutcome::Closed;
         }
         if !state.queue.is_empty() {
@@ -103,20 +103,20 @@ impl<S: Socket> FrameWriter<S> {
                 state.queue.push_back(frame.clone());
                 self.wait(&mut state)
             }
-            Err(_) => self.end(&mut state, Phase::Broken),
+            Err(_) => self.end(&mut state, WriterPhase::Broken),
         }
     }
 
     /// Queues a frame for the next [`Self::flush`], so that a batch takes few system calls.
     pub(crate) fn push(&self, frame: &Bytes) -> SendOutcome {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        if state.phase != WriterPhase::Open {
             return SendOutcome::Closed;
         }
         self.enqueue(&mut state, frame)
     }
 
-    fn enqueue(&self, state: &mut State, frame: &Bytes) -> SendOutcome {
+    fn enqueue(&self, state: &mut WriterState, frame: &Bytes) -> SendOutcome {
         state.queue.push_back(frame.clone());
         let len = state.queue.len();
         if len <= self.limits.get().outbound_queue {
@@ -125,7 +125,7 @@ impl<S: Socket> FrameWriter<S> {
             }
             return SendOutcome::Queued(len);
         }
-        self.end(state, Phase::Overflowed);
+        self.end(state, WriterPhase::Overflowed);
         SendOutcome::Overflow(len)
     }
 
@@ -135,12 +135,12 @@ impl<S: Socket> FrameWriter<S> {
         match self.write_queue(&mut state) {
             Ok(()) => SendOutcome::Queued(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(&mut state),
-            Err(_) => self.end(&mut state, Phase::Broken),
+            Err(_) => self.end(&mut state, WriterPhase::Broken),
         }
     }
 
     /// Has the task go on, as soon as there is room.
-    fn wait(&self, state: &mut State) -> SendOutcome {
+    fn wait(&self, state: &mut WriterState) -> SendOutcome {
         self.socket.note_waiting(state.queue.len());
         if !state.is_flushing {
             state.wake();
@@ -148,7 +148,7 @@ impl<S: Socket> FrameWriter<S> {
         SendOutcome::Queued(state.queue.len())
     }
 
-    fn write_queue(&self, state: &mut State) -> io::Result<()> {
+    fn write_queue(&self, state: &mut WriterState) -> io::Result<()> {
         while !state.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut skipped = state.written;
@@ -173,8 +173,8 @@ impl<S: Socket> FrameWriter<S> {
 
     pub(super) fn close_with(&self, frame: Bytes) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Closing;
+        if state.phase == WriterPhase::Open {
+            state.phase = WriterPhase::Closing;
             state.queue.push_back(frame);
             // The task writes it, and waits for the answer.
             state.wake();
@@ -183,11 +183,11 @@ impl<S: Socket> FrameWriter<S> {
 
     /// Closes the session at once, whatever waits.
     pub(crate) fn abort(&self) {
-        self.end(&mut self.state.lock(), Phase::Aborted);
+        self.end(&mut self.state.lock(), WriterPhase::Aborted);
     }
 
-    fn end(&self, state: &mut State, phase: Phase) -> SendOutcome {
-        if matches!(state.phase, Phase::Open | Phase::Closing) {
+    fn end(&self, state: &mut WriterState, phase: WriterPhase) -> SendOutcome {
+        if matches!(state.phase, WriterPhase::Open | WriterPhase::Closing) {
             state.phase = phase;
             state.queue = VecDeque::new();
             self.socket.shutdown(Shutdown::Both);
@@ -220,7 +220,7 @@ impl<S: Socket> FrameWriter<S> {
     }
 }
 
-impl State {
+impl WriterState {
     fn wake(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vigie::internals::{
-    ATTACHMENTS_MAX, Content, Decoder, EnginePacket, Event, Fault, SocketPacket, event_name,
+    ATTACHMENTS_MAX, Content, Decoder, EnginePacket, Received, Fault, SocketPacket, event_name,
 };
 
 const MESSAGE_LEN_MAX: usize = 256;
@@ -21,10 +21,10 @@ fn decode(bytes: &[u8], piece_len: usize) -> (Vec<String>, Option<Fault>) {
                 Ok(Some(event)) => {
                     events.push(format!("{event:?}"));
                     match event {
-                        Event::Text(text) => read(&text),
-                        Event::Binary(bytes) => assert!(bytes.len() <= MESSAGE_LEN_MAX),
-                        Event::Ping(bytes) | Event::Pong(bytes) => assert!(bytes.len() <= 125),
-                        Event::Close(_) => return (events, None),
+                        Received::Text(text) => read(&text),
+                        Received::Binary(bytes) => assert!(bytes.len() <= MESSAGE_LEN_MAX),
+                        Received::Ping(bytes) | Received::Pong(bytes) => assert!(bytes.len() <= 125),
+                        Received::Close(_) => return (events, None),
                     }
                 }
                 Ok(None) => break,

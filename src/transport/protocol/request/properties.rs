@@ -10,14 +10,14 @@ use crate::transport::protocol::{ErrorCode, client_event};
 
 /// JSON before it is written down; numbers, and whatever else has no parts, as they are written.
 #[derive(Clone, Debug)]
-enum Json {
+enum AnyJson {
     Plain(String),
     Text(String),
-    List(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    List(Vec<AnyJson>),
+    Object(Vec<(String, AnyJson)>),
 }
 
-impl Json {
+impl AnyJson {
     fn written(&self) -> String {
         let listed = |items: &[Self]| items.iter().map(Self::written).collect::<Vec<_>>();
         match self {
@@ -106,7 +106,7 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
-fn plain() -> impl Strategy<Value = Json> {
+fn plain() -> impl Strategy<Value = AnyJson> {
     let edges = [
         "0",
         "-0",
@@ -131,10 +131,10 @@ fn plain() -> impl Strategy<Value = Json> {
         1 => any::<i64>().prop_map(|id| id.to_string()),
         1 => "[1-9][0-9]{15,300}",
     ];
-    plain.prop_map(Json::Plain)
+    plain.prop_map(AnyJson::Plain)
 }
 
-fn fields(values: impl Strategy<Value = Json>) -> impl Strategy<Value = Json> {
+fn fields(values: impl Strategy<Value = AnyJson>) -> impl Strategy<Value = AnyJson> {
     let known = [
         "userId",
         "token",
@@ -147,55 +147,58 @@ fn fields(values: impl Strategy<Value = Json>) -> impl Strategy<Value = Json> {
         4 => select(known.to_vec()).prop_map(str::to_owned),
         1 => any::<String>(),
     ];
-    vec((name, values), 0..4).prop_map(Json::Object)
+    vec((name, values), 0..4).prop_map(AnyJson::Object)
 }
 
-fn leaf() -> impl Strategy<Value = Json> {
+fn leaf() -> impl Strategy<Value = AnyJson> {
     // What a count of brackets must not count.
     let text = prop_oneof![any::<String>(), r#"[\[\]{}"\\\\]{0,40}"#];
-    prop_oneof![2 => plain(), 1 => text.prop_map(Json::Text)]
+    prop_oneof![2 => plain(), 1 => text.prop_map(AnyJson::Text)]
 }
 
-fn json() -> impl Strategy<Value = Json> {
+fn json() -> impl Strategy<Value = AnyJson> {
     leaf().prop_recursive(6, 48, 3, |inner| {
-        prop_oneof![vec(inner.clone(), 0..3).prop_map(Json::List), fields(inner),]
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(AnyJson::List),
+            fields(inner),
+        ]
     })
 }
 
 /// Around the depth that is allowed.
-fn deep() -> impl Strategy<Value = Json> {
+fn deep() -> impl Strategy<Value = AnyJson> {
     let levels = vec(any::<bool>(), DEPTH_MAX - 4..DEPTH_MAX + 4);
     (levels, json(), leaf()).prop_map(|(levels, innermost, beside)| {
         levels.into_iter().fold(innermost, |inner, is_list| {
             if is_list {
-                return Json::List(vec![beside.clone(), inner]);
+                return AnyJson::List(vec![beside.clone(), inner]);
             }
             let name = beside.written();
-            Json::Object(vec![(name, inner)])
+            AnyJson::Object(vec![(name, inner)])
         })
     })
 }
 
 /// Mostly what somebody might send who means it, or nearly.
-fn payloads() -> impl Strategy<Value = Json> {
+fn payloads() -> impl Strategy<Value = AnyJson> {
     let known = select(vec!["userId", "token"]);
     let with_more =
         (known, leaf(), prop_oneof![deep(), json()]).prop_map(|(name, value, other)| {
             let other = ("other".to_owned(), other);
-            Json::Object(vec![other, (name.to_owned(), value)])
+            AnyJson::Object(vec![other, (name.to_owned(), value)])
         });
     prop_oneof![1 => json(), 2 => fields(plain()), 2 => with_more]
 }
 
-fn expected(name: &str, payload: Option<&Json>) -> Result<Request, ErrorCode> {
-    let user = || payload.and_then(Json::user);
+fn expected(name: &str, payload: Option<&AnyJson>) -> Result<Request, ErrorCode> {
+    let user = || payload.and_then(AnyJson::user);
     let read = match name {
         client_event::GET_ONLINE_USERS => Some(Request::OnlineUsers),
         client_event::JOIN_MATCHMAKING => Some(Request::JoinMatchmaking),
         client_event::LEAVE_MATCHMAKING => Some(Request::LeaveMatchmaking),
         client_event::WATCH_PROFILE => user().map(Request::Watch),
         client_event::UNWATCH_PROFILE => user().map(Request::Unwatch),
-        client_event::REFRESH_TOKEN => payload.and_then(Json::token).map(Request::RefreshToken),
+        client_event::REFRESH_TOKEN => payload.and_then(AnyJson::token).map(Request::RefreshToken),
         _ => return Err(ErrorCode::UnknownEvent),
     };
     read.ok_or(ErrorCode::InvalidPayload)
@@ -213,9 +216,9 @@ proptest! {
         arguments in vec(payloads(), 0..3),
         has_binary in prop::bool::weighted(0.1),
     ) {
-        let mut items = vec![Json::Text(name.clone())];
+        let mut items = vec![AnyJson::Text(name.clone())];
         items.extend(arguments.iter().cloned());
-        let text = Json::List(items).written();
+        let text = AnyJson::List(items).written();
         let payload = arguments.first().filter(|_| !has_binary);
         let (echo, request) = Request::decode(&text, has_binary);
         prop_assert_eq!(request.map_err(|(code, _)| code), expected(&name, payload), "{}", text);

@@ -25,7 +25,7 @@ enum End {
     Refused,
 }
 
-fn ours(bytes: &[u8], cuts: &[Index]) -> (Vec<Event<'static>>, End) {
+fn ours(bytes: &[u8], cuts: &[Index]) -> (Vec<Received<'static>>, End) {
     let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     places.extend([0, bytes.len()]);
     places.sort_unstable();
@@ -35,7 +35,7 @@ fn ours(bytes: &[u8], cuts: &[Index]) -> (Vec<Event<'static>>, End) {
         let mut input = &mut piece[..];
         loop {
             match decoder.next(&mut input) {
-                Ok(Some(event @ Event::Close(_))) => {
+                Ok(Some(event @ Received::Close(_))) => {
                     events.push(event.into_owned());
                     return (events, End::Closed);
                 }
@@ -49,9 +49,9 @@ fn ours(bytes: &[u8], cuts: &[Index]) -> (Vec<Event<'static>>, End) {
     (events, End::Open)
 }
 
-struct Peer(Cursor<Vec<u8>>);
+struct Tungstenite(Cursor<Vec<u8>>);
 
-impl Read for Peer {
+impl Read for Tungstenite {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer)? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
@@ -60,7 +60,7 @@ impl Read for Peer {
     }
 }
 
-impl Write for Peer {
+impl Write for Tungstenite {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -70,24 +70,24 @@ impl Write for Peer {
     }
 }
 
-fn tungstenites(bytes: &[u8]) -> (Vec<Event<'static>>, End) {
+fn tungstenites(bytes: &[u8]) -> (Vec<Received<'static>>, End) {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LEN_MAX))
         .max_frame_size(Some(LEN_MAX));
-    let peer = Peer(Cursor::new(bytes.to_vec()));
+    let peer = Tungstenite(Cursor::new(bytes.to_vec()));
     let mut socket = WebSocket::from_raw_socket(peer, Role::Server, Some(config));
     let mut events = Vec::new();
     loop {
         events.push(match socket.read() {
-            Ok(Message::Text(text)) => Event::Text(Cow::Owned(text.to_string())),
-            Ok(Message::Binary(bytes)) => Event::Binary(Cow::Owned(bytes.to_vec())),
-            Ok(Message::Ping(bytes)) => Event::Ping(Cow::Owned(bytes.to_vec())),
-            Ok(Message::Pong(bytes)) => Event::Pong(Cow::Owned(bytes.to_vec())),
+            Ok(Message::Text(text)) => Received::Text(Cow::Owned(text.to_string())),
+            Ok(Message::Binary(bytes)) => Received::Binary(Cow::Owned(bytes.to_vec())),
+            Ok(Message::Ping(bytes)) => Received::Ping(Cow::Owned(bytes.to_vec())),
+            Ok(Message::Pong(bytes)) => Received::Pong(Cow::Owned(bytes.to_vec())),
             Ok(Message::Close(Some(frame))) if frame.reason.as_str() == "Protocol violation" => {
                 return (events, End::Refused);
             }
             Ok(Message::Close(frame)) => {
-                events.push(Event::Close(frame.map(|frame| frame.code.into())));
+                events.push(Received::Close(frame.map(|frame| frame.code.into())));
                 return (events, End::Closed);
             }
             Ok(Message::Frame(_)) => unreachable!("frames are never read"),

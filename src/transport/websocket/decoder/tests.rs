@@ -4,7 +4,7 @@ use super::*;
 const LEN_MAX: usize = 1000;
 
 /// Decodes pieces one after the other.
-fn decode(pieces: &[&[u8]]) -> Result<Vec<Event<'static>>, Fault> {
+fn decode(pieces: &[&[u8]]) -> Result<Vec<Received<'static>>, Fault> {
     let (mut decoder, mut events) = (Decoder::new(LEN_MAX), Vec::new());
     for piece in pieces {
         let mut piece = piece.to_vec();
@@ -16,8 +16,8 @@ fn decode(pieces: &[&[u8]]) -> Result<Vec<Event<'static>>, Fault> {
     Ok(events)
 }
 
-fn text(text: &str) -> Event<'_> {
-    Event::Text(text.into())
+fn text(text: &str) -> Received<'_> {
+    Received::Text(text.into())
 }
 
 #[test]
@@ -25,9 +25,9 @@ fn a_message_that_arrives_whole_is_borrowed() {
     let mut bytes = [frame(0x81, "é42".as_bytes(), 0), frame(0x89, b"x", 0)].concat();
     let (mut decoder, mut input) = (Decoder::new(LEN_MAX), &mut bytes[..]);
     let event = decoder.next(&mut input).expect("valid");
-    assert!(matches!(event, Some(Event::Text(Cow::Borrowed("é42")))));
+    assert!(matches!(event, Some(Received::Text(Cow::Borrowed("é42")))));
     let event = decoder.next(&mut input).expect("valid");
-    assert!(matches!(event, Some(Event::Ping(Cow::Borrowed(b"x")))));
+    assert!(matches!(event, Some(Received::Ping(Cow::Borrowed(b"x")))));
     assert_eq!(decoder.next(&mut input), Ok(None));
     assert!(decoder.is_idle());
 }
@@ -48,7 +48,7 @@ fn nothing_is_held_between_messages() {
             events.push(event.into_owned());
         }
     }
-    assert_eq!(events, [Event::Ping(b"ping".into()), text("42")]);
+    assert_eq!(events, [Received::Ping(b"ping".into()), text("42")]);
     assert!(decoder.is_idle());
 }
 
@@ -100,9 +100,9 @@ fn a_message_that_arrives_in_two_pieces_is_finished() {
     ]
     .concat();
     let events = [
-        Event::Binary(b"a".into()),
-        Event::Ping(b"".into()),
-        Event::Binary(b"xyz".into()),
+        Received::Binary(b"a".into()),
+        Received::Ping(b"".into()),
+        Received::Binary(b"xyz".into()),
     ];
     for cut in 0..bytes.len() {
         assert_eq!(
@@ -138,11 +138,11 @@ fn faults_have_their_codes() {
 #[test]
 fn a_close_frame_is_answered_with_its_code() {
     let closed = frame(0x88, b"\x0f\xa0bye", 0);
-    assert_eq!(decode(&[&closed]), Ok(vec![Event::Close(Some(4000))]));
+    assert_eq!(decode(&[&closed]), Ok(vec![Received::Close(Some(4000))]));
     assert_eq!(
         decode(&[&frame(0x88, b"", 0)]),
-        Ok(vec![Event::Close(None)])
+        Ok(vec![Received::Close(None)])
     );
-    assert_eq!(&Event::close_answer(Some(4000))[..], b"\x88\x02\x0f\xa0");
-    assert_eq!(&Event::close_answer(None)[..], b"\x88\x02\x03\xe8");
+    assert_eq!(&Received::close_answer(Some(4000))[..], b"\x88\x02\x0f\xa0");
+    assert_eq!(&Received::close_answer(None)[..], b"\x88\x02\x03\xe8");
 }

@@ -23,7 +23,7 @@ const MESSAGE_LEN_MAX: usize = 1000;
 /// Acknowledges every event with its name.
 struct Echo(Arc<FrameWriter<TcpStream>>);
 
-impl Handler for Echo {
+impl PacketHandler for Echo {
     fn on_bytes(&mut self, _count: usize) -> io::Result<()> {
         Ok(())
     }
@@ -290,7 +290,7 @@ async fn the_connection_of_a_task_that_is_dropped_is_closed() {
 async fn too_many_bytes_end_a_session() {
     struct Metered;
 
-    impl Handler for Metered {
+    impl PacketHandler for Metered {
         fn on_bytes(&mut self, count: usize) -> io::Result<()> {
             if count > 1 {
                 return Err(io::Error::other("too many bytes"));

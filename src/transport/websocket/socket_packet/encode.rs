@@ -26,7 +26,7 @@ pub(crate) fn connect(namespace: &str, sid: &str) -> Bytes {
 /// The client may not join a namespace, or there is no such one.
 pub(crate) fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Bytes {
     #[derive(Serialize)]
-    struct Refused<'a> {
+    struct ConnectErrorData<'a> {
         message: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<&'a RawValue>,
@@ -34,7 +34,7 @@ pub(crate) fn connect_error(namespace: &str, message: &str, data: Option<&RawVal
     write(
         CONNECT_ERROR,
         namespace,
-        &[&json(&Refused { message, data })],
+        &[&json(&ConnectErrorData { message, data })],
     )
 }
 

@@ -133,7 +133,7 @@ fn a_queue_that_overflows_is_closed() {
         assert_eq!(writer.send(&frame), SendOutcome::Queued(waiting));
     }
     assert_eq!(writer.send(&frame), SendOutcome::Overflow(41));
-    assert_eq!(writer.phase(), Phase::Overflowed);
+    assert_eq!(writer.phase(), WriterPhase::Overflowed);
     assert_eq!(writer.send(&frame), SendOutcome::Closed);
     assert_eq!(writer.flush(), SendOutcome::Queued(0));
 }
