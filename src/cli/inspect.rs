@@ -30,14 +30,14 @@ const MEMORY: &str = "the memory engine keeps everything in its process; ask the
 #[derive(Args)]
 pub(super) struct InspectArgs {
     #[command(subcommand)]
-    view: Option<View>,
+    view: Option<InspectView>,
     /// Prints one JSON object instead of tables
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand)]
-enum View {
+enum InspectView {
     /// Live nodes: time left of their leases, connections, users
     Nodes,
     /// Online users, a page at a time
@@ -83,23 +83,31 @@ pub(super) fn run(settings: &Settings, args: &InspectArgs) -> ExitCode {
     }
 }
 
-async fn show(settings: &Settings, view: Option<&View>) -> Result<Option<Rendered>, StartError> {
+async fn show(
+    settings: &Settings,
+    view: Option<&InspectView>,
+) -> Result<Option<Rendered>, StartError> {
     let Some(inspector) = inspect::open(settings).await? else {
         return Ok(None);
     };
     Ok(Some(render(&inspector, view).await?))
 }
 
-async fn render(inspector: &Inspector, view: Option<&View>) -> Result<Rendered, EngineError> {
+async fn render(
+    inspector: &Inspector,
+    view: Option<&InspectView>,
+) -> Result<Rendered, EngineError> {
     Ok(match view {
         None => overview::show(&inspector.overview().await?),
-        Some(View::Nodes) => nodes::show(&inspector.nodes().await?),
-        Some(View::Online(page)) => online::show(&page.read(inspector).await?),
-        Some(View::Topics(page)) => {
+        Some(InspectView::Nodes) => nodes::show(&inspector.nodes().await?),
+        Some(InspectView::Online(page)) => online::show(&page.read(inspector).await?),
+        Some(InspectView::Topics(page)) => {
             topics::show(&inspector.nodes().await?, &page.read(inspector).await?)
         }
-        Some(View::User { id }) => user::show(&inspector.user(*id).await?),
-        Some(View::Queue { limit }) => queue::show(&inspector.queue(*limit).await?, now_ms()),
+        Some(InspectView::User { id }) => user::show(&inspector.user(*id).await?),
+        Some(InspectView::Queue { limit }) => {
+            queue::show(&inspector.queue(*limit).await?, now_ms())
+        }
     })
 }
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{Json, OptionalJson, User};
+use super::body::{Json, OptionalJson, PathUser};
 use super::events::Reached;
 use super::problem::Problem;
 use super::{Internal, users, validation};
@@ -13,8 +13,9 @@ use crate::transport::protocol::KnownUser;
 
 /// `{ username, avatar? }`
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Account)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Account {
+pub(super) struct AccountBody {
     /// The name: 1 to 64 characters.
     username: String,
     /// URL of the picture; without it the account keeps its present one.
@@ -26,7 +27,7 @@ pub(super) struct Account {
     put,
     path = "/api/v1/users/{id}",
     params(("id" = u64, Path, description = "the user")),
-    request_body = Account,
+    request_body = AccountBody,
     responses(
         (status = 200, description = "stored", body = KnownUser),
         (status = 404, description = "the hub has no Postgres", body = Problem, content_type = "application/problem+json"),
@@ -37,8 +38,8 @@ pub(super) struct Account {
 )]
 pub(super) async fn put(
     State(internal): State<Internal>,
-    User(user): User,
-    Json(body): Json<Account>,
+    PathUser(user): PathUser,
+    Json(body): Json<AccountBody>,
 ) -> Result<Response, Problem> {
     let username = validation::username(&body.username)?;
     let avatar = body
@@ -62,7 +63,7 @@ pub(super) async fn put(
 )]
 pub(super) async fn deleted(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
 ) -> Result<axum::Json<Reached>, Problem> {
     let nodes = internal.hub.notify_account_deleted(user).await?;
     Ok(axum::Json(Reached { nodes }))
@@ -104,7 +105,7 @@ pub(super) struct Disconnected {
 )]
 pub(super) async fn disconnect(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
     OptionalJson(body): OptionalJson<Disconnection>,
 ) -> Result<axum::Json<Disconnected>, Problem> {
     let (nodes, revoked_before) = if body.revoke {

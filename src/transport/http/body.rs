@@ -132,9 +132,9 @@ fn parse_any_depth<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 /// The user id in the path.
-pub(super) struct User(pub(super) UserId);
+pub(super) struct PathUser(pub(super) UserId);
 
-impl<S: Send + Sync> FromRequestParts<S> for User {
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Internal;
-use super::body::{Json, User};
+use super::body::{Json, PathUser};
 use super::problem::Problem;
 
 /// In bytes.
@@ -55,7 +55,7 @@ pub(super) struct Reached {
 )]
 pub(super) async fn send(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
     Json(body): Json<DirectEvent>,
 ) -> Result<axum::Json<Reached>, Problem> {
     check_name(&body.event)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Public;
 use super::bearer::Caller;
-use super::body::User;
+use super::body::PathUser;
 use super::problem::Problem;
 use crate::domain::account::Friendship;
 use crate::ids::UserId;
@@ -21,7 +21,7 @@ pub(super) struct FriendshipStatus {
 pub(super) async fn ask(
     State(public): State<Public>,
     caller: Caller,
-    User(other): User,
+    PathUser(other): PathUser,
 ) -> Result<axum::Json<FriendshipStatus>, Problem> {
     refuse_oneself(caller, other)?;
     let asked = public.hub.ask_friendship(caller.0, other).await;
@@ -36,7 +36,7 @@ pub(super) async fn ask(
 pub(super) async fn end(
     State(public): State<Public>,
     caller: Caller,
-    User(other): User,
+    PathUser(other): PathUser,
 ) -> Result<StatusCode, Problem> {
     refuse_oneself(caller, other)?;
     // Answers 410 for a deleted account, whose friendships have ended already.

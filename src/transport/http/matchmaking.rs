@@ -7,7 +7,7 @@ use serde_json::Number;
 use utoipa::ToSchema;
 
 use super::Internal;
-use super::body::{Json, User};
+use super::body::{Json, PathUser};
 use super::problem::Problem;
 use crate::domain::matchmaking::{JoinError, QueueStats, RATING_MAX};
 use crate::ids::UserId;
@@ -52,8 +52,9 @@ pub(super) struct TicketRequest {
 
 /// The outcome of joining.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Queued)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Queued {
+pub(super) struct QueuedBody {
     /// The user who waits.
     #[schema(value_type = u64)]
     user_id: UserId,
@@ -86,18 +87,18 @@ pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<
     path = "/api/v1/matchmaking/tickets",
     request_body = TicketRequest,
     responses(
-        (status = 200, description = "the user waits", body = Queued),
+        (status = 200, description = "the user waits", body = QueuedBody),
         (status = 409, description = "the user is not online", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn join(
     State(internal): State<Internal>,
     Json(body): Json<TicketRequest>,
-) -> Result<axum::Json<Queued>, Problem> {
+) -> Result<axum::Json<QueuedBody>, Problem> {
     let user_id = body.user_id;
     let rating = body.rating.as_ref().map(rating).transpose()?;
     let already = internal.hub.join_matchmaking(user_id, rating).await?;
-    Ok(axum::Json(Queued {
+    Ok(axum::Json(QueuedBody {
         user_id,
         status: QueueStatus::of(already),
     }))
@@ -114,7 +115,7 @@ pub(super) async fn join(
 )]
 pub(super) async fn leave(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
 ) -> Result<axum::Json<Removed>, Problem> {
     let removed = internal.hub.leave_matchmaking(user).await?;
     Ok(axum::Json(Removed { removed }))

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Internal;
-use super::body::{Json, JsonArray, User, checked, parse};
+use super::body::{Json, JsonArray, PathUser, checked, parse};
 use super::problem::Problem;
 use crate::domain::profile::Notification;
 use crate::domain::update::Kind;
@@ -164,7 +164,7 @@ macro_rules! update_routes {
             )]
             pub(super) async fn $handler(
                 State(internal): State<Internal>,
-                User(user): User,
+                PathUser(user): PathUser,
                 Json(body): Json<$body>,
             ) -> Result<axum::Json<Published>, Problem> {
                 publish(&internal, user, body).await
@@ -265,7 +265,7 @@ pub(super) struct Forgotten {
 )]
 pub(super) async fn forget(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
 ) -> Result<axum::Json<Forgotten>, Problem> {
     let removed = internal.hub.forget_updates(user).await?;
     Ok(axum::Json(Forgotten { removed }))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Internal;
-use super::body::{Parameters, User};
+use super::body::{Parameters, PathUser};
 use super::problem::Problem;
 use crate::domain::presence::RegisteredConnection;
 use crate::ids::{UserId, node_of};
@@ -43,8 +43,9 @@ pub(super) struct Page {
 
 /// Status and connections of a user.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Presence)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Presence {
+pub(super) struct PresenceBody {
     /// The user asked for.
     #[schema(value_type = u64)]
     user_id: UserId,
@@ -52,12 +53,13 @@ pub(super) struct Presence {
     #[schema(value_type = String, pattern = "online|offline")]
     status: Status,
     /// The open connections, oldest first.
-    connections: Vec<Connection>,
+    connections: Vec<ConnectionBody>,
 }
 
 /// One connection of a user.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Connection {
+#[schema(as = Connection)]
+pub(super) struct ConnectionBody {
     /// Number of the connection on its node.
     id: String,
     /// Id of the node that holds the connection.
@@ -66,7 +68,7 @@ pub(super) struct Connection {
     since: u64,
 }
 
-impl From<RegisteredConnection> for Connection {
+impl From<RegisteredConnection> for ConnectionBody {
     fn from(registered: RegisteredConnection) -> Self {
         Self {
             id: registered.connection,
@@ -122,17 +124,17 @@ pub(super) async fn list(
     path = "/api/v1/presence/{id}",
     params(("id" = u64, Path, description = "the user")),
     responses(
-        (status = 200, description = "online or offline", body = Presence),
+        (status = 200, description = "online or offline", body = PresenceBody),
     )
 )]
 pub(super) async fn one(
     State(internal): State<Internal>,
-    User(user): User,
-) -> Result<axum::Json<Presence>, Problem> {
+    PathUser(user): PathUser,
+) -> Result<axum::Json<PresenceBody>, Problem> {
     let (online, connections) = internal.hub.presence_of(user).await?;
-    Ok(axum::Json(Presence {
+    Ok(axum::Json(PresenceBody {
         user_id: user,
         status: Status::of(online),
-        connections: connections.into_iter().map(Connection::from).collect(),
+        connections: connections.into_iter().map(ConnectionBody::from).collect(),
     }))
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Public;
 use super::bearer::Viewer;
-use super::body::User;
+use super::body::PathUser;
 use super::problem::Problem;
 use crate::domain::Hub;
 use crate::domain::account::AccountError;
@@ -16,7 +16,7 @@ use crate::transport::protocol::KnownUser;
 pub(super) async fn show(
     State(public): State<Public>,
     Viewer(viewer): Viewer,
-    User(user): User,
+    PathUser(user): PathUser,
 ) -> Result<Response, Problem> {
     Ok(shown(&public.hub, user, viewer).await?)
 }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::Internal;
-use super::super::body::User;
-use super::super::presence::Connection;
+use super::super::body::PathUser;
+use super::super::presence::ConnectionBody;
 use super::super::problem::Problem;
 use crate::domain::update::{Kind, Stored};
 use crate::domain::watcher_count::WatcherCount;
@@ -26,13 +26,13 @@ pub(in crate::transport::http) struct UserDetails {
     /// When the oldest open connection was registered, in ms since 1970; `null` without connections.
     since: Option<u64>,
     /// The open connections, oldest first.
-    connections: Vec<Connection>,
+    connections: Vec<ConnectionBody>,
     /// The account was deleted.
     deleted: bool,
     /// The stored update of each kind.
     updates: Vec<LastUpdate>,
     /// Counted on all nodes.
-    watchers: Watchers,
+    watchers: WatchersBody,
 }
 
 /// The last update of one kind.
@@ -48,7 +48,8 @@ struct LastUpdate {
 
 /// How many connections watch the user.
 #[derive(Serialize, ToSchema)]
-struct Watchers {
+#[schema(as = Watchers)]
+struct WatchersBody {
     /// Watching connections on the nodes that answered.
     count: u64,
     /// Nodes that are subscribed to the user.
@@ -57,7 +58,7 @@ struct Watchers {
     complete: bool,
 }
 
-impl From<WatcherCount> for Watchers {
+impl From<WatcherCount> for WatchersBody {
     fn from(counted: WatcherCount) -> Self {
         Self {
             count: counted.watchers,
@@ -79,7 +80,7 @@ impl From<WatcherCount> for Watchers {
 )]
 pub(in crate::transport::http) async fn show(
     State(internal): State<Internal>,
-    User(user): User,
+    PathUser(user): PathUser,
 ) -> Result<axum::Json<UserDetails>, Problem> {
     let hub = &internal.hub;
     let ((online, connections), stored, watchers) = tokio::try_join!(
@@ -94,7 +95,7 @@ pub(in crate::transport::http) async fn show(
         user_id: user,
         status: Status::of(online),
         since: since.min(),
-        connections: connections.into_iter().map(Connection::from).collect(),
+        connections: connections.into_iter().map(ConnectionBody::from).collect(),
         deleted: stored.deleted,
         updates: updates(stored),
         watchers: watchers.into(),
