@@ -2,6 +2,7 @@
 
 mod connection_table;
 mod files;
+pub(crate) mod socket;
 mod stream;
 
 use std::io;

@@ -11,7 +11,6 @@ pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod namespaces;
 pub(crate) mod session;
-pub(crate) mod socket;
 pub(crate) mod socket_packet;
 pub(crate) mod writer;
 

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use super::connection_table::{ConnectionTable, Phase, QueueEntry};
 use crate::telemetry::{ClosedBecause, Metrics};
 use crate::transport::limits::CurrentLimits;
+use crate::transport::listener::socket::Socket;
 use crate::transport::rate::Bucket;
-use crate::transport::websocket::socket::Socket;
 
 /// The shared part of a TCP connection: its reader, its writers and the table hold it.
 #[derive(Debug)]

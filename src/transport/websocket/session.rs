@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::decoder::{Decoder, Received};
 use super::engine_packet::{self, EnginePacket, PING_INTERVAL, PING_TIMEOUT};
 use super::frame::{self, Fault};
-use super::socket::Socket;
 use super::socket_packet::{Content, SocketPacket};
 use super::writer::{FrameWriter, WriterPhase};
+use crate::transport::listener::socket::Socket;
 
 /// Bytes read at once. Most of what clients send is far shorter.
 const READ_LEN: usize = 16 * 1024;

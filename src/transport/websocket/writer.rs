@@ -12,8 +12,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::frame;
-use super::socket::Socket;
 use crate::transport::limits::CurrentLimits;
+use crate::transport::listener::socket::Socket;
 use crate::transport::session::sink::{Backlog, SendOutcome};
 
 /// A client that has read nothing for this long does not read at all.

@@ -1,5 +1,4 @@
-//! The TCP connection under a session, as [`super::writer`] and [`super::session`] use it: any number of threads write to
-//! it, one task reads. Nobody owns a buffer for it.
+//! A TCP connection for a task that reads and any number of threads that write. It has no buffers.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
