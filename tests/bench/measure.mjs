@@ -2,10 +2,10 @@
 // it needs and starts it.
 
 import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { caption, surroundings } from "./measure/machine.mjs";
-import { peers, root } from "./measure/peers.mjs";
+import { addBuild, peers, root } from "./measure/peers.mjs";
 import { floorRuns, quickRuns, runs as fullRuns } from "./measure/rows.mjs";
 import { drawScaling, measureScaling } from "./measure/scaling.mjs";
 import { measure, withNodes } from "./measure/servers.mjs";
@@ -18,6 +18,7 @@ const HELP = `tests/bench/run [OPTIONS]
   --rounds N      rounds in which all take turns; medians of them are shown [3, with --quick 1]
   --quick         small loads: whether it works, not how fast it is
   --peers LIST    who is measured, separated by commas [${Object.keys(peers)}]
+  --before FILE   another build of vigie, measured beside this one as the peer \`before\`
   --runs LIST     what is done, separated by commas [${Object.keys(fullRuns)}]
   --scaling       measures 1 to 8 nodes and 1,000 to 30,000 connections instead
   --graphs FILE   where the graphs of --scaling go [tests/bench/scaling.svg, with --quick target/bench/…]
@@ -27,13 +28,17 @@ const { values: options } = parseArgs({
   options: {
     rounds: { type: "string" },
     quick: { type: "boolean", default: false },
-    peers: { type: "string", default: Object.keys(peers).join(",") },
+    peers: { type: "string" },
+    before: { type: "string" },
     runs: { type: "string", default: Object.keys(fullRuns).join(",") },
     scaling: { type: "boolean", default: false },
     graphs: { type: "string" },
     help: { type: "boolean", default: false },
   },
 });
+
+if (options.before) addBuild(resolve(options.before));
+options.peers ??= Object.keys(peers).join(",");
 
 const tell = (text) => process.stderr.write(`${text}\n`);
 

@@ -14,6 +14,22 @@ const socketio = (adapter) => ({ place, nodes, redis }) => ({
   ],
 });
 
+const vigie = (title, program) => ({
+  title,
+  redis: true,
+  start: ({ place, nodes, redis }) => ({
+    command: [program],
+    env: {
+      VIGIE_ENGINE: "redis",
+      VIGIE_REDIS__URL: redis,
+      VIGIE_NODE__ID: `n${place}`,
+      VIGIE_HTTP__LISTEN: `127.0.0.1:${nodes[place].public}`,
+      VIGIE_INTERNAL__LISTEN: `127.0.0.1:${nodes[place].internal}`,
+    },
+    ready: `http://127.0.0.1:${nodes[place].public}/readyz`,
+  }),
+});
+
 /** By name: how a table calls it, whether it needs Redis, and how one of several nodes is started. */
 export const peers = {
   floor: {
@@ -34,21 +50,12 @@ export const peers = {
       return { command: [join(release, "examples/socketioxide"), ...addresses, redis] };
     },
   },
-  vigie: {
-    title: "Vigie",
-    redis: true,
-    start: ({ place, nodes, redis }) => ({
-      command: [join(release, "vigie")],
-      env: {
-        VIGIE_ENGINE: "redis",
-        VIGIE_REDIS__URL: redis,
-        VIGIE_NODE__ID: `n${place}`,
-        VIGIE_HTTP__LISTEN: `127.0.0.1:${nodes[place].public}`,
-        VIGIE_INTERNAL__LISTEN: `127.0.0.1:${nodes[place].internal}`,
-      },
-      ready: `http://127.0.0.1:${nodes[place].public}/readyz`,
-    }),
-  },
+  vigie: vigie("Vigie", join(release, "vigie")),
 };
+
+/** Adds another build of Vigie, to be measured beside this one. */
+export function addBuild(program) {
+  peers.before = vigie("Vigie, another build", program);
+}
 
 export const load = join(release, "vigie-bench");
