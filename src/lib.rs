@@ -86,8 +86,8 @@
 //!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
-//!   oldest, which counts as an interruption, after which everything built from messages is built anew. While a WebSocket
-//!   client that reads lags behind, the fan-out waits for it, within a bound for all of them together; a connection
+//!   oldest, which counts as an interruption, after which everything built from messages is built anew. While a client
+//!   that reads lags behind, the fan-out waits for it, within a bound for all of them together; a connection
 //!   whose queue is full is closed at the transport.
 //! - **Handlers are there before the client is told that it is connected**, and the topic of a user is received.
 //! - **Who sees what is decided under the lock of the topic**: a change of friendships is a message on the topic like

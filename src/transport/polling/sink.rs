@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde::ser::{Error, Serialize, Serializer};
@@ -18,7 +19,7 @@ use crate::transport::session::encoded_events::Event;
 use crate::transport::session::held_connect::END_CHECK;
 use crate::transport::session::inbound::InboundQueue;
 use crate::transport::session::outbound::Outbound;
-use crate::transport::session::sink::{Backlog, Flush, Outgoing, SendOutcome, Sink};
+use crate::transport::session::sink::{Backlog, Flush, NOT_READING, Outgoing, SendOutcome, Sink};
 
 pub(super) struct PollingSink {
     socket: Arc<Socket<LocalAdapter>>,
@@ -31,6 +32,8 @@ struct PollQueue {
     waiting: VecDeque<Outgoing>,
     /// Events of the first that the library has taken.
     taken: usize,
+    /// Since when the library has taken nothing of what waits.
+    blocked_since: Option<Instant>,
 }
 
 impl PollingSink {
@@ -46,11 +49,15 @@ impl PollingSink {
         // No answer to a poll takes packets out meanwhile.
         let _turn = self.sessions.polls.lock_queue(self.socket.id.as_str());
         while let Some(first) = queue.waiting.front() {
+            let taken = queue.taken;
             if !write(&self.socket, first, &mut queue.taken) {
+                if queue.taken > taken || queue.blocked_since.is_none() {
+                    queue.blocked_since = Some(Instant::now());
+                }
                 return;
             }
             queue.waiting.pop_front();
-            queue.taken = 0;
+            (queue.taken, queue.blocked_since) = (0, None);
         }
     }
 }
@@ -93,8 +100,9 @@ impl Sink for PollingSink {
         self.write_queue(&mut queue);
         Backlog {
             waiting: queue.waiting.len(),
-            // A poll takes few packets and a round trip: nobody else waits for that.
-            is_reading: false,
+            is_reading: queue
+                .blocked_since
+                .is_none_or(|since| since.elapsed() < NOT_READING),
             needs_flush: !queue.waiting.is_empty(),
         }
     }

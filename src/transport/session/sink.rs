@@ -2,6 +2,7 @@
 //! connection itself, [`crate::transport::polling`] goes through the library's queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -40,12 +41,15 @@ pub(crate) enum SendOutcome {
     Closed,
 }
 
+/// A client that has taken nothing for this long does not read at all.
+pub(crate) const NOT_READING: Duration = Duration::from_millis(500);
+
 /// The state of a sink after a flush.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backlog {
     /// Packets that wait.
     pub(crate) waiting: usize,
-    /// Whether the fan-out should wait for the client when many packets wait: it reads, and fast.
+    /// Whether the client has taken something within [`NOT_READING`], so that it may catch up.
     pub(crate) is_reading: bool,
     /// Whether somebody has to flush the sink again before they are written.
     pub(crate) needs_flush: bool,

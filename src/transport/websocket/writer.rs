@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,10 +13,7 @@ use parking_lot::Mutex;
 use super::frame;
 use crate::transport::limits::CurrentLimits;
 use crate::transport::listener::socket::Socket;
-use crate::transport::session::sink::{Backlog, SendOutcome};
-
-/// A client that has read nothing for this long does not read at all.
-const NOT_READING: Duration = Duration::from_millis(500);
+use crate::transport::session::sink::{Backlog, NOT_READING, SendOutcome};
 
 /// Frames that one system call writes.
 const SLICES_MAX: usize = 32;
