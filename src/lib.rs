@@ -86,7 +86,7 @@
 //!   that cannot be reached, or falls silent, holds up no other.
 //! - **Time is Redis's**: scripts read `TIME`; nodes' clocks only measure durations.
 //! - **Every queue is bounded.** Deliveries that wait hold up the reader of messages; its buffer then loses the
-//!   oldest, which counts as an interruption, after which everything built from messages is built anew. While a client
+//!   oldest, which counts as an interruption, after which everything built from messages is rebuilt. While a client
 //!   that reads lags behind, the fan-out waits for it, within a bound for all of them together; a connection
 //!   whose queue is full is closed at the transport.
 //! - **Handlers are there before the client is told that it is connected**, and the topic of a user is received.
@@ -137,8 +137,8 @@ pub use domain::Hub;
 pub use ids::UserId;
 pub use settings::Settings;
 
-/// What the project's own tests, fuzz targets and load generator use besides the public face. It is no part of that face
-/// and may change at any time.
+/// For the project's own tests, fuzz targets and load generator. It is no part of the public face and may change at any
+/// time.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::app::token_options;

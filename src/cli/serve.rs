@@ -134,7 +134,7 @@ fn ready_line(public: SocketAddr, internal: SocketAddr, node: &str, engine: Engi
     )
 }
 
-/// What the start-up hints need of the settings, which move into the app.
+/// The settings that the start-up hints show; the rest moves into the app.
 struct Hints {
     engine: EngineKind,
     development: bool,

@@ -15,7 +15,7 @@ const KEPT_MAX: usize = 50;
 pub struct ClusterEvent {
     /// When this node noticed it, in ms since 1970 on its own clock.
     pub at_ms: u64,
-    /// What happened.
+    /// The kind of the event.
     pub kind: EventKind,
 }
 

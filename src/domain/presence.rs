@@ -49,7 +49,7 @@ const QUIET_FOR: Duration = Duration::from_secs(1);
 /// How long admission waits until the replica shows the user online. The connection is registered either way.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
-/// Who receives status changes.
+/// The recipients of status changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusAudience {
     /// All connections.
@@ -63,7 +63,7 @@ pub enum StatusAudience {
 pub struct PresenceOptions {
     /// How long a user without connections stays online.
     pub offline_grace: Duration,
-    /// Who receives status changes.
+    /// The recipients of status changes.
     pub audience: StatusAudience,
     /// How long nodes may take to register their connections again after an outage of the engine.
     pub resync_grace: Duration,

@@ -75,7 +75,7 @@ pub enum OpenError {
     Untrusted {
         /// Host and port.
         server: String,
-        /// What is wrong with the certificate, and what to do.
+        /// The fault of the certificate, and what to do.
         problem: &'static str,
         /// The underlying error.
         cause: String,

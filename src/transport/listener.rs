@@ -46,7 +46,7 @@ const CLOSING_DELAYS_MAX: usize = 50;
 /// At most this often the log warns that no files are left.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Whose connections a listener accepts.
+/// The clients that a listener is for.
 #[derive(Clone, Debug)]
 pub(crate) enum ListenerKind {
     /// Anybody's. Inbound bytes are metered, except for the HTTP requests of these proxies.

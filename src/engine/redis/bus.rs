@@ -38,7 +38,7 @@ struct Interrupted {
     any: Notify,
 }
 
-/// What the interrupted servers hold.
+/// The extent of an interruption.
 #[derive(Clone, Default)]
 pub(super) struct Affected {
     pub(super) partitions: BTreeSet<u32>,

@@ -47,7 +47,7 @@ impl PollingSink {
 
     fn write_queue(&self, queue: &mut PollQueue) {
         // No answer to a poll takes packets out meanwhile.
-        let _turn = self.sessions.polls.lock_queue(self.socket.id.as_str());
+        let _lock = self.sessions.polls.lock_queue(self.socket.id.as_str());
         while let Some(first) = queue.waiting.front() {
             let taken = queue.taken;
             if !write(&self.socket, first, &mut queue.taken) {

@@ -178,7 +178,8 @@ impl Dispatcher {
             Request::Watch(target) => self.watch(target, to).await,
             Request::Unwatch(target) => {
                 self.connection.unwatch(target);
-                self.reply(to, &Done { ok: true }).await
+                self.reply(to, &Done { ok: true }).await;
+                Ok(())
             }
             Request::RefreshToken(token) => self.refresh_token(&token, to).await,
             Request::JoinMatchmaking => self.join_matchmaking(to).await,
@@ -212,7 +213,8 @@ impl Dispatcher {
         self.expiry = Some(Expiry::of(&identity, leeway, now_ms()));
         let expires_at = identity.expires_at;
         let ok = true;
-        self.reply(to, &TokenRefreshed { ok, expires_at }).await
+        self.reply(to, &TokenRefreshed { ok, expires_at }).await;
+        Ok(())
     }
 
     /// The identity of a token, if it is a valid one of `user` and the hub accepts it.
@@ -238,16 +240,17 @@ impl Dispatcher {
         let joined = self.connection.join_matchmaking().await;
         let joined = joined.map_err(|error| self.join_rejection(&error))?;
         let status = QueueStatus::of(joined.already);
-        let replied = self.reply(to, &Queued { ok: true, status }).await;
+        self.reply(to, &Queued { ok: true, status }).await;
         // No match is announced before the answer is on its way.
         drop(joined);
-        replied
+        Ok(())
     }
 
     async fn leave_matchmaking(&self, to: ReplyTo) -> Result<(), Rejection> {
         let left = self.connection.leave_matchmaking().await;
         left.map_err(|error| self.join_rejection(&error))?;
-        self.reply(to, &Done { ok: true }).await
+        self.reply(to, &Done { ok: true }).await;
+        Ok(())
     }
 
     fn join_rejection(&self, error: &JoinError) -> Rejection {
@@ -266,11 +269,10 @@ impl Dispatcher {
     }
 
     /// Acknowledges an event, after everything that was delivered before.
-    async fn reply(&self, to: ReplyTo, body: &impl Serialize) -> Result<(), Rejection> {
+    async fn reply(&self, to: ReplyTo, body: &impl Serialize) {
         if let Some(body) = encode(body) {
             self.connection.reply(to, body).await;
         }
-        Ok(())
     }
 
     fn check_token(&mut self, now_ms: u64) {

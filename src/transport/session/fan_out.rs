@@ -58,12 +58,12 @@ pub(crate) async fn fan_out(context: Arc<SessionContext>, deliveries: DeliverySt
                 let begun = Instant::now();
                 let flush = if count > 1 { Flush::Later } else { Flush::Now };
                 write_batch(table, &mut batch, flush).await;
-                table.flush();
+                let pace = table.flush();
                 let took = begun.elapsed().as_secs_f64();
                 context.metrics.fan_out.observe(took);
-                flush_again = table.settle().await;
+                flush_again = table.settle(pace).await;
             }
-            None => flush_again = table.settle().await,
+            None => flush_again = table.settle(table.flush()).await,
         }
     }
 }
@@ -86,7 +86,7 @@ async fn write_batch(table: &OutboundTable, batch: &mut Vec<Delivery>, flush: Fl
 async fn write_changes(table: &OutboundTable, changes: &[StatusChange], flush: Flush) {
     for changes in changes.chunks(CHANGES_MAX) {
         broadcast_changes(FanOut { table, flush }, changes);
-        table.settle().await;
+        table.settle(table.flush()).await;
     }
 }
 

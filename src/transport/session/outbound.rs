@@ -195,7 +195,8 @@ impl Outbound {
         pace
     }
 
-    /// Closes the transport of a client that does not keep up. `waiting` packets are discarded, so the client does not learn why.
+    /// Closes the transport of a client that does not keep up. `waiting` packets are discarded, so the client does not
+    /// learn why.
     fn drop_slow_consumer(&self, state: &mut OutboundState, waiting: usize) {
         self.context.metrics.overflows.inc();
         self.context.metrics.dropped.inc_by(waiting as u64);

@@ -128,16 +128,14 @@ impl OutboundTable {
         self.context.is_backlogged.notified().await;
     }
 
-    /// Writes what waits. While a client that reads lags behind, this waits for it, so a burst costs it nothing; a client
-    /// that does not read is not waited for. Returns whether to flush again after `BACKLOG_PAUSE`.
-    pub(super) async fn settle(&self) -> bool {
-        loop {
-            let pace = self.flush();
-            if pace != Pace::LagsBehind || !self.may_wait() {
-                return pace != Pace::KeepsUp;
-            }
+    /// Waits, after a flush that found `pace`, while a client that reads lags behind, so that a burst costs it nothing; a
+    /// client that does not read is not waited for. Returns whether to flush again after `BACKLOG_PAUSE`.
+    pub(super) async fn settle(&self, mut pace: Pace) -> bool {
+        while pace == Pace::LagsBehind && self.may_wait() {
             tokio::time::sleep(BACKLOG_PAUSE).await;
+            pace = self.flush();
         }
+        pace != Pace::KeepsUp
     }
 
     fn may_wait(&self) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct Setup {
     pub(super) first_user: u64,
 }
 
-/// What a scenario allocates.
+/// The resources of a scenario.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Size {
     pub(super) clients: usize,

@@ -40,7 +40,7 @@ const NODES_FAILING_MAX: usize = NODES - 1;
 /// Enough for every user to have tabs on several nodes.
 const CLIENTS_MAX: usize = 30;
 
-/// What clients open a session with, and move on to.
+/// The transports that a client opens a session with, and moves on to.
 const TRANSPORTS: [&[&str]; 3] = [&["websocket"], &["polling"], &["polling", "websocket"]];
 
 /// Pause between two actions, at most.

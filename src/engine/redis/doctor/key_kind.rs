@@ -61,9 +61,9 @@ pub(super) struct KeyCatalog {
     keys: Keyspace,
     /// Keys with a fixed name.
     named: HashMap<String, KeyKind>,
-    /// What the keys of each partition begin with.
+    /// The prefix of the keys of each partition.
     partitions: HashMap<String, u32>,
-    /// What the rest of a name begins with, in every partition.
+    /// The prefixes of the rest of a name, in every partition.
     registrations: String,
     request: String,
     connections: String,

@@ -34,7 +34,7 @@ pub(super) struct Candidates {
     pub(super) foreign_keys: (u64, Vec<String>),
 }
 
-/// What to check.
+/// The subject of one check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     /// Everything about a user.

@@ -1,4 +1,4 @@
-//! What happened to all clients so far: counted by their threads, read by the scenario.
+//! Counters of all clients: their threads count, the scenario reads.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What clients receive: counted, timed, and checked for duplicates and order.
+//! Counts and times the events that clients receive, and checks them for duplicates and order.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub(super) struct Context<'a> {
     pub(super) results: ThreadResults,
 }
 
-/// What a thread measured since the last report.
+/// The measurements of a thread since the last report.
 pub(super) struct ThreadResults {
     pub(super) opening: Latencies,
     pub(super) acks: Latencies,

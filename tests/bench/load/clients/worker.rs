@@ -43,7 +43,7 @@ pub(super) enum Command {
     Report(Range<usize>, oneshot::Sender<(ThreadResults, Totals)>),
 }
 
-/// What some clients have received, duplicates left out.
+/// The events that some clients have received, without duplicates.
 #[derive(Default)]
 pub(crate) struct Totals {
     /// Updates, by node of the client.
