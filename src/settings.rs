@@ -61,30 +61,15 @@ pub struct Settings {
 }
 
 /// Where presence, last updates and topics are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum EngineKind {
     /// In this process: one node, nothing to install.
     #[default]
     Memory,
     /// In Redis, shared by any number of nodes.
     Redis,
-}
-
-impl EngineKind {
-    /// The value in the settings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Redis => "redis",
-        }
-    }
-}
-
-impl std::fmt::Display for EngineKind {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
 }
 
 /// `[http]`: the public listener, for browsers.

@@ -1,4 +1,4 @@
-//! What the outside touches: TCP, Socket.IO, HTTP.
+//! The outward side of a node: TCP, Socket.IO, HTTP.
 
 pub(crate) mod address;
 mod depth;

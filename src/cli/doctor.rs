@@ -155,7 +155,7 @@ fn as_json(diagnosis: &Diagnosis) -> Value {
 }
 
 fn finding_as_json(finding: &Finding) -> Value {
-    let mut object = json!({ "problem": finding.kind.as_str(), "message": finding.to_string() });
+    let mut object = json!({ "problem": finding.kind.into_str(), "message": finding.to_string() });
     let text = |bytes| Value::from(String::from_utf8_lossy(bytes));
     let fields = [
         ("key", finding.key.clone().map(Value::from)),

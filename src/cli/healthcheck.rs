@@ -2,20 +2,31 @@
 //!
 //! It uses the internal listener: clients that fill the public one must not get a healthy node killed.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::settings::Settings;
 use clap::Args;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 use super::{block_on, fail};
+use crate::settings::Settings;
 
 /// The node is unhealthy, or the check failed for any reason: Docker knows no other code.
 pub(super) const EXIT_UNHEALTHY: u8 = 1;
 
 /// Timeout of the request. A node itself waits two seconds for Redis and Postgres by default.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+
+/// Most bytes of an answer: the checks that failed, a sentence each.
+const ANSWER_LEN_MAX: usize = 64 * 1024;
 
 #[derive(Args)]
 pub(super) struct HealthcheckArgs {
@@ -32,36 +43,54 @@ pub(super) fn run(settings: &Settings, args: &HealthcheckArgs) -> ExitCode {
             "internal.listen has port 0, so only the node knows where it listens; set a port";
         return fail(EXIT_UNHEALTHY, advice);
     }
-    let path = if args.ready { "readyz" } else { "healthz" };
-    let url = format!("http://{}/{path}", local_address(listen));
-    match block_on(check(&url), EXIT_UNHEALTHY) {
+    let path = if args.ready { "/readyz" } else { "/healthz" };
+    let address = local_address(listen);
+    match block_on(check(address, path), EXIT_UNHEALTHY) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(problem)) => fail(EXIT_UNHEALTHY, format_args!("{url} {problem}")),
+        Ok(Err(problem)) => fail(
+            EXIT_UNHEALTHY,
+            format_args!("http://{address}{path} {problem}"),
+        ),
         Err(code) => code,
     }
 }
 
 /// Succeeds on 200; otherwise returns a description of the failure.
-async fn check(url: &str) -> Result<(), String> {
-    let unreachable = |error: reqwest::Error| {
-        if error.is_timeout() {
-            format!("does not answer within {} s", ANSWER_WITHIN.as_secs())
-        } else {
-            "cannot be reached; does the node run, with the same settings?".to_owned()
-        }
-    };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(ANSWER_WITHIN)
-        .build();
-    let request = client.map_err(unreachable)?.get(url);
-    let answer = request.send().await.map_err(unreachable)?;
-    match answer.status() {
-        reqwest::StatusCode::OK => Ok(()),
+async fn check(address: SocketAddr, path: &str) -> Result<(), String> {
+    let answer = tokio::time::timeout(ANSWER_WITHIN, get(address, path)).await;
+    let (status, body) = answer
+        .map_err(|_| format!("does not answer within {} s", ANSWER_WITHIN.as_secs()))?
+        .map_err(|_| "cannot be reached; does the node run, with the same settings?")?;
+    match status {
+        StatusCode::OK => Ok(()),
         status => {
-            let body = answer.text().await.unwrap_or_default();
+            let body = String::from_utf8_lossy(&body);
             Err(format!("answers {}: {}", status.as_u16(), body.trim()))
         }
+    }
+}
+
+/// Sends one request over a connection of its own.
+async fn get(
+    address: SocketAddr,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    let request = Request::get(path).header(HOST, address.to_string());
+    let answer = async {
+        let answer = sender
+            .send_request(request.body(Empty::<Bytes>::new())?)
+            .await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX)
+            .collect()
+            .await?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = connection => Err(error.into()),
     }
 }
 

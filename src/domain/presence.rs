@@ -1,4 +1,4 @@
-//! Who is online: registers connections with the engine, keeps the replica, announces status changes.
+//! Presence: registers connections with the engine, keeps the replica of who is online, announces status changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

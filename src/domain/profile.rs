@@ -101,7 +101,7 @@ pub(super) fn prepare(
         Kind::Profile => Some(visibility.public_view(&full)?),
         Kind::Friendships => None,
         Kind::Stats | Kind::Friends | Kind::Matches => visibility
-            .is_public(notification.kind.as_str())
+            .is_public(notification.kind.into_str())
             .then(|| full.clone()),
     };
     Ok(Update {

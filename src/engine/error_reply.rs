@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// What follows the error of a command inside a script: which script, and where in it.
+/// Separates the error of a command inside a script from the script's hash and the line.
 const SCRIPT: &str = " script: ";
 const SCRIPT_LINE: &str = ", on @";
 
-/// What Redis 7.0 says instead of `NOPERM` about a command inside a script; later versions say both.
+/// Redis 7.0 says these instead of `NOPERM` about a command inside a script; later versions say both.
 const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
 /// An error reply. Its text says what an operator can do about it.

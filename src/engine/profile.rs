@@ -4,13 +4,29 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::{Engine, EngineError};
 use crate::ids::{Revision, UserId};
 
 /// The kinds of update about a user, each with its own revisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    EnumString,
+    EnumIter,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Kind {
     /// Name, avatar and other fields of the profile.
     Profile,
@@ -22,28 +38,6 @@ pub enum Kind {
     Matches,
     /// The ids of the user's friends, as an array. Never delivered; decides who sees what.
     Friendships,
-}
-
-impl Kind {
-    /// All kinds, in display order.
-    pub const ALL: [Self; 5] = [
-        Self::Profile,
-        Self::Stats,
-        Self::Friends,
-        Self::Matches,
-        Self::Friendships,
-    ];
-
-    /// The name used in keys and messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Profile => "profile",
-            Self::Stats => "stats",
-            Self::Friends => "friends",
-            Self::Matches => "matches",
-            Self::Friendships => "friendships",
-        }
-    }
 }
 
 /// An update to store and publish.

@@ -1,12 +1,27 @@
 //! Changes of accounts.
 
 use serde::Serialize;
+use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use crate::ids::UserId;
 
 /// The parts of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    IntoStaticStr,
+    EnumString,
+    EnumIter,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Part {
     /// Name and avatar.
     Profile,
@@ -18,33 +33,6 @@ pub enum Part {
     Matches,
     /// The account was deleted; no other part changes any more.
     Deleted,
-}
-
-impl Part {
-    /// All parts.
-    pub const ALL: [Self; 5] = [
-        Self::Profile,
-        Self::Stats,
-        Self::Friends,
-        Self::Matches,
-        Self::Deleted,
-    ];
-
-    /// The name in the table `changes`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Profile => "profile",
-            Self::Stats => "stats",
-            Self::Friends => "friends",
-            Self::Matches => "matches",
-            Self::Deleted => "deleted",
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|part| part.as_str() == name)
-    }
 }
 
 /// A change of one part of an account.

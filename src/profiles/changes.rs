@@ -274,7 +274,7 @@ impl ChangeListener {
 fn change(row: &Row) -> Result<Option<AccountChange>, ProfilesError> {
     let user = as_user(row.try_get(0)?)?;
     let revision = as_revision(row.try_get(2)?);
-    let part = Part::from_name(row.try_get(1)?);
+    let part = row.try_get::<_, &str>(1)?.parse::<Part>().ok();
     Ok(part.map(|part| AccountChange {
         user,
         part,
@@ -285,7 +285,7 @@ fn change(row: &Row) -> Result<Option<AccountChange>, ProfilesError> {
 /// Changes as parameters of a statement.
 fn columns(changes: &[AccountChange]) -> (Vec<i64>, Vec<&'static str>, Vec<i64>) {
     let users = changes.iter().map(|change| as_id(change.user));
-    let kinds = changes.iter().map(|change| change.part.as_str());
+    let kinds = changes.iter().map(|change| change.part.into());
     let revisions = changes
         .iter()
         .map(|change| i64::try_from(change.revision).unwrap_or(i64::MAX));

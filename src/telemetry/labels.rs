@@ -3,20 +3,22 @@
 use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use strum::{EnumIter, IntoStaticStr};
 
-/// Implements [`EncodeLabelValue`] by `as_str`.
+/// Implements [`EncodeLabelValue`] by its name.
 macro_rules! label_value {
     ($name:ty) => {
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-                EncodeLabelValue::encode(&self.as_str(), encoder)
+                EncodeLabelValue::encode(&self.into_str(), encoder)
             }
         }
     };
 }
 
 /// Whether a connection belongs to an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumIter)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ConnectionKind {
     /// Connected without a token.
     Guest,
@@ -24,43 +26,24 @@ pub enum ConnectionKind {
     User,
 }
 
-impl ConnectionKind {
-    pub(super) const ALL: [Self; 2] = [Self::Guest, Self::User];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Guest => "guest",
-            Self::User => "user",
-        }
-    }
-}
-
 label_value!(ConnectionKind);
 
 /// The transport with which the session of a connection began. Upgrades from polling are counted separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumIter)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Transport {
     /// WebSocket from the start.
+    #[strum(serialize = "websocket")]
     WebSocket,
     /// Long polling, perhaps upgraded since.
     Polling,
 }
 
-impl Transport {
-    pub(super) const ALL: [Self; 2] = [Self::WebSocket, Self::Polling];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::WebSocket => "websocket",
-            Self::Polling => "polling",
-        }
-    }
-}
-
 label_value!(Transport);
 
 /// Why a connection ended, as the hub sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumIter)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum EndedBecause {
     /// The client sent DISCONNECT.
     Client,
@@ -74,30 +57,11 @@ pub enum EndedBecause {
     Error,
 }
 
-impl EndedBecause {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Client,
-        Self::Hub,
-        Self::Transport,
-        Self::PingTimeout,
-        Self::Error,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Hub => "hub",
-            Self::Transport => "transport",
-            Self::PingTimeout => "ping_timeout",
-            Self::Error => "error",
-        }
-    }
-}
-
 label_value!(EndedBecause);
 
 /// Why the hub closed a TCP connection, or the session over it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumIter)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ClosedBecause {
     /// The listener was full, and no other connection could be closed instead.
     Full,
@@ -115,47 +79,14 @@ pub enum ClosedBecause {
     Idle,
 }
 
-impl ClosedBecause {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Full,
-        Self::MadeRoom,
-        Self::PerAddress,
-        Self::Handshake,
-        Self::InboundRate,
-        Self::Stalled,
-        Self::Idle,
-    ];
-
-    /// The value in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::MadeRoom => "made_room",
-            Self::PerAddress => "per_address",
-            Self::Handshake => "handshake",
-            Self::InboundRate => "inbound_rate",
-            Self::Stalled => "stalled",
-            Self::Idle => "idle",
-        }
-    }
-}
-
 label_value!(ClosedBecause);
 
 /// The new status of a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum TransitionStatus {
     Online,
     Offline,
-}
-
-impl TransitionStatus {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-        }
-    }
 }
 
 label_value!(TransitionStatus);

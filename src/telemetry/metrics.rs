@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use strum::IntoEnumIterator;
 
 use super::labels::{
     AnswerLabels, ClosedBecause, ClosedLabels, CodeLabels, ConnectionKind, ConnectionLabels,
@@ -42,10 +43,10 @@ type TimesFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
-    open: [[Gauge; 2]; 2],
-    accepted: [[Counter; 2]; 2],
-    ended: [Counter; 5],
-    closed: [Counter; 7],
+    open: Vec<Vec<Gauge>>,
+    accepted: Vec<Vec<Counter>>,
+    ended: Vec<Counter>,
+    closed: Vec<Counter>,
     kicked: Family<CodeLabels, Counter>,
     came_online: Counter,
     went_offline: Counter,
@@ -140,10 +141,12 @@ impl Metrics {
         Self {
             open: of_each_connection(&connections),
             accepted: of_each_connection(&accepted),
-            ended: EndedBecause::ALL
-                .map(|reason| ended.get_or_create_owned(&EndedLabels { reason })),
-            closed: ClosedBecause::ALL
-                .map(|reason| closed.get_or_create_owned(&ClosedLabels { reason })),
+            ended: EndedBecause::iter()
+                .map(|reason| ended.get_or_create_owned(&EndedLabels { reason }))
+                .collect(),
+            closed: ClosedBecause::iter()
+                .map(|reason| closed.get_or_create_owned(&ClosedLabels { reason }))
+                .collect(),
             kicked: new.metric(
                 "connections_kicked",
                 "Connections that were told why they are closed",
@@ -367,11 +370,13 @@ impl Registering {
 }
 
 /// Handles indexed by [`ConnectionKind`] and [`Transport`].
-fn of_each_connection<M: Clone + Default>(family: &Family<ConnectionLabels, M>) -> [[M; 2]; 2] {
-    ConnectionKind::ALL.map(|kind| {
-        Transport::ALL
+fn of_each_connection<M: Clone + Default>(family: &Family<ConnectionLabels, M>) -> Vec<Vec<M>> {
+    let of_kind = |kind| {
+        Transport::iter()
             .map(|transport| family.get_or_create_owned(&ConnectionLabels { kind, transport }))
-    })
+            .collect()
+    };
+    ConnectionKind::iter().map(of_kind).collect()
 }
 
 #[cfg(test)]
@@ -381,15 +386,15 @@ mod tests {
     #[test]
     fn each_label_has_a_handle_of_its_own() {
         let metrics = Metrics::new();
-        for (count, kind) in (1..).zip(ConnectionKind::ALL) {
-            for transport in Transport::ALL {
+        for (count, kind) in (1..).zip(ConnectionKind::iter()) {
+            for transport in Transport::iter() {
                 metrics.count_connection(kind, transport, count);
             }
         }
-        for ended in EndedBecause::ALL {
+        for ended in EndedBecause::iter() {
             metrics.count_ended(ended);
         }
-        for closed in ClosedBecause::ALL {
+        for closed in ClosedBecause::iter() {
             metrics.count_closed(closed);
         }
         metrics.count_closed(ClosedBecause::Idle);

@@ -95,7 +95,7 @@ async fn assert_noted(postgres: &Postgres, changes: &[AccountChange]) {
         format!(
             "{}|{}|{}",
             change.user,
-            change.part.as_str(),
+            <&str>::from(change.part),
             change.revision
         )
     };

@@ -110,7 +110,7 @@ fn updates(report: &UserReport) -> Table {
     for update in &report.updates {
         let ago_ms = report.now_ms.saturating_sub(update.at_ms);
         table.row([
-            update.kind.as_str().into(),
+            update.kind.into_str().into(),
             update.revision.into(),
             format!("{} ago", span(ago_ms)).into(),
         ]);
@@ -124,7 +124,7 @@ fn json(report: &UserReport) -> Value {
         .iter()
         .map(|update| {
             let entry = json!({ "revision": update.revision, "at": update.at_ms });
-            (update.kind.as_str().to_owned(), entry)
+            (update.kind.into_str().to_owned(), entry)
         })
         .collect();
     let ticket = report

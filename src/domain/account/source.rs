@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use strum::IntoEnumIterator;
 
 use crate::domain::delivery::LastUpdates;
 use crate::domain::health::Check;
@@ -158,8 +159,7 @@ impl Accounts {
         if has_profile && has_friends && !summary.deleted {
             return Ok(false);
         }
-        let everything: Vec<_> = Part::ALL
-            .into_iter()
+        let everything: Vec<_> = Part::iter()
             .filter(|part| summary.deleted || *part != Part::Deleted)
             .map(|part| AccountChange {
                 user,
@@ -208,9 +208,7 @@ impl Accounts {
     }
 
     pub(super) fn updates_of(&self, account: &Account) -> LastUpdates {
-        let notifications = Part::ALL
-            .into_iter()
-            .flat_map(|part| notifications_of(account, part));
+        let notifications = Part::iter().flat_map(|part| notifications_of(account, part));
         let mut last = LastUpdates::new();
         for notification in notifications {
             let kind = notification.kind;

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::keys::{Channel, Keyspace};
 use crate::engine::{
-    EngineMessage, Kind, MESSAGES_MAX, Messages, NodeRequest, Pulse, TopicMessage, Views,
+    EngineMessage, MESSAGES_MAX, Messages, NodeRequest, Pulse, TopicMessage, Views,
 };
 use crate::ids::{MatchId, Revision, UserId};
 
@@ -262,7 +262,7 @@ impl WireMessage {
             }),
             "match-left" => Some(TopicMessage::MatchLeft),
             kind => {
-                let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+                let kind = kind.parse().ok()?;
                 let views = Views {
                     epoch: self.epoch?,
                     revision: self.revision?,
@@ -285,8 +285,10 @@ mod tests {
     use fred::types::{MessageKind, Value};
     use proptest::prelude::*;
     use proptest::sample::select;
+    use strum::IntoEnumIterator;
 
     use super::*;
+    use crate::engine::Kind;
     use crate::ids::{SAFE_INTEGER_MAX, UserId};
 
     /// Decodes a message as the client library delivers it.
@@ -427,7 +429,7 @@ mod tests {
 
         #[test]
         fn an_update_is_read_as_scripts_write_it(
-            kind in select(Kind::ALL.to_vec()),
+            kind in select(Kind::iter().collect::<Vec<_>>()),
             revision in 1..=SAFE_INTEGER_MAX,
             epoch: String,
             name: String,
@@ -438,7 +440,7 @@ mod tests {
             let epoch = serde_json::Value::from(epoch);
             let text = format!(
                 r#"{{"kind":"{}","epoch":{epoch},"revision":{revision},"public":{view},"full":{full}}}"#,
-                kind.as_str()
+                kind.into_str()
             );
             let Some(EngineMessage::Topic { message: TopicMessage::Update(read, views), .. }) = decoded("vigie:{3}:user:7", text)
             else {

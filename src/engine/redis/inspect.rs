@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use futures_util::future::try_join_all;
+use strum::IntoEnumIterator;
 
 use super::layout::LAYOUT;
 use super::page::{BEGINNING, SCAN_COUNT, ScanPage};
@@ -260,7 +261,7 @@ impl Inspector {
             leaving_at_ms: leaving_at_ms.map(|at_ms| at_ms as u64),
             connections: self.some_connections(user).await?,
             refcount,
-            updates: Kind::ALL.into_iter().filter_map(last_update).collect(),
+            updates: Kind::iter().filter_map(last_update).collect(),
             listeners: self.redis.listeners(user).await?,
             ticket: self.redis.tickets(&[user]).await?.pop(),
             match_id,
@@ -291,11 +292,7 @@ impl Inspector {
     /// The numeric fields stored about a user. Updates themselves may be large, and their content is private.
     async fn kept(&self, user: UserId) -> Result<HashMap<String, u64>, EngineError> {
         let mut fields = vec!["deleted".to_owned(), "disconnected".to_owned()];
-        fields.extend(
-            Kind::ALL
-                .into_iter()
-                .flat_map(|kind| [revision_field(kind), at_field(kind)]),
-        );
+        fields.extend(Kind::iter().flat_map(|kind| [revision_field(kind), at_field(kind)]));
         let profile = self.redis.keys.profile(user);
         let values: Vec<Option<u64>> = self
             .redis
@@ -330,11 +327,11 @@ impl Redis {
 }
 
 fn revision_field(kind: Kind) -> String {
-    format!("{}.revision", kind.as_str())
+    format!("{}.revision", kind.into_str())
 }
 
 fn at_field(kind: Kind) -> String {
-    format!("{}.at", kind.as_str())
+    format!("{}.at", kind.into_str())
 }
 
 impl Cursor {

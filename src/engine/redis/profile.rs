@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
+use strum::IntoEnumIterator;
 
 use super::Redis;
 use super::scripts::bad_answer;
@@ -89,7 +90,7 @@ impl Redis {
             self.keys.request(partition, &random_name()),
         ];
         let args = vec![
-            update.kind.as_str().to_owned(),
+            update.kind.into_str().to_owned(),
             update.revision.map_or(0, |revision| revision.0).to_string(),
             update
                 .public
@@ -122,10 +123,10 @@ impl Redis {
         };
         let read = |kind: Kind| {
             let views = stored_views(&fields, kind, &epoch)?;
-            Some((kind, views, number(&format!("{}.at", kind.as_str()))))
+            Some((kind, views, number(&format!("{}.at", kind.into_str()))))
         };
         Ok(Stored {
-            updates: Kind::ALL.into_iter().filter_map(read).collect(),
+            updates: Kind::iter().filter_map(read).collect(),
             epoch: epoch.clone(),
             deleted: fields.contains_key("deleted"),
             disconnected_at_ms: number("disconnected"),
@@ -139,9 +140,9 @@ impl Redis {
         // Keeps the fields about deletion and disconnection.
         let of_kind = |kind: Kind| {
             let parts = ["revision", "at", "public", "full"];
-            parts.map(|part| format!("{}.{part}", kind.as_str()))
+            parts.map(|part| format!("{}.{part}", kind.into_str()))
         };
-        let fields: Vec<String> = Kind::ALL.into_iter().flat_map(of_kind).collect();
+        let fields: Vec<String> = Kind::iter().flat_map(of_kind).collect();
         let profile = self.keys.profile(user);
         let removed: u64 = self.servers.call("HDEL", profile, fields).await?;
         Ok(removed > 0)
@@ -182,7 +183,7 @@ pub(super) fn pairs(flat: Vec<String>) -> HashMap<String, String> {
 }
 
 fn stored_views(fields: &HashMap<String, String>, kind: Kind, epoch: &str) -> Option<Views> {
-    let field = |name: &str| fields.get(&format!("{}.{name}", kind.as_str()));
+    let field = |name: &str| fields.get(&format!("{}.{name}", kind.into_str()));
     let json = |text: &String| Some(Arc::from(RawValue::from_string(text.clone()).ok()?));
     Some(Views {
         epoch: epoch.to_owned(),

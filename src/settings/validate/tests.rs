@@ -1,7 +1,7 @@
 use super::*;
 use crate::settings::{NamedKey, PostgresUrl, RedisUrl, Secret};
 
-/// What `change` makes of the defaults: nothing wrong, or the key at fault.
+/// Validates the defaults after `change`. Returns the key at fault.
 fn fault(change: impl FnOnce(&mut Settings)) -> Option<String> {
     let mut settings = Settings::default();
     change(&mut settings);

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use strum::IntoEnumIterator;
 use utoipa::ToSchema;
 
 use super::Internal;
@@ -344,13 +345,11 @@ fn read_item(item: &RawValue) -> Result<Notification, Problem> {
     let user: UserId = field("userId", &take("userId")?)?;
     let rest =
         serde_json::to_vec(&fields).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let named = Kind::ALL
-        .into_iter()
-        .find(|known| event_of(*known) == Some(kind.as_str()));
+    let named = Kind::iter().find(|known| event_of(*known) == Some(kind.as_str()));
     named
         .and_then(|kind| read_update(kind, user, &rest))
         .unwrap_or_else(|| {
-            let known: Vec<_> = Kind::ALL.into_iter().filter_map(event_of).collect();
+            let known: Vec<_> = Kind::iter().filter_map(event_of).collect();
             let known = known.join(", ");
             Err(Problem::bad_request(format!(
                 "`kind`: {kind:?} is none of {known}"

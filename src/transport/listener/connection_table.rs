@@ -271,7 +271,7 @@ impl ConnectionTable {
             }
             stream.close();
             metrics.count_closed(why);
-            tracing::debug!(peer = %stream.address, reason = why.as_str(), "closed a TCP connection");
+            tracing::debug!(peer = %stream.address, reason = why.into_str(), "closed a TCP connection");
             return true;
         }
         false
@@ -303,7 +303,7 @@ impl ConnectionTable {
             let Some(why) = stream.overdue(now_ms, stalled_write, handshake) else {
                 return true;
             };
-            tracing::debug!(peer = %stream.address, reason = why.as_str(), "closed a TCP connection");
+            tracing::debug!(peer = %stream.address, reason = why.into_str(), "closed a TCP connection");
             stream.close();
             metrics.count_closed(why);
             if why == ClosedBecause::Stalled {

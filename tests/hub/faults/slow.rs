@@ -113,7 +113,11 @@ async fn clients_that_overflow_come_back_by_themselves() {
                 .metric(0, "vigie_connections_overflowed_total")
                 .await
         };
-        for _ in 0..20 {
+        // No fixed number is enough: a node that falls behind on a busy machine sends the newest update only.
+        for _ in 0..100 {
+            if closed().await > 0.0 {
+                break;
+            }
             flood(&cluster, 200, 3000).await;
         }
         eventually(&format!("{transports:?} to be given up"), async || {

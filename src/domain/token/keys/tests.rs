@@ -189,7 +189,7 @@ fn sets_that_cannot_serve_are_refused() {
     }
 }
 
-/// What verifies with a present and a previous key.
+/// A verification with a present and a previous key.
 fn rotated(change: impl FnOnce(&mut TokenOptions)) -> Verification {
     let mut options = TokenOptions {
         previous_until: Some(UNIX_EPOCH + Duration::from_secs(UNTIL)),

@@ -45,7 +45,8 @@ pub(crate) enum Category {
 }
 
 /// The kind of problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum FindingKind {
     /// A registered connection whose node is gone.
     NodeGone,
@@ -120,35 +121,6 @@ impl FindingKind {
             | Self::NotHeard => Category::Drift,
             Self::Silent => Category::SilentNode,
             Self::Evicting => Category::Setting,
-        }
-    }
-
-    /// The name in JSON output.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NodeGone => "node_gone",
-            Self::NodeUnaware => "node_unaware",
-            Self::UnreadableConnection => "unreadable_connection",
-            Self::OwedByUnknown => "owed_by_unknown",
-            Self::UnknownMember => "unknown_member",
-            Self::OwedUnregistered => "owed_unregistered",
-            Self::UnknownNode => "unknown_node",
-            Self::LeaseOver => "lease_over",
-            Self::Unreadable => "unreadable",
-            Self::WrongType => "wrong_type",
-            Self::Misplaced => "misplaced",
-            Self::OnlineWithoutConnections => "online_without_connections",
-            Self::ConnectedButOffline => "connected_but_offline",
-            Self::LeavingWithConnections => "leaving_with_connections",
-            Self::LeavingButOffline => "leaving_but_offline",
-            Self::Overdue => "overdue",
-            Self::LeavingTooLate => "leaving_too_late",
-            Self::NotOwed => "not_owed",
-            Self::NotListed => "not_listed",
-            Self::NotRegistered => "not_registered",
-            Self::NotHeard => "not_heard",
-            Self::Silent => "silent",
-            Self::Evicting => "evicting",
         }
     }
 }

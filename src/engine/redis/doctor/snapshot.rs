@@ -167,7 +167,7 @@ impl Doctor {
         Ok(held)
     }
 
-    /// Reads a report as it arrives; gives up after `reply_timeout` without a new part.
+    /// Reads a report as it arrives; ends after `reply_timeout` without a new part.
     async fn read_report(
         &self,
         incarnation: &str,

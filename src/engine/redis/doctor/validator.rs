@@ -92,7 +92,7 @@ impl Validator<'_> {
         let Some((kind, part)) = field.split_once('.') else {
             return true;
         };
-        if !Kind::ALL.iter().any(|known| known.as_str() == kind) {
+        if kind.parse::<Kind>().is_err() {
             return true;
         }
         match part {

@@ -109,7 +109,7 @@ fn updates(stored: Stored) -> Vec<LastUpdate> {
         .into_iter()
         .filter(|(kind, ..)| *kind != Kind::Friendships)
         .map(|(kind, views, at)| LastUpdate {
-            kind: kind.as_str(),
+            kind: kind.into_str(),
             revision: views.revision.0,
             at,
         })

@@ -1,4 +1,4 @@
-//! What holds for every event, whoever wrote it: drawn at random and compared with a model that reads no text.
+//! Properties of every event, whoever sends it: events are drawn at random and compared with a model that reads no text.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -151,7 +151,7 @@ fn fields(values: impl Strategy<Value = AnyJson>) -> impl Strategy<Value = AnyJs
 }
 
 fn leaf() -> impl Strategy<Value = AnyJson> {
-    // What a count of brackets must not count.
+    // Brackets inside texts are no nesting.
     let text = prop_oneof![any::<String>(), r#"[\[\]{}"\\\\]{0,40}"#];
     prop_oneof![2 => plain(), 1 => text.prop_map(AnyJson::Text)]
 }

@@ -17,7 +17,7 @@ fn owned(packet: &SocketPacket<'_>) -> (String, String) {
     (packet.namespace.to_owned(), format!("{:?}", packet.content))
 }
 
-/// What socketioxide reads, in our words.
+/// The packet as socketioxide's parser reads it.
 fn socketioxides(text: &str) -> Option<(String, String)> {
     let config = ParseConfig {
         max_incoming_binaries: ATTACHMENTS_MAX,
