@@ -9,10 +9,11 @@ use std::io;
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::decoder::{Decoder, Received};
 use super::engine_packet::{self, EnginePacket, PING_INTERVAL, PING_TIMEOUT};
@@ -26,6 +27,9 @@ const READ_LEN: usize = 16 * 1024;
 
 /// How long a client has to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// At so many times within the interval between two pings of a session may a node send pings: every 250 ms.
+const PINGS_PER_INTERVAL: u32 = 100;
 
 /// The close code of an orderly end.
 const NORMAL_CLOSURE: u16 = 1000;
@@ -112,8 +116,18 @@ pub(crate) async fn run_session<S: Socket, H: PacketHandler>(
     if !unread.is_empty() {
         session.decode(&mut unread.to_vec());
     }
-    let mut timer = pin!(sleep(options.ping_interval));
+    let mut timer = pin!(sleep_until(next_ping(options.ping_interval)));
     std::future::poll_fn(|context| session.poll(context, timer.as_mut())).await
+}
+
+/// The time of the next ping: `interval` from now, or up to a hundredth of it earlier. All sessions of the node share
+/// these times, so that one wake-up of a thread sends the pings of many.
+fn next_ping(interval: Duration) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let due = Instant::now() + interval;
+    let step = (interval / PINGS_PER_INTERVAL).max(Duration::from_millis(1));
+    let since_step = due.duration_since(*START).as_nanos() % step.as_nanos();
+    due - Duration::from_nanos(u64::try_from(since_step).unwrap_or_default())
 }
 
 struct Session<'s, S: Socket, H> {
@@ -156,9 +170,7 @@ impl<S: Socket, H: PacketHandler> Session<'_, S, H> {
         let read = self.poll_read(context);
         if self.heartbeat == Heartbeat::Answered {
             self.heartbeat = Heartbeat::Idle;
-            timer
-                .as_mut()
-                .reset(Instant::now() + self.options.ping_interval);
+            timer.as_mut().reset(next_ping(self.options.ping_interval));
         }
         while self.end.is_none() && timer.as_mut().poll(context).is_ready() {
             if self.heartbeat == Heartbeat::Pinged {
