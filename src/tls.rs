@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use parking_lot::Mutex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Why no certificate can be trusted. The text continues the name of a setting.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,97 @@ pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, TrustError> {
         return Err(TrustError::Empty);
     }
     Ok(roots)
+}
+
+/// Whether a certificate was refused because no trusted authority has signed it.
+pub(crate) fn is_untrusted(refused: &CertificateError) -> bool {
+    matches!(
+        refused,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature
+    )
+}
+
+/// The reason for which a certificate was refused last. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastRefusal(Arc<Mutex<Option<CertificateError>>>);
+
+impl LastRefusal {
+    pub(crate) fn take(&self) -> Option<CertificateError> {
+        self.0.lock().take()
+    }
+}
+
+/// Verifies as rustls does by default, and notes in `refusal` why a certificate was refused, for clients that report
+/// errors as text.
+pub(crate) fn recording_verifier(
+    roots: RootCertStore,
+    refusal: LastRefusal,
+) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+    Ok(Arc::new(RecordingVerifier { verifier, refusal }))
+}
+
+#[derive(Debug)]
+struct RecordingVerifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    refusal: LastRefusal,
+}
+
+impl RecordingVerifier {
+    fn record<T>(&self, verified: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::InvalidCertificate(refused)) = &verified {
+            *self.refusal.0.lock() = Some(refused.clone());
+        }
+        verified
+    }
+}
+
+impl ServerCertVerifier for RecordingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.record(self.verifier.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        ))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.record(
+            self.verifier
+                .verify_tls12_signature(message, certificate, signature),
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.record(
+            self.verifier
+                .verify_tls13_signature(message, certificate, signature),
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::error::Error;
 
+use rustls::CertificateError;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::ids::UserId;
+use crate::tls;
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +116,7 @@ impl From<tokio_postgres::Error> for ProfilesError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(refusal) => refused(refusal),
-            None => Self::Unavailable(with_advice(error_chain(&error))),
+            None => Self::Unavailable(with_advice(&error)),
         }
     }
 }
@@ -150,16 +152,25 @@ fn refused(refusal: &DbError) -> ProfilesError {
     }
 }
 
-/// Adds advice if the server's certificate is not trusted.
-fn with_advice(words: String) -> String {
-    let unknown = ["UnknownIssuer", "BadSignature"];
-    if !unknown.iter().any(|problem| words.contains(problem)) {
+/// The error with all its causes, and advice if the server's certificate is not trusted.
+fn with_advice(error: &tokio_postgres::Error) -> String {
+    let words = error_chain(error);
+    if !refused_certificate(error).is_some_and(tls::is_untrusted) {
         return words;
     }
     format!(
         "{words}: the certificate is not signed by a trusted authority; name the PEM file of its authority in \
          sslrootcert of postgres.url (VIGIE_POSTGRES__URL)"
     )
+}
+
+/// Why the server's certificate was refused. rustls's error is within one of IO.
+fn refused_certificate<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e CertificateError> {
+    let wrapped = error.downcast_ref::<std::io::Error>();
+    match wrapped.and_then(|error| error.get_ref()?.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(refused)) => Some(refused),
+        _ => refused_certificate(error.source()?),
+    }
 }
 
 /// The error with all its causes: the outermost alone reads "db error".

@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::{RedisOptions, tls};
 use crate::engine::OpenError;
+use crate::tls::LastRefusal;
 
 /// Pub/sub messages that fred buffers for a slow reader before it drops the oldest (an interruption). At 1 KiB each
 /// this is at most 16 MiB.
@@ -61,18 +62,19 @@ impl Drop for AbortOnDrop {
 }
 
 impl RunningClient {
-    /// Connects to the server in `config`.
+    /// Connects to the server in `config`, whose TLS notes certificates that it refuses in `refusal`.
     pub(super) async fn open(
         config: Config,
         options: &RedisOptions,
         purpose: Purpose,
+        refusal: &LastRefusal,
     ) -> Result<Self, OpenError> {
         let encrypted = config.uses_tls();
         let client = build(config, options, purpose)?;
         let task = client
             .init()
             .await
-            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted))?;
+            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted, refusal))?;
         Ok(Self::supervise(client, Some(task)))
     }
 

@@ -46,8 +46,9 @@ impl Servers {
         options: &RedisOptions,
         subscriber: Option<Subscriber>,
     ) -> Result<Self, OpenError> {
-        let config = tls::config(options)?;
-        let pool = Arc::new(ServerPool::new(options, config, subscriber));
+        let (config, tls_refusal) = tls::config(options)?;
+        let pool = ServerPool::new(options, config, tls_refusal, subscriber);
+        let pool = Arc::new(pool);
         let refresher = if pool.is_cluster {
             pool.open_cluster().await?;
             Some(tokio::spawn(pool.clone().run_refresh()))

@@ -5,37 +5,14 @@ use std::path::Path;
 use fred::error::{Error, ErrorKind};
 use fred::prelude::Config;
 use fred::types::config::{TlsConfig, TlsConnector};
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig};
 
 use super::RedisOptions;
 use crate::engine::{ErrorReply, OpenError};
-use crate::tls;
+use crate::tls::{self, LastRefusal};
 
 /// URL schemes with TLS, and their counterparts without; suffixes (`-cluster`, `-sentinel`) are kept.
 const SCHEMES: [(&str, &str); 2] = [("rediss", "redis"), ("valkeys", "valkey")];
-
-/// Problems of certificates, by rustls's text, with advice.
-const CERTIFICATES: [(&str, &str); 6] = [
-    (
-        "(Expired",
-        "its certificate has expired; renew it, or correct the clock of this machine",
-    ),
-    (
-        "(NotValidYet",
-        "its certificate is not valid yet; correct the clock of this machine, or wait",
-    ),
-    (
-        "(NotValidForName",
-        "its certificate is for another host; write the host that it names in redis.url (VIGIE_REDIS__URL), or give the \
-         server one for this host",
-    ),
-    ("(UnknownIssuer", UNKNOWN_ISSUER),
-    ("(BadSignature", UNKNOWN_ISSUER),
-    (
-        "InvalidCertificate(",
-        "its certificate is not valid; renew it",
-    ),
-];
 
 const UNKNOWN_ISSUER: &str = "its certificate is not signed by a trusted authority; name the PEM file of the authority that \
                               signed it in redis.ca_file (VIGIE_REDIS__CA_FILE)";
@@ -44,8 +21,10 @@ const PLAIN_TO_ENCRYPTED: &str = "; if it takes encrypted connections only, writ
 
 const ENCRYPTED_TO_PLAIN: &str = "; if it takes no encrypted connections, write redis://";
 
-/// The configuration for fred. Every server, Sentinel or Cluster node must present a certificate for its host.
-pub(super) fn config(options: &RedisOptions) -> Result<Config, OpenError> {
+/// The configuration for fred, and where a certificate that was refused is noted. Every server, Sentinel or Cluster node
+/// must present a certificate for its host.
+pub(super) fn config(options: &RedisOptions) -> Result<(Config, LastRefusal), OpenError> {
+    let refusal = LastRefusal::default();
     // fred would load the system's certificates for such a URL, and fail if one of them is invalid.
     let (url, encrypted) = match without_tls(&options.url) {
         Some(url) => (url, true),
@@ -54,9 +33,9 @@ pub(super) fn config(options: &RedisOptions) -> Result<Config, OpenError> {
     let mut config =
         Config::from_url(&url).map_err(|error| OpenError::Url(error.details().to_owned()))?;
     if encrypted {
-        config.tls = Some(tls_config(options.ca_file.as_deref())?);
+        config.tls = Some(tls_config(options.ca_file.as_deref(), &refusal)?);
     }
-    Ok(config)
+    Ok((config, refusal))
 }
 
 /// The URL without TLS; `None` if it has none.
@@ -68,29 +47,52 @@ fn without_tls(url: &str) -> Option<String> {
     })
 }
 
-fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
+fn tls_config(ca_file: Option<&Path>, refusal: &LastRefusal) -> Result<TlsConfig, OpenError> {
+    let invalid = |error: &dyn std::error::Error| OpenError::Url(error.to_string());
+    let verifier = tls::recording_verifier(tls::roots(ca_file)?, refusal.clone())
+        .map_err(|error| invalid(&error))?;
     let config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| OpenError::Url(error.to_string()))?
-        .with_root_certificates(tls::roots(ca_file)?)
+        .map_err(|error| invalid(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(TlsConfig::from(TlsConnector::from(config)))
 }
 
-/// Why a server could not be reached, with advice about TLS. fred reports errors as text, including rustls's debug
-/// output.
-pub(super) fn open_error(server: String, error: &Error, encrypted: bool) -> OpenError {
+/// The fault of a certificate, with advice.
+fn advice(refused: &CertificateError) -> &'static str {
+    match refused {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired; renew it, or correct the clock of this machine"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; correct the clock of this machine, or wait"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another host; write the host that it names in redis.url (VIGIE_REDIS__URL), or give \
+             the server one for this host"
+        }
+        refused if tls::is_untrusted(refused) => UNKNOWN_ISSUER,
+        _ => "its certificate is not valid; renew it",
+    }
+}
+
+/// Why a server could not be reached, with advice about TLS: `refusal` is set where its certificate was refused.
+pub(super) fn open_error(
+    server: String,
+    error: &Error,
+    encrypted: bool,
+    refusal: &LastRefusal,
+) -> OpenError {
     let details = error.details();
     if let Some(refusal) = ErrorReply::read(details) {
         return OpenError::Refused { server, refusal };
     }
-    let known = CERTIFICATES
-        .iter()
-        .find(|(words, _)| details.contains(words));
-    if let Some((_, problem)) = known.filter(|_| encrypted) {
+    if let Some(refused) = refusal.take() {
         return OpenError::Untrusted {
             server,
-            problem,
+            problem: advice(&refused),
             cause: details.to_owned(),
         };
     }
@@ -158,7 +160,7 @@ mod tests {
             "rediss-sentinel://h?sentinelServiceName=m&sentinelPassword=p",
         ] {
             assert!(
-                config(&options(url, Some(&good))).expect(url).uses_tls(),
+                config(&options(url, Some(&good))).expect(url).0.uses_tls(),
                 "{url}"
             );
             let refused = config(&options(url, Some(&bad))).expect_err(url);
@@ -169,7 +171,10 @@ mod tests {
             "valkey-cluster://h:1",
             "redis-sentinel://h?sentinelServiceName=m",
         ] {
-            assert!(!config(&options(url, None)).expect(url).uses_tls(), "{url}");
+            assert!(
+                !config(&options(url, None)).expect(url).0.uses_tls(),
+                "{url}"
+            );
         }
     }
 

@@ -20,7 +20,9 @@ impl ServerPool {
     /// Connects to the single server, or to the primary that a Sentinel names.
     pub(super) async fn open_one(self: &Arc<Self>) -> Result<(), OpenError> {
         let open = async |purpose| {
-            let client = RunningClient::open(self.config.clone(), &self.options, purpose).await?;
+            let config = self.config.clone();
+            let client =
+                RunningClient::open(config, &self.options, purpose, &self.tls_refusal).await?;
             self.rejection.watch(client.client());
             Ok::<_, OpenError>(client)
         };
@@ -79,7 +81,8 @@ impl ServerPool {
 
     async fn ask_member(&self, address: &Address) -> Result<ClusterView, OpenError> {
         let config = self.config_for(address);
-        let client = RunningClient::open(config, &self.options, Purpose::Commands).await?;
+        let purpose = Purpose::Commands;
+        let client = RunningClient::open(config, &self.options, purpose, &self.tls_refusal).await?;
         let args = vec!["NODES".to_owned()];
         let text: Result<String, Error> = client.client().custom(named("CLUSTER"), args).await;
         let text = text.map_err(|error| open_error(address.to_string(), self.failure(error)))?;

@@ -22,6 +22,7 @@ use crate::engine::redis::bus::{Affected, Subscriber};
 use crate::engine::redis::cluster::{Address, ClusterView, SLOTS, merge};
 use crate::engine::redis::rejection::LastRejection;
 use crate::engine::redis::scripts::unavailable;
+use crate::tls::LastRefusal;
 
 /// Interval between periodic reads of the map.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub(super) struct ServerPool {
     pub(super) options: RedisOptions,
     /// The configuration of every client, apart from the server.
     pub(super) config: Config,
+    /// The last certificate that a client refused.
+    pub(super) tls_refusal: LastRefusal,
     pub(super) rejection: LastRejection,
     pub(super) is_cluster: bool,
     pub(super) map: ArcSwap<SlotMap>,
@@ -78,12 +81,14 @@ impl ServerPool {
     pub(super) fn new(
         options: &RedisOptions,
         config: Config,
+        tls_refusal: LastRefusal,
         subscriber: Option<Subscriber>,
     ) -> Self {
         Self {
             options: options.clone(),
             is_cluster: matches!(config.server, ServerConfig::Clustered { .. }),
             config,
+            tls_refusal,
             rejection: LastRejection::default(),
             map: ArcSwap::from_pointee(SlotMap {
                 masters: Vec::new(),
