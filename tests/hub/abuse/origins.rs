@@ -252,9 +252,11 @@ async fn preflights_are_answered_by_origin() {
     }
 }
 
-/// The routes of a table in README, which a test holds against the code: whether they are internal, how they are called.
+/// The routes of a table in `src/transport/README.md`, which another test compares with the code: whether each is
+/// internal, its method and path.
 fn routes_of(table: &str, internal: bool) -> Vec<(bool, Method, String)> {
-    let readme = std::fs::read_to_string(project_root().join("README.md")).expect("a README");
+    let readme =
+        std::fs::read_to_string(project_root().join("src/transport/README.md")).expect("a README");
     let (_, rest) = readme
         .split_once(&format!("<!-- table: {table} -->"))
         .expect("the table");
@@ -325,8 +327,8 @@ fn requests(site: &Site, (internal, method, path): &(bool, Method, String)) -> V
 
 /// Goal: every answer of either listener tells browsers what they may do with it, also where it is an error; no answer
 /// sets a cookie, and none depends on one.
-/// Method: every route that README lists and what is none, as nobody, as somebody and with a large body; with a cookie
-/// the status is the same.
+/// Method: every documented route and paths that are none, without credentials, as a user and with a large body; with a
+/// cookie the status is the same.
 #[tokio::test]
 async fn every_answer_is_guarded_and_none_knows_cookies() {
     let site = Site::start("*").await;
