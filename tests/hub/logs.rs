@@ -1,4 +1,4 @@
-//! What nodes log in JSON: programs read every line, and find the same fields in it.
+//! The log of nodes in JSON: programs read every line, and find the same fields in it.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ const NUMBERS: [&str; 9] = [
 /// The lines that a node has logged, each a JSON object in which no name stands twice.
 fn lines(cluster: &Cluster, node: usize) -> Vec<Map<String, Value>> {
     let log = cluster.log(node);
-    // What it prints on stdout comes after, and is no log.
+    // The lines of stdout come after, and are no log.
     let logged = log
         .lines()
         .take_while(|line| !line.starts_with("vigie listening "));

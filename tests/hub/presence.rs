@@ -1,4 +1,4 @@
-//! Who is online: said once, counted per connection, the same on every node.
+//! Presence: announced once, counted per connection, the same on every node.
 
 use std::collections::BTreeSet;
 

@@ -30,7 +30,7 @@ const FOREIGN: [&str; 16] = [
     "https://good.example,http://localhost:3000",
 ];
 
-/// What every answer says, unless its route says something else.
+/// The headers of every answer, unless its route sets others.
 const ALWAYS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -120,7 +120,7 @@ impl Site {
     }
 }
 
-/// What an answer says that its origin may read it; empty where it may not.
+/// The origin that may read an answer; empty if none may.
 fn readable_by(answer: &Answer) -> &str {
     answer.header("access-control-allow-origin")
 }
@@ -180,7 +180,7 @@ async fn pages_of_foreign_origins_are_kept_out() {
     assert_eq!(site.handshake(&[ALLOWED[0], FOREIGN[0]]).await, 403);
     assert_eq!(site.handshake(&[FOREIGN[0], ALLOWED[0]]).await, 403);
     assert_eq!(site.username_of(ADA).await, "ada");
-    // What is no page has none.
+    // A program that is no browser sends no origin.
     assert_eq!(site.handshake(&[]).await, 101);
 }
 
@@ -344,7 +344,7 @@ async fn every_answer_is_guarded_and_none_knows_cookies() {
                 let cookies = answer.headers.get_all("set-cookie").iter().count();
                 assert_eq!(cookies, 0, "{route:?}: {answer:?}");
             }
-            // Whoever asks for an end a second time may be told that it was one.
+            // A second request to delete may learn that the account is deleted.
             let ends = route.2.ends_with("/me") || route.2.ends_with("deleted");
             assert!(
                 ends || again.status == answer.status,

@@ -29,7 +29,7 @@ async fn assert_refused(cluster: &Cluster, words: &[&str]) {
     assert!(!said.contains("cannot be reached"), "{said}");
 }
 
-/// What an operator types after `redis-cli`.
+/// The arguments of `redis-cli`, as an operator types them.
 fn typed(line: &str) -> Vec<&str> {
     line.split_whitespace()
         .map(|word| word.trim_matches('\''))
@@ -52,7 +52,7 @@ fn readme_line() -> String {
     )
 }
 
-/// What grants what is missing, as it was said.
+/// The `ACL SETUSER` that the message suggests.
 fn grant_in(said: &str) -> &str {
     let (_, line) = said.split_once("grant it: ").expect(said);
     line.lines().next().unwrap_or_default()
