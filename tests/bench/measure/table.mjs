@@ -37,7 +37,7 @@ function cell(rounds, row, peer) {
   return Number.isFinite(times) ? `${text} (f×${times.toFixed(2)})` : text;
 }
 
-/** The goals, and whether each is met. */
+/** The goal of a row, and whether it is met. */
 function wanted(rounds, row) {
   const { wanted: most, wantedRatio: mostRatio } = row;
   if (!most && !mostRatio) return "";
