@@ -1,6 +1,6 @@
 //! Vigie, a Redis-backed, horizontally scalable Socket.IO hub for online game sites.
 //!
-//! This page is for contributors. README is for users.
+//! This page is for contributors. README is for users, and leads to the READMEs of the folders.
 //!
 //! # Bird's-eye view
 //!

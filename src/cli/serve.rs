@@ -177,7 +177,7 @@ Try it:
   a token of user 42    {token}
   a browser or Node     import {{ io }} from "socket.io-client";
                         const socket = io("http://{public}", {{ auth: {{ token }} }});
-                        socket.emit("watch-profile", {{ userId: 42 }}, console.log);
+                        socket.on("connect", () => socket.emit("watch-profile", {{ userId: 42 }}, console.log));
                         socket.on("profile-update", console.log);
   a profile changed     curl http://{internal}/api/v1/users/42/profile-update \
                           -H "X-API-Key: {key}" -H "Content-Type: application/json" \

@@ -82,7 +82,7 @@ impl fmt::Display for ErrorReply {
             ),
             Self::NoPermission(message) => write!(
                 f,
-                "NOPERM, its user lacks a right ({message}); README has the ACL that a node needs"
+                "NOPERM, its user lacks a right ({message}); config/README.md has the ACL that a node needs"
             ),
             Self::Misconfigured => write!(
                 f,

@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 const TICKETS: u64 = 100_000;
-/// What nodes look at in one call.
+/// Tickets that a node examines in one call.
 const BATCH: &str = "100";
 /// Calls on their way at once, as of several nodes.
 const PIPELINE: usize = 64;
@@ -174,7 +174,7 @@ impl Redis {
         );
     }
 
-    /// What the queue has to do with telling; where the players are is asked and told elsewhere.
+    /// The queue's part of announcing matches; the nodes find and notify the players.
     async fn tell_all(&self) -> u64 {
         let mut told = 0;
         loop {

@@ -14,7 +14,7 @@ const STRANGE_HOST = "vigie.test";
 const PHONE = { width: 360, height: 740 };
 const DESK = { width: 1280, height: 900 };
 
-/** What may be said on the console: that a wrong key was refused. */
+/** The only message that the console may show: that a wrong key was refused. */
 const REFUSED = /status of 401/;
 
 // ---- what the steps stand on
@@ -113,7 +113,7 @@ async function assertReadable(page, what) {
 
 // ---- what the page promises
 
-/** Whoever sits at this machine needs no key, and sees who comes and goes on another node. */
+/** A browser on this machine needs no key, and shows transitions on another node. */
 async function numbersAreLive() {
   const page = await open(`${here.internalUrl}/admin`);
   await shows(page, "pill-text", "Live");
@@ -218,12 +218,12 @@ async function readableEverywhere(page) {
   }
 }
 
-/** What a screen reader has to tell, a line each. */
+/** The text of a screen reader, by lines. */
 function spokenOf(node) {
   return [`${node.role} ${node.name ?? ""}`.trim(), ...(node.children ?? []).flatMap(spokenOf)];
 }
 
-/** Whoever comes from elsewhere sees nothing without the key, and enters it once for the tab. */
+/** A browser on another machine shows nothing without the key, and asks for it once per tab. */
 async function keyOpensThePage() {
   const port = new URL(here.internalUrl).port;
   const address = `http://${STRANGE_HOST}:${port}/admin`;

@@ -62,7 +62,7 @@ function open({ socket: number, url, auth, tokenMs, options, steady, from }) {
 /** Pause of a steady client before it tries again what the hub could not do. */
 const RETRY_MS = 200;
 
-/** What a front end does that means to stay: `followed` is whom it wants to watch. */
+/** Behaves like a front end that stays: at each connect it watches all users in `followed` again. */
 function keepSteady(number, socket) {
   socket.followed = new Set();
   socket.on("connect", () => {
@@ -178,7 +178,7 @@ const verbs = {
   },
   follow: ({ socket, userId }) => {
     sockets.get(socket).followed.add(userId);
-    // What is emitted while the client is away would be sent when it is back, a second time.
+    // The client would send an event emitted while it is away once it is back, a second time.
     if (sockets.get(socket).connected) watchSteadily(socket, userId);
   },
   unfollow: ({ socket: number, userId }) => {

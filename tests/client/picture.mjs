@@ -1,4 +1,4 @@
-// Takes the picture of the operators' page that README shows, of a running hub on this machine:
+// Takes the picture of the operators' page in src/telemetry/README.md, of a running hub on this machine:
 //
 //     node tests/client/picture.mjs http://127.0.0.1:8182 tests/pictures/admin.webp [dark|light] [width] [user id] [seconds]
 //

@@ -28,10 +28,20 @@ const profiles = new Map<number, User>();
 
 // ---- what the existing front end does
 
+// Also after a reconnect and a sign-in: a new connection watches nobody, so it asks for everything again.
 socket.on("connect", () => {
   socket.emit("get-online-users", (userIds) => {
     onlineUsers.clear();
     userIds.forEach((userId) => onlineUsers.add(userId));
+  });
+  socket.emit("watch-profile", { userId: 42 }, (reply) => {
+    if (!reply.ok) return refused(reply.error, reply.message);
+    const name: string | undefined = reply.profile?.username;
+    const wins: unknown = reply.stats?.["wins"];
+    const friends: Friend[] | null | undefined = reply.friends;
+    const matches: Match[] | null | undefined = reply.matches;
+    const revisions: (number | null)[] = [reply.revisions.profile, reply.revisions.stats];
+    console.log(name, wins, friends, matches, revisions);
   });
 });
 
@@ -53,22 +63,15 @@ function login(token: string): void {
 
 // ---- every event without an acknowledgement, and with one
 
-socket.emit("get-online-users");
-socket.emit("watch-profile", { userId: 42 });
+socket.on("connect", () => {
+  socket.emit("get-online-users");
+  socket.emit("watch-profile", { userId: 42 });
+});
 socket.emit("unwatch-profile", { userId: 42 });
 socket.emit("join-matchmaking");
 socket.emit("leave-matchmaking");
 socket.emit("refresh-token", { token: "a JWT" });
 
-socket.emit("watch-profile", { userId: 42 }, (reply) => {
-  if (!reply.ok) return refused(reply.error, reply.message);
-  const name: string | undefined = reply.profile?.username;
-  const wins: unknown = reply.stats?.["wins"];
-  const friends: Friend[] | null | undefined = reply.friends;
-  const matches: Match[] | null | undefined = reply.matches;
-  const revisions: (number | null)[] = [reply.revisions.profile, reply.revisions.stats];
-  console.log(name, wins, friends, matches, revisions);
-});
 socket.emit("unwatch-profile", { userId: 42 }, (reply) => reply.ok || refused(reply.error, reply.message));
 socket.emit("join-matchmaking", (reply) => {
   if (reply.ok) console.log(reply.status === "queued" || reply.status === "already_queued");
@@ -80,7 +83,7 @@ socket.emit("refresh-token", { token: "a JWT" }, (reply) => {
   else refused(reply.error, reply.message);
 });
 
-/** Every code has its words: one that is missing, or does not exist, is an error. */
+/** A message for every code: a missing or unknown code is an error. */
 const words: Record<ErrorCode, string> = {
   invalid_payload: "a mistake of this page",
   not_signed_in: "sign in first",
@@ -202,4 +205,4 @@ export const noCode: ErrorCode = "forbidden";
 export const noConnectError: ConnectErrorCode = "banned";
 export const fine: Status = "offline";
 
-void ask();
+socket.on("connect", () => void ask());

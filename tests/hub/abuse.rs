@@ -1,4 +1,4 @@
-//! What whoever means harm sends, and that the hub is as before afterwards. One file for each kind of harm.
+//! Input of attackers, after which the hub has to be as before. One file for each kind of attack.
 
 mod aftermath;
 mod callers;

@@ -41,7 +41,7 @@ async fn the_page_works_in_a_browser() {
 /// Somebody who looks: the samples of an open stream.
 struct Viewer {
     response: reqwest::Response,
-    /// What has arrived of events that are not whole.
+    /// The beginning of an event that has not arrived in full.
     text: String,
 }
 

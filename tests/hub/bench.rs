@@ -12,7 +12,7 @@ async fn two_nodes() -> Cluster {
     builder.start().await
 }
 
-/// What says where the nodes of a cluster are, and which processes they are.
+/// The options that name the nodes of a cluster and their processes.
 fn options(cluster: &Cluster) -> Vec<String> {
     let mut options = vec!["--redis-pid".to_owned(), cluster.redis().pid().to_string()];
     for node in cluster.running() {
@@ -60,7 +60,7 @@ async fn figures(cluster: &Cluster, words: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-/// What is said where a run has no figures.
+/// The error of a run without figures.
 async fn complaint(words: &str, options: &[String], keys: (&str, &str)) -> String {
     let output = bench(words, options, keys).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -223,7 +223,7 @@ async fn two_polls_at_once_end_the_session() {
         .start()
         .await;
     let [_, mut session] = Session::both_joined(&cluster).await;
-    // What the library sends by itself is read first.
+    // First read the packets that the library sends by itself.
     let sid = sid_of(session.open());
     session.send(&["3"]).await;
     let (mut first, mut second) = (cluster.wire(0).await, cluster.wire(0).await);

@@ -10,7 +10,7 @@ use crate::harness::{
     run, vigie,
 };
 
-/// What the doctor said, and its exit code.
+/// The doctor's output and exit code.
 struct Said {
     code: i32,
     stdout: String,
@@ -18,7 +18,7 @@ struct Said {
 }
 
 impl Said {
-    /// What `--json` printed.
+    /// The output of `--json`.
     fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))

@@ -1,4 +1,4 @@
-//! What the tests stand on: a private Redis, N nodes, one Node process with the official client.
+//! The harness: a private Redis, N nodes, one Node process with the official client.
 //!
 //! Nothing here sleeps for a fixed time. A wait is a condition with a deadline ([`eventually`]),
 //! and silence is proved by order: something sent afterwards arrives first.

@@ -97,7 +97,7 @@ async fn what_is_there_is_shown() {
             .starts_with("user 999: offline, 0 connections\n")
     );
 
-    // What nodes tell about themselves is as old as their last heartbeat.
+    // Reports of nodes are as old as their last heartbeat.
     eventually("the nodes tell of all connections", async || {
         let nodes = json_of(&cluster, "nodes").await;
         let connections = |node: usize| nodes["nodes"][node]["connections"].as_u64().unwrap_or(0);

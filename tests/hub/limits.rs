@@ -1,4 +1,4 @@
-//! What one client may use of a node, and how an operator changes it while the node runs.
+//! Limits of one client on a node, and how an operator changes them while the node runs.
 
 use serde_json::{Value, json};
 

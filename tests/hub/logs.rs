@@ -1,4 +1,4 @@
-//! What nodes log in JSON: programs read every line, and find the same fields in it.
+//! The log of nodes in JSON: programs read every line, and find the same fields in it.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ const NUMBERS: [&str; 9] = [
 /// The lines that a node has logged, each a JSON object in which no name stands twice.
 fn lines(cluster: &Cluster, node: usize) -> Vec<Map<String, Value>> {
     let log = cluster.log(node);
-    // What it prints on stdout comes after, and is no log.
+    // The lines of stdout come after, and are no log.
     let logged = log
         .lines()
         .take_while(|line| !line.starts_with("vigie listening "));
@@ -37,9 +37,10 @@ fn lines(cluster: &Cluster, node: usize) -> Vec<Map<String, Value>> {
     logged.map(read).collect()
 }
 
-/// The fields that README names.
+/// The fields in `src/telemetry/README.md`.
 fn documented() -> BTreeSet<String> {
-    let readme = std::fs::read_to_string(project_root().join("README.md")).expect("it is there");
+    let readme = std::fs::read_to_string(project_root().join("src/telemetry/README.md"))
+        .expect("it is there");
     let (_, table) = readme
         .split_once("<!-- table: log fields -->")
         .expect("the table");
@@ -103,7 +104,7 @@ async fn every_line_is_an_object_with_known_fields() {
             for (name, value) in &line {
                 assert!(
                     documented.contains(name),
-                    "README does not say what {name} is: {line:?}"
+                    "src/telemetry/README.md does not list the field {name}: {line:?}"
                 );
                 let is_number = NUMBERS.contains(&name.as_str());
                 assert_eq!(value.is_number(), is_number, "{name} of {line:?}");

@@ -1,4 +1,4 @@
-//! What the metrics say of what was done.
+//! Metrics after known work.
 
 use reqwest::Method;
 use serde_json::json;

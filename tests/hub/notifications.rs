@@ -1,11 +1,11 @@
-//! What back ends tell the hub about a user, and who hears of it.
+//! Notifications of back ends about a user, and their recipients.
 
 use serde_json::{Value, json};
 
 use crate::harness::{ADA, BOB, Client, Cluster, Connecting, EVE, MARKER, Offline, Online};
 use crate::harness::{kinds, now_seconds};
 
-/// What a connection of the user gets of an update.
+/// The event of an update on the user's own connections.
 fn delivered(kind: &str, field: &str, value: &Value, revision: &Value) -> Value {
     let mut update = json!({ "revision": revision });
     update[field] = value.clone();

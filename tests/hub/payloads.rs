@@ -1,4 +1,4 @@
-//! What clients should not send, and the answers they get.
+//! Bad payloads of clients, and the answers to them.
 
 use serde_json::{Value, json};
 

@@ -15,7 +15,7 @@ use vigie::internals::{Account, AccountChange, Part, Profiles};
 
 use crate::harness::{ADA, BOB, EVE, Postgres};
 
-/// What a name may contain and must come back as.
+/// Names that have to come back as they were written.
 const AWKWARD: [&str; 6] = [
     "Robert'); DROP TABLE users; --",
     "$1 %s {} \\ \" ' ` ; NULL",
@@ -49,14 +49,14 @@ async fn forget(postgres: &Postgres) {
     postgres.psql("DELETE FROM changes").await;
 }
 
-/// What is noted and not yet published, as `user kind`.
+/// The recorded changes that are not published yet, as `user kind`.
 async fn noted(postgres: &Postgres) -> Vec<String> {
     let sql = "SELECT user_id || ' ' || kind FROM changes ORDER BY user_id, kind";
     let lines = postgres.psql(sql).await;
     lines.lines().map(str::to_owned).collect()
 }
 
-/// What is noted as a consequence of this SQL alone, in order.
+/// The changes that this SQL alone records, in order.
 async fn notes_of(postgres: &Postgres, sql: &str) -> Vec<String> {
     forget(postgres).await;
     postgres.psql(sql).await;
@@ -112,7 +112,7 @@ async fn account(profiles: &Profiles, user: u64) -> Account {
     accounts.into_iter().next().expect("the account exists")
 }
 
-/// Who is friends with whom, as the hub reads it.
+/// The friends of each user, as the hub reads them.
 async fn friends(profiles: &Profiles, users: &[u64]) -> BTreeMap<u64, Vec<u64>> {
     let users: Vec<UserId> = users.iter().copied().map(id).collect();
     let accounts = profiles.read(&users).await.expect("postgres answers");

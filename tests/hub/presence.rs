@@ -1,4 +1,4 @@
-//! Who is online: said once, counted per connection, the same on every node.
+//! Presence: announced once, counted per connection, the same on every node.
 
 use std::collections::BTreeSet;
 
@@ -131,7 +131,7 @@ async fn logging_in_again_does_not_flap() {
 }
 
 /// Goal: Redis shows what the design says, to anybody with redis-cli.
-/// Method: two tabs on two nodes, a third user; each key is read as the README reads it.
+/// Method: two tabs on two nodes, a third user; each key is read as `lua/README.md` reads it.
 #[tokio::test]
 async fn redis_holds_what_is_documented() {
     let cluster = Cluster::builder().nodes(2).grace("60s").start().await;

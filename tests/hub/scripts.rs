@@ -332,7 +332,7 @@ async fn scripts_are_called_by_hash() {
     }
     let (more_texts, more_hashes) = calls(&cluster).await;
     assert!(more_hashes >= hashes + 20, "{hashes} {more_hashes}");
-    // What a node does by the clock may be done for the first time in between.
+    // Timed tasks of the node may call a script for the first time in between.
     assert!(more_texts < texts + 10, "{texts} {more_texts}");
 }
 

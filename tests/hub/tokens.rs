@@ -1,4 +1,4 @@
-//! Who gets in, for how long, and what the others are told.
+//! Tokens: admission, expiry, and refusals.
 
 use std::time::{Duration, SystemTime};
 
@@ -305,7 +305,7 @@ async fn a_refused_socket_may_try_again() {
     eventually("it is online itself", seen).await;
 }
 
-/// What tokens were signed with before the key was changed.
+/// The secret from before the change of keys.
 const SECRET_BEFORE: &str = "the secret that the tests had before, long enough";
 
 /// Goal: after a change of keys both are accepted, until the previous one ends; then its tokens are refused wherever

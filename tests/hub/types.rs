@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::{project_root, run, scratch, tethered, vigie};
 
-/// What `vigie types` prints.
+/// The output of `vigie types`.
 async fn types() -> String {
     let output = run(vigie(&["types"], &[])).await;
     assert!(output.status.success(), "{output:?}");

@@ -1,4 +1,4 @@
-//! Who sees what of a user whose account is in Postgres, and that it changes as soon as it has to.
+//! Views of a user whose account is in Postgres, and that they change as soon as they have to.
 
 use std::collections::BTreeMap;
 
@@ -256,7 +256,7 @@ async fn another_node_listens_when_one_is_killed() {
         let update = watcher.next_event("profile-update").await;
         assert_eq!(update["user"]["username"], name);
     }
-    // What changes while nobody listens at all is told by whoever comes back.
+    // The first node that comes back publishes a change from a time without listeners.
     cluster.kill(2);
     postgres
         .psql(&format!(

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// HTTP on the public listener, before the upgrade.
@@ -260,7 +260,7 @@ impl Floor {
     fn tell(&mut self, frame: &[u8]) {
         for connection in self.connections.iter_mut().flatten() {
             if connection.kind == (Kind::Client { watches: true }) {
-                // Whoever does not keep up misses it, which the clients notice.
+                // A slow consumer misses it, which the clients notice.
                 let _ = connection.stream.write(frame);
             }
         }

@@ -1,5 +1,5 @@
-//! What Vigie is measured beside: the same behaviour on plain socketioxide with its own Redis adapter, the way a site would
-//! write it with the library alone.
+//! A peer of Vigie in measurements: the same behaviour on plain socketioxide with its own Redis adapter, the way a site
+//! would write it with the library alone.
 //!
 //!     cargo run --release --example socketioxide -- 127.0.0.1:8181 127.0.0.1:8182 redis://127.0.0.1:6379
 //!
@@ -143,7 +143,7 @@ impl Site {
                     .await
                     .unwrap_or_default();
                 ids.sort_unstable();
-                // Whoever asked may be gone.
+                // The client may be gone.
                 let _ = ack.send(&ids);
             }
         });
@@ -161,7 +161,7 @@ impl Site {
                         .unwrap_or_default();
                     let profile =
                         last.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-                    // Whoever asked may be gone.
+                    // The client may be gone.
                     let _ = ack.send(&json!({ "ok": true, "profile": profile }));
                 }
             },

@@ -1,4 +1,4 @@
-//! What is specific to Vigie about the nodes under load. A peer that speaks Socket.IO and has these routes can be
+//! Everything specific to Vigie about the nodes under load. A peer that speaks Socket.IO and has these routes can be
 //! measured the same way.
 
 use serde_json::json;

@@ -1,4 +1,4 @@
-// What is measured, and which row of the table comes of it.
+// The runs, and the rows of the table that come of them.
 
 /** By name: what `vigie-bench` does. */
 export const runs = {
@@ -24,7 +24,7 @@ export const quickRuns = {
   lone: ["fanout", "--connections", 2, "--rate", 20, "--seconds", 2],
 };
 
-/** What the floor can do: it knows no users, and no Redis. */
+/** The runs that the floor supports: it has neither users nor Redis. */
 export const floorRuns = ["idle", "fanout", "paced", "lone"];
 
 /**

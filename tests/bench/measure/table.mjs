@@ -37,7 +37,7 @@ function cell(rounds, row, peer) {
   return Number.isFinite(times) ? `${text} (f×${times.toFixed(2)})` : text;
 }
 
-/** What is wanted, and whether it is so. */
+/** The goal of a row, and whether it is met. */
 function wanted(rounds, row) {
   const { wanted: most, wantedRatio: mostRatio } = row;
   if (!most && !mostRatio) return "";

@@ -1,4 +1,4 @@
-//! What has to be true after any abuse.
+//! The state that has to hold after any abuse.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub fn two_nodes() -> Builder {
     builder.env("VIGIE_LIMITS__HANDSHAKE", HANDSHAKE)
 }
 
-/// What every node used before it was abused.
+/// The resources that every node used before the abuse.
 pub struct Calm(Vec<Usage>);
 
 struct Usage {
@@ -145,7 +145,7 @@ pub fn polling(sid: &str) -> String {
     format!("/socket.io/?EIO=4&transport=polling&sid={sid}")
 }
 
-/// What is not as it is when only the harness's guests are connected.
+/// Differences from the state in which only the harness's guests are connected.
 async fn left(cluster: &Cluster) -> Vec<String> {
     let mut left = Vec::new();
     for node in 0..cluster.len() {

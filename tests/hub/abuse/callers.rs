@@ -1,4 +1,4 @@
-//! Whoever calls the internal API: known by the key, told of in the log, and kept within bounds.
+//! Callers of the internal API: known by their key, named in the log, and bounded.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ async fn call(cluster: &Cluster, key: &str, method: Method, path: &str) -> Answe
     cluster.send(request.json(&json!({}))).await
 }
 
-/// What the log says about callers: level, caller, method, route, status.
+/// The lines of the log about callers: level, caller, method, route, status.
 fn told(cluster: &Cluster) -> Vec<Value> {
     let log = cluster.log(0);
     let lines = log
@@ -193,7 +193,7 @@ async fn loopback_alone_is_no_key_for_pages_and_proxies() {
             "{headers:?}"
         );
     }
-    // What there is only with a key is not to be had without one, whoever asks.
+    // Routes that need a key refuse every caller without one.
     let openapi = cluster.request(0, Method::GET, "/api/v1/openapi.json");
     cluster.send(openapi).await.assert_problem(401);
 }
@@ -286,7 +286,7 @@ async fn bodies_are_bounded_on_every_route() {
     let large = "x".repeat(16 * 1024 * 1024);
     let before = cluster.resident_memory(0);
     for (method, path, _) in &routes {
-        // Whoever goes on sending after the answer may find the connection closed before it is read.
+        // A caller that keeps sending after the answer may find the connection closed before reading it.
         let _ = send_in_chunks(address, method, path, &large).await;
     }
     let grown = cluster.resident_memory(0).saturating_sub(before);

@@ -92,7 +92,7 @@ async fn a_full_listener_makes_room() {
     let mut guest = cluster.joined(0, None).await;
     let mut waiting = cluster.wire(0).await;
     let sid = waiting.poll_open().await;
-    // What the session says first is not what the next poll waits for.
+    // The next poll has to come after the session's first packets.
     assert!(waiting.post(&polling(&sid), "", b"40").await.is_some());
     while !waiting.polled(&polling(&sid)).await.contains("40{") {}
     let poll = format!("GET {} HTTP/1.1\r\nHost: vigie\r\n\r\n", polling(&sid));

@@ -121,7 +121,7 @@ async fn floods_of_every_event() {
             let flooding = async { while wire.say(&message).await {} };
             let ended = tokio::time::timeout(FLOOD_WITHIN, flooding).await;
             assert!(ended.is_ok(), "{event}: the node takes it without end");
-            // Whoever reads is told why, as other tests see; here what is said may not fit into what nobody reads.
+            // A client that reads receives the reason, as other tests see. This one does not read, so it may not fit.
             wire.ended_within(FLOOD_WITHIN).await;
         };
         let floods = wires.into_iter().enumerate().map(flood);

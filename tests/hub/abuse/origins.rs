@@ -30,7 +30,7 @@ const FOREIGN: [&str; 16] = [
     "https://good.example,http://localhost:3000",
 ];
 
-/// What every answer says, unless its route says something else.
+/// The headers of every answer, unless its route sets others.
 const ALWAYS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -120,7 +120,7 @@ impl Site {
     }
 }
 
-/// What an answer says that its origin may read it; empty where it may not.
+/// The origin that may read an answer; empty if none may.
 fn readable_by(answer: &Answer) -> &str {
     answer.header("access-control-allow-origin")
 }
@@ -180,7 +180,7 @@ async fn pages_of_foreign_origins_are_kept_out() {
     assert_eq!(site.handshake(&[ALLOWED[0], FOREIGN[0]]).await, 403);
     assert_eq!(site.handshake(&[FOREIGN[0], ALLOWED[0]]).await, 403);
     assert_eq!(site.username_of(ADA).await, "ada");
-    // What is no page has none.
+    // A program that is no browser sends no origin.
     assert_eq!(site.handshake(&[]).await, 101);
 }
 
@@ -252,9 +252,11 @@ async fn preflights_are_answered_by_origin() {
     }
 }
 
-/// The routes of a table in README, which a test holds against the code: whether they are internal, how they are called.
+/// The routes of a table in `src/transport/README.md`, which another test compares with the code: whether each is
+/// internal, its method and path.
 fn routes_of(table: &str, internal: bool) -> Vec<(bool, Method, String)> {
-    let readme = std::fs::read_to_string(project_root().join("README.md")).expect("a README");
+    let readme =
+        std::fs::read_to_string(project_root().join("src/transport/README.md")).expect("a README");
     let (_, rest) = readme
         .split_once(&format!("<!-- table: {table} -->"))
         .expect("the table");
@@ -325,8 +327,8 @@ fn requests(site: &Site, (internal, method, path): &(bool, Method, String)) -> V
 
 /// Goal: every answer of either listener tells browsers what they may do with it, also where it is an error; no answer
 /// sets a cookie, and none depends on one.
-/// Method: every route that README lists and what is none, as nobody, as somebody and with a large body; with a cookie
-/// the status is the same.
+/// Method: every documented route and paths that are none, without credentials, as a user and with a large body; with a
+/// cookie the status is the same.
 #[tokio::test]
 async fn every_answer_is_guarded_and_none_knows_cookies() {
     let site = Site::start("*").await;
@@ -342,7 +344,7 @@ async fn every_answer_is_guarded_and_none_knows_cookies() {
                 let cookies = answer.headers.get_all("set-cookie").iter().count();
                 assert_eq!(cookies, 0, "{route:?}: {answer:?}");
             }
-            // Whoever asks for an end a second time may be told that it was one.
+            // A second request to delete may learn that the account is deleted.
             let ends = route.2.ends_with("/me") || route.2.ends_with("deleted");
             assert!(
                 ends || again.status == answer.status,

@@ -18,7 +18,7 @@ const PREVIOUS_SECRET: &str = "SESAME-secret-of-tokens-before-it-was-changed";
 const REDIS_PASSWORD: &str = "SESAME-password-of-redis";
 const POSTGRES_PASSWORD: &str = "SESAME-password-of-postgres";
 
-/// What is presented and wrong may be nearly right, or right elsewhere.
+/// A wrong key: it may be nearly right, or right elsewhere, so it is a secret, too.
 const WRONG: &str = "SESAME-which-is-wrong";
 
 /// The libraries that log, by their targets: those that are kept quiet say all that they can only where they are named.

@@ -12,7 +12,7 @@ const BODY_MAX: usize = 256 * 1024;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What a node may take in for a while of what many connections send at once.
+/// The most memory that a node may take, for a while, for input of many connections at once.
 const GROWTH_MAX: u64 = 32 * MIB;
 
 /// An event of exactly so many bytes, which does not exist.

@@ -21,7 +21,7 @@ use crate::harness::{
 /// Tokens that are shown at the same time.
 const AT_A_TIME: usize = 16;
 
-/// What a test shows: what is wrong with it, how it is refused, and the token.
+/// A bad token, with the fault in it and the expected refusal.
 struct Case {
     what: String,
     refusal: &'static str,
@@ -46,9 +46,9 @@ struct Target {
     cluster: Cluster,
     _postgres: Postgres,
     _folder: TempDir,
-    /// What signs tokens that it accepts.
+    /// The key whose tokens it accepts.
     signer: Signer,
-    /// What their headers need besides the algorithm.
+    /// The rest of their headers, after the algorithm.
     header: &'static str,
 }
 
@@ -83,7 +83,7 @@ impl Target {
     ) -> Self {
         let postgres = Postgres::start().await;
         let folder = tempfile::tempdir().expect("a folder");
-        // Whatever is logged is read in the end.
+        // The test reads the whole log in the end.
         let mut builder = Cluster::builder()
             .memory()
             .on_postgres(&postgres)
@@ -148,7 +148,7 @@ impl Target {
         let answer = tab.emit_ack("refresh-token", payload).await;
         assert_eq!(answer["error"], "invalid_token", "{what}: {token}");
 
-        // What fits into no header cannot be sent.
+        // Some tokens fit into no header.
         let Ok(value) = HeaderValue::from_bytes(format!("Bearer {token}").as_bytes()) else {
             return;
         };

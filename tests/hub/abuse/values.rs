@@ -72,7 +72,7 @@ const NUMBERS: [&str; 24] = [
     "0x1",
 ];
 
-/// What is no request's body.
+/// Bodies that no request may have.
 fn bodies() -> Vec<String> {
     let mut bodies: Vec<String> = [
         "",
@@ -138,7 +138,7 @@ fn assert_all_refused(wrong: &[String]) {
     assert!(wrong.is_empty(), "not refused: {wrong:#?}");
 }
 
-/// What back ends can change: what is stored in Redis and in Postgres.
+/// Everything that back ends can change: the data in Redis and in Postgres.
 async fn stored(cluster: &Cluster, postgres: Option<&Postgres>) -> Vec<String> {
     let mut stored = Vec::new();
     for key in cluster.redis().keys("vigie:*").await {
@@ -286,7 +286,7 @@ async fn nonsense_from_back_ends() {
         large_batches(&cluster).await;
         assert_eq!(stored(&cluster, Some(&postgres)).await, before);
     };
-    // What answers of megabytes leave behind in the allocator settles after a few.
+    // The allocator's memory settles after a few answers of megabytes.
     for _ in 0..4 {
         abuse().await;
     }

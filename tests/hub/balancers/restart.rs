@@ -1,4 +1,5 @@
-//! A rolling restart of both nodes, by README's procedure, with the times of the shipped files and of a node's defaults.
+//! A rolling restart of both nodes, by the procedure in `config/README.md`, with the times of the shipped files and of a
+//! node's defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const OPENED_TOGETHER: usize = 12;
 /// The nodes that are restarted, in this order.
 const RESTARTS: [usize; 4] = [0, 1, 0, 1];
 
-/// README's procedure, step 3: how long a balancer may take to notice that a node is ready.
+/// Step 3 of the procedure: how long a balancer may take to notice that a node is ready.
 const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Pause of the back end between two updates.

@@ -1,4 +1,4 @@
-//! What must not stay behind: of nodes that have left, of requests that were nothing.
+//! Nodes that have left, and requests without effect, leave nothing behind.
 
 use super::leases;
 use crate::harness::{ADA, Cluster};

@@ -95,7 +95,7 @@ fn from_env(name: &str) -> Option<u64> {
     )
 }
 
-/// What undoes a fault.
+/// The action that undoes a fault.
 #[derive(Clone, Copy, Debug)]
 enum Heal {
     ResumeNode(usize),
@@ -157,7 +157,7 @@ struct Chaos {
     actions: Actions,
 }
 
-/// What was done so far, which a failure shows the end of.
+/// The actions so far; a failure shows the last ones.
 struct Actions {
     seed: u64,
     begun: Instant,
@@ -459,7 +459,7 @@ impl Chaos {
     /// The connections that should have been closed and were not.
     fn undead(&self) -> Vec<String> {
         let mut undead = Vec::new();
-        // Whoever was to be closed may have been forgotten with the data.
+        // A wiped Redis may have lost requests to close connections.
         let done = |farewell: &&Farewell| farewell.done && !self.wipes;
         for farewell in self.farewells.iter().filter(done) {
             for actor in &self.actors {

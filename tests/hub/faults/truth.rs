@@ -1,4 +1,4 @@
-//! What has to be the case when all is quiet, read off the clients that are connected.
+//! The state that has to hold when all is quiet, derived from the connected clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -36,11 +36,11 @@ pub struct Truth<'a> {
     online: BTreeSet<u64>,
 }
 
-/// What Redis holds.
+/// The content of Redis.
 struct Dump(BTreeMap<String, Vec<String>>);
 
 impl<'a> Truth<'a> {
-    /// What follows from who is connected.
+    /// Derives it from the connected clients.
     pub fn of(actors: &'a [&'a Actor], told: &'a [Told]) -> Self {
         let mut connections = BTreeMap::new();
         for actor in actors {
@@ -161,7 +161,7 @@ impl<'a> Truth<'a> {
     }
 }
 
-/// What a client has been told about users since it was connected last.
+/// The updates that a client has received since its last CONNECT.
 #[derive(Default)]
 struct Heard {
     last: BTreeMap<(u64, &'static str), u64>,
@@ -173,7 +173,7 @@ impl Heard {
         let mut heard = Self::default();
         for record in &actor.client.events_so_far() {
             match record {
-                // Whoever was told before has another connection now.
+                // Updates from before belong to the previous connection.
                 Record::Connect { .. } => heard.last.clear(),
                 Record::Event { name, args } => {
                     let update = args.first().unwrap_or(&Value::Null);

@@ -135,7 +135,7 @@ impl Program {
         }
     }
 
-    /// What is in it.
+    /// Its content.
     pub fn text(self) -> String {
         let text = std::fs::read_to_string(process::project_root().join(self.file()));
         text.expect("the project has the file")

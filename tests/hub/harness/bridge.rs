@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::client::Record;
 use super::process;
 
-/// What one socket has lived through, in order; grows only.
+/// The events of one socket, in order; grows only.
 #[derive(Default)]
 pub struct Log {
     records: Mutex<Vec<Record>>,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::DEADLINE;
 use super::bridge::{Bridge, Log};
 
-/// What `user-status-change` says about a user.
+/// The status in a `user-status-change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     Online,
@@ -235,7 +235,7 @@ impl Client {
 
     // ---- hearing something
 
-    /// What the hub said to the last attempt to connect: `Ok`, or the message of the refusal.
+    /// The hub's answer to the last attempt to connect: `Ok`, or the message of the refusal.
     pub async fn next_verdict(&mut self) -> Result<(), String> {
         self.next("verdict", |record| match record {
             Record::Connect { .. } => Some(Ok(())),
@@ -279,7 +279,7 @@ impl Client {
         args.into_iter().next().unwrap_or_default()
     }
 
-    /// Who came or went next.
+    /// The next transition.
     pub async fn next_status(&mut self) -> (u64, Status) {
         let payload = self.next_event("user-status-change").await;
         status(&payload).unwrap_or_else(|| panic!("user-status-change says {payload}"))
@@ -383,7 +383,7 @@ impl Client {
             .collect()
     }
 
-    /// Who is online according to this client: its first snapshot, and every transition since.
+    /// The online users according to this client: its first snapshot, and every transition since.
     ///
     /// `None` while there is no snapshot. Fails the test where a transition says nothing new: the
     /// contract is that snapshot and events add up, so an event that repeats what the client
@@ -409,7 +409,7 @@ impl Client {
                     };
                     assert!(new, "{user} is {status:?} already");
                 }
-                // What happened in between is lost; the next snapshot starts over.
+                // Events in between are lost; the next snapshot starts over.
                 (Record::Disconnect { .. }, _) => roster = None,
                 _ => {}
             }

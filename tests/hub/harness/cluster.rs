@@ -18,12 +18,12 @@ use super::proxy::Proxy;
 use super::redis::Redis;
 use super::servers::Servers;
 
-/// What the nodes of a test sign tokens with.
+/// The secret of the tokens of a test's nodes.
 pub const SECRET: &str = "a secret that only the tests know, long enough";
 /// The key of the internal API.
 pub const NODE_KEY: &str = "the internal key of the tests";
 
-/// What the official client calls a transport that does not open.
+/// The official client's messages for a transport that does not open.
 const TRANSPORT_ERRORS: [&str; 3] = ["websocket error", "xhr poll error", "timeout"];
 
 /// How a cluster differs from the usual one.
@@ -166,7 +166,7 @@ impl Builder {
     }
 }
 
-/// What a test runs against. Everything in it ends when it is dropped.
+/// The nodes and servers of a test. Everything in it ends when it is dropped.
 pub struct Cluster {
     // Dropped in this order: sockets, the official client, the nodes, what is in between, Redis.
     pub(super) lookouts: Mutex<BTreeMap<usize, Client>>,
@@ -313,7 +313,7 @@ impl Cluster {
         self.redis().cli(arguments).await
     }
 
-    /// What stands between a node and Redis; only with [`Builder::links`].
+    /// The proxy between a node and Redis; only with [`Builder::links`].
     pub fn link(&self, node: usize) -> &Proxy {
         &self.links[node]
     }
@@ -339,7 +339,7 @@ impl Cluster {
         address.parse().expect("an address")
     }
 
-    /// What a node has logged.
+    /// The log of a node.
     pub fn log(&self, node: usize) -> String {
         self.nodes[node].log()
     }

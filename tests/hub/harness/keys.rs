@@ -35,7 +35,7 @@ MC4CAQAwBQYDK2VwBCIEILNbqVXjw9DbKLIdB/NQPx2YWuzR9/F+TFBEZpIMU2om
 
 pub const FOREIGN_X: &str = "BXW66qJGeAcebI9zcPwVL13z9qoFEWv8iPHZ4tknPTw";
 
-/// What signs a token, and with which algorithm.
+/// A key that signs tokens, and its algorithm.
 pub struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,
@@ -67,7 +67,7 @@ impl Signer {
         Self { algorithm, key }
     }
 
-    /// What the header calls the algorithm.
+    /// The algorithm's name in the header.
     pub fn alg(&self) -> String {
         format!("{:?}", self.algorithm)
     }

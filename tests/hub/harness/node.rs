@@ -11,7 +11,7 @@ use super::process::{self, Transcript};
 /// How many lines of a node's log a failing test prints.
 const LOG_LINES_MAX: usize = 150;
 
-/// What a test has done to a node.
+/// The state into which a test has put a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     Running,
@@ -91,7 +91,7 @@ impl Node {
         node
     }
 
-    /// What it has logged and printed so far.
+    /// Its log and output so far.
     pub fn log(&self) -> String {
         self.log.text() + &self.said.text()
     }

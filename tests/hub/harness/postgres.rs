@@ -17,7 +17,7 @@ use vigie::internals::{PostgresOptions, Profiles};
 use super::certificates::Certificate;
 use super::process;
 
-/// What every server is started with, besides where.
+/// The settings of every server, besides its directory and port.
 const SETTINGS: [&str; 7] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -158,7 +158,7 @@ impl Postgres {
             .await;
     }
 
-    /// What the server has logged since it was started last.
+    /// The server's log since its last start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.server.directory.join("log")).expect("the server has a log")
     }

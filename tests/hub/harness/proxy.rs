@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What one connection does.
+/// The state of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     Open,
     /// Nothing goes through, and nobody is told.
     Stalled,
-    /// What the target answers is lost; what it is asked goes through.
+    /// Requests reach the target; its answers are lost.
     Deaf,
     Cut,
 }
@@ -105,7 +105,7 @@ impl Proxy {
         self.set(Flow::Stalled, Connection::subscribes)
     }
 
-    /// What was stalled goes on.
+    /// Resumes stalled connections.
     pub fn flow(&self) {
         self.set(Flow::Open, |_| true);
     }

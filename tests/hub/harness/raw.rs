@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::connecting::token;
 use super::wire::{Heard, WEBSOCKET, Wire};
 
-/// What a stuck client's own kernel takes in; little, as on a phone.
+/// The receive buffer of a stuck client's kernel, in bytes; small, as on a phone.
 const RECEIVE_BUFFER: u32 = 4096;
 
 /// The namespace that front ends use, as packets name it.

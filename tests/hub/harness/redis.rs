@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::certificates::Certificate;
 use super::process;
 
-/// What Sentinels call the Redis they watch over.
+/// The Sentinels' name of the Redis that they watch.
 pub const SERVICE: &str = "vigie-tests";
 
 /// A running `redis-server`; killed when dropped.

@@ -35,7 +35,7 @@ pub fn profile(user: u64, name: &str) -> Value {
     })
 }
 
-/// What everybody may see of it.
+/// Its public view.
 pub fn public(user: u64, name: &str) -> Value {
     json!({ "userID": user, "username": name, "avatar": "/avatars/a.png" })
 }

@@ -98,7 +98,7 @@ impl Servers {
         servers
     }
 
-    /// What nodes are configured with.
+    /// The `redis.url` of the nodes.
     pub fn url(&self) -> String {
         self.url.clone()
     }

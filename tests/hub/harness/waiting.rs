@@ -1,4 +1,4 @@
-//! What a test waits for: conditions on Redis, and on what every node has seen.
+//! Waiting for conditions: on Redis, and on the events that every node has seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -33,7 +33,7 @@ impl Cluster {
         .await;
     }
 
-    /// Who is online according to Redis.
+    /// The online users according to Redis.
     pub async fn online_in_redis(&self) -> BTreeSet<u64> {
         let mut online = BTreeSet::new();
         for partition in 0..self.partitions {

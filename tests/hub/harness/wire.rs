@@ -18,11 +18,11 @@ const ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
 /// An open TCP connection.
 pub struct Wire {
     stream: TcpStream,
-    /// What has come and was not looked at yet.
+    /// Bytes that have arrived and are not parsed yet.
     unread: Vec<u8>,
 }
 
-/// What a node says on a WebSocket.
+/// A frame of a node on a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     Text(String),
@@ -96,7 +96,7 @@ impl Wire {
         }
         let connecting = tokio::time::timeout(DEADLINE, socket.connect(address)).await;
         let stream = connecting.expect("in time").expect("the node listens");
-        // What is written as several pieces arrives as such.
+        // Several writes arrive as several segments.
         stream.set_nodelay(true).expect("every TCP socket can");
         let unread = Vec::new();
         Self { stream, unread }
@@ -224,7 +224,7 @@ impl Wire {
         rest.split('"').next().unwrap_or_default().to_owned()
     }
 
-    /// What a session that polls is told next.
+    /// The body of the next poll.
     pub async fn polled(&mut self, target: &str) -> String {
         let reply = self.request("GET", target, "", b"").await;
         reply.expect("an answer").body
@@ -248,7 +248,7 @@ impl Wire {
         self.verdict().await
     }
 
-    /// What the node answers to the request to join the root namespace.
+    /// The node's answer to the CONNECT of the root namespace.
     pub async fn verdict(&mut self) -> Result<(), String> {
         loop {
             match self.hear().await {
@@ -300,7 +300,7 @@ impl Wire {
 
     /// Whether the session goes on: whatever was sent before has had its effect then.
     pub async fn goes_on(&mut self) -> bool {
-        // What came in one piece with something for which the node closes the connection may be answered before.
+        // The node may answer packets that arrived together with the one for which it closes the connection.
         for _ in 0..2 {
             self.say(r#"42987654321["get-online-users"]"#).await;
             if self.hear_until("43987654321[[").await.is_none() {

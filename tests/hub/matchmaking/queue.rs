@@ -1,4 +1,4 @@
-//! Who waits for whom, and for how long.
+//! Pairing, and waiting times.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use crate::harness::{Client, Cluster, eventually};
 const ROUNDS: usize = 1_000;
 const USERS: u64 = 12;
 
-/// What a user does in a round.
+/// The action of a user in a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Act {
     /// Joins, and wants to play.
@@ -178,7 +178,7 @@ async fn settle(
         settled.then(|| queued.first().copied())
     })
     .await;
-    // Whatever was told was told before this is answered.
+    // Every announcement precedes this answer.
     let here = players.iter().filter(|(user, _)| !is_gone(user));
     let tabs = here.flat_map(|(_, player)| &player.tabs);
     join_all(tabs.map(Client::online)).await;

@@ -120,7 +120,7 @@ async fn a_deadlock_with_another_writer_is_tried_again() {
     };
     let (other, asked) = tokio::join!(other, ask);
     assert!(matches!(asked, Ok((Friendship::Requested, _))), "{asked:?}");
-    // Who waited first finds out, and that was the hub: the other writer was not in the way of anybody.
+    // Postgres aborts the transaction that waited first, which was the hub's; the other writer is not disturbed.
     other.expect("the other writer is not disturbed");
     let deadlocked = async || {
         let sql = "SELECT deadlocks > 0 FROM pg_stat_database WHERE datname = current_database()";
@@ -159,7 +159,7 @@ async fn crossing_requests_do_not_fail() {
     for done in join_all(tasks).await {
         assert_eq!(done.expect("no panic"), Ok(()));
     }
-    // Whatever came last: lists and rows say the same.
+    // Lists and rows agree, in whatever order the requests ran.
     let pairs = "SELECT count(*) FROM friendships a JOIN friendships b ON a.user_id = b.friend_id AND a.friend_id = b.user_id";
     let friends: usize = friends(&profiles, &users)
         .await

@@ -14,7 +14,7 @@ async fn next(stream: &mut ChangeStream) -> ChangeBatch {
     next.expect("a batch comes").expect("the listener lives")
 }
 
-/// What is in the next batch, taken as published.
+/// The changes of the next batch, marked as published.
 async fn published(stream: &mut ChangeStream) -> Vec<(u64, Part)> {
     let batch = next(stream).await;
     let told = super::told(batch.changes());
@@ -61,7 +61,7 @@ async fn a_foreign_update_arrives_once() {
     let changes = profiles.rename(id(EVE), "Eve").await.expect("renamed");
     let batch = next(&mut stream).await;
     assert_eq!(batch.changes(), changes);
-    // What has been published otherwise is not handed out again.
+    // The stream does not hand out changes that were published by other means.
     batch.published();
     let changes = profiles.rename(id(BOB), "Bobby").await.expect("renamed");
     drop(stream);

@@ -1,4 +1,4 @@
-//! What is numbered and noted when others write with plain SQL.
+//! Revisions and records of changes when others write with plain SQL.
 
 use futures_util::future::join_all;
 
@@ -253,7 +253,7 @@ async fn a_deleted_account_leaves_its_friends() {
              UPDATE users SET username = 'ada 2' WHERE id = 42",
         )
         .await;
-    // What was noted of the account before is not told any more.
+    // Earlier records about the account are not published any more.
     postgres
         .psql("UPDATE users SET deleted_at = now() WHERE id = 42")
         .await;

@@ -11,7 +11,7 @@ use crate::harness::{
 /// Somebody whose account was deleted.
 const GONE: u64 = 77;
 
-/// What must be stored to the letter and do no harm.
+/// Texts that must be stored to the letter and do no harm.
 const INJECTIONS: [&str; 5] = [
     "'; DROP TABLE users; --",
     "\" OR 1=1; --",
@@ -58,7 +58,7 @@ impl Site {
         self.cluster.request(0, method, path).bearer_auth(NODE_KEY)
     }
 
-    /// What `viewer` sees of `user` on a node.
+    /// The view that `viewer` gets of `user` on a node.
     async fn seen(&self, node: usize, viewer: Option<u64>, user: u64) -> Answer {
         let path = format!("/api/v1/users/{user}");
         let request = self.cluster.request_as(viewer, node, Method::GET, &path);
@@ -486,7 +486,7 @@ async fn friendships_begin_and_end() {
     assert_eq!(agreed.json, json!({ "status": "friends" }));
     let friends = json!([{ "userId": BOB, "username": "bob", "avatar": "" }]);
     assert_eq!(site.seen(1, Some(BOB), ADA).await.json["friends"], friends);
-    // What there was before may be disclosed first.
+    // The list from before may arrive first.
     while next_about_ada(&mut bob, "friend-list-update").await["friends"] != friends {}
 
     let ended = site.part(BOB, ADA).await;
@@ -644,7 +644,7 @@ async fn back_ends_keep_accounts_and_record_results() {
         let told = next_about_ada(watcher, "game-stats-update").await;
         assert_eq!(told["stats"], json!({ "wins": 1, "losses": 0, "ratio": 1 }));
     }
-    // Whoever watches at the moment of becoming a friend may be told first what there was: nothing.
+    // A watcher who becomes a friend at this moment may first receive the history from before, which is empty.
     let history = loop {
         let told = next_about_ada(&mut friend, "match-history-update").await;
         if told["matches"] != json!([]) {

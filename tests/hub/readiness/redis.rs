@@ -29,29 +29,36 @@ async fn assert_refused(cluster: &Cluster, words: &[&str]) {
     assert!(!said.contains("cannot be reached"), "{said}");
 }
 
-/// What an operator types after `redis-cli`.
+/// The arguments of `redis-cli`, as an operator types them.
 fn typed(line: &str) -> Vec<&str> {
     line.split_whitespace()
         .map(|word| word.trim_matches('\''))
         .collect()
 }
 
-/// README's line for a user of the hub's own.
-fn readme_line() -> String {
-    let readme =
-        std::fs::read_to_string(project_root().join("README.md")).expect("README is there");
-    let mut lines = readme.lines();
-    let line = lines.find_map(|line| line.strip_prefix("redis-cli ACL SETUSER "));
-    format!("ACL SETUSER {}", line.expect("README has the line"))
+/// The page that grants a Redis user of the hub its rights.
+fn readme() -> String {
+    std::fs::read_to_string(project_root().join("config/README.md")).expect("a README")
 }
 
-/// What grants what is missing, as it was said.
+/// Its line for a user of the hub's own.
+fn readme_line() -> String {
+    let readme = readme();
+    let mut lines = readme.lines();
+    let line = lines.find_map(|line| line.strip_prefix("redis-cli ACL SETUSER "));
+    format!(
+        "ACL SETUSER {}",
+        line.expect("config/README.md has the line")
+    )
+}
+
+/// The `ACL SETUSER` that the message suggests.
 fn grant_in(said: &str) -> &str {
     let (_, line) = said.split_once("grant it: ").expect(said);
     line.lines().next().unwrap_or_default()
 }
 
-/// A Redis with a user who has README's rights and no others, who then does these lines.
+/// A Redis with a user who has the documented rights and no others, after these lines.
 async fn with_user(lines: &[&str]) -> Redis {
     let redis = Redis::start().await;
     let readme = readme_line();
@@ -268,7 +275,7 @@ async fn rights_withdrawn_while_a_node_runs_are_named() {
             );
         }
         if command == "evalsha" {
-            assert_refused(&cluster, &["NOPERM", "README"]).await;
+            assert_refused(&cluster, &["NOPERM", "config/README.md"]).await;
         }
         assert_eq!(redis.cli(&typed(grant_in(&reason))).await, "OK");
         ready(&cluster, &[]).await;
@@ -425,7 +432,7 @@ async fn a_server_that_evicts_is_reported() {
     assert!(code == 0 && said.starts_with("clean: "), "{said}");
 }
 
-/// Goal: the rights in README are enough for everything that nodes, the doctor and `vigie inspect` do.
+/// Goal: the rights in `config/README.md` are enough for everything that nodes, the doctor and `vigie inspect` do.
 /// Method: a user with these alone; users who connect, watch, are updated, matched, deleted; a node that dies with
 /// connections, one that is restarted; every view; then Redis's log of what it denied.
 #[tokio::test]
@@ -526,17 +533,16 @@ async fn the_rights_in_readme_are_enough() {
     );
 }
 
-/// Goal: with the right that README adds for a Redis Cluster they are enough there.
+/// Goal: with the right that `config/README.md` adds for a Redis Cluster they are enough there.
 /// Method: a user with these alone on three masters; a node starts, a slot moves, users connect and are updated.
 #[tokio::test]
 async fn the_rights_in_readme_are_enough_in_a_cluster() {
     let mut servers = Servers::split_cluster(3, None).await;
-    let readme =
-        std::fs::read_to_string(project_root().join("README.md")).expect("README is there");
+    let readme = readme();
     let added = readme.split_once("in a Cluster also `");
     let (added, _) = added
         .and_then(|(_, rest)| rest.split_once('`'))
-        .expect("README names it");
+        .expect("config/README.md names it");
     for server in servers.all() {
         let line = format!("{} {added}", readme_line());
         assert_eq!(server.cli(&typed(&line)).await, "OK", "{line}");

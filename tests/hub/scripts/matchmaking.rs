@@ -47,7 +47,7 @@ struct Rules {
     rest_ms: u64,
 }
 
-/// What is stored about a user who waits.
+/// The ticket of a user who waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Ticket {
     place: i64,
@@ -160,7 +160,7 @@ async fn match_of(server: &Server, rating: i64, users: [u64; 2]) -> String {
     playing[&users[0]].clone()
 }
 
-/// Who waits, from the first on.
+/// The users in the queue, in order.
 async fn queue(server: &Server) -> Vec<u64> {
     let answer = server.command(&["ZRANGE", &key("queue"), "0", "-1"]).await;
     let users = answer.as_array().expect("a list");
@@ -190,7 +190,7 @@ async fn playing(server: &Server) -> BTreeMap<u64, String> {
         .collect()
 }
 
-/// What is known about each match.
+/// The stored matches.
 async fn matches(server: &Server) -> BTreeMap<String, Value> {
     let fields = server.hash(&key("matches")).await;
     let fields = fields.into_iter();
@@ -213,7 +213,7 @@ fn players(found: &Value) -> [u64; 2] {
     [number(&found["users"][0]), number(&found["users"][1])]
 }
 
-/// Who is told again that a ticket ran out.
+/// The users whose timeout is pending.
 async fn timeouts(server: &Server) -> BTreeSet<u64> {
     let timeouts = server.scores(&key("timeouts")).await;
     let users = timeouts.iter();

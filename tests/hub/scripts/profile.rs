@@ -21,7 +21,7 @@ struct Update {
     keep_ms: u64,
 }
 
-/// What most tests send; revision 0 leaves it to the script.
+/// The update of most tests; with revision 0 the script assigns one.
 fn update(request: &'static str, revision: u64) -> Update {
     Update {
         request,
@@ -381,7 +381,7 @@ async fn an_emptied_redis_begins_another_life() {
     );
 }
 
-/// What is read about user 42: the life of the data, and the fields.
+/// The answer about user 42: the epoch, and the fields.
 async fn read(server: &Server) -> (String, BTreeMap<String, String>) {
     let answer = server
         .run(READ, [key("profile:42"), key("epoch")], &[])

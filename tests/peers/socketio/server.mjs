@@ -1,4 +1,4 @@
-// What Vigie is measured beside: the same behaviour on Node, the way such sites write it by hand.
+// A peer of Vigie in measurements: the same behaviour on Node, the way such sites write it by hand.
 //
 //     node server.mjs --adapter classic|sharded --public PORT --internal PORT --redis URL
 //

@@ -247,7 +247,7 @@ pub fn ignored() -> Vec<String> {
     packets
 }
 
-/// What a client may say to join that makes neither a guest nor a user of it.
+/// Values of `auth` that make neither a guest nor a user of a client.
 pub fn no_auth() -> Vec<String> {
     let mut auths: Vec<String> = [
         "-1",

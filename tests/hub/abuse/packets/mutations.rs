@@ -121,7 +121,7 @@ async fn run(cluster: &Cluster, count: u64, abuse: impl AsyncFn(std::ops::Range<
     calm.returns(cluster).await;
 }
 
-/// What a client sends in a life.
+/// The usual packets of a client.
 fn packets(token: &str) -> Vec<String> {
     let mut packets = vec![format!("40/socket.io/,{{\"token\":\"{token}\"}}")];
     let usual = [

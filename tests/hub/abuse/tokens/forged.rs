@@ -140,7 +140,7 @@ fn guessed() -> Vec<Case> {
         r#""e","kid":"p""#,
         &long,
     ] {
-        // What is in no file, and what the query would answer.
+        // Keys that are in no file, and the answer of the injected query.
         for secret in ["", "x"] {
             let header = format!(r#"{{"alg":"HS256","kid":{kid}}}"#);
             let token = Signer::secret(secret).sign(&header, good_claims());

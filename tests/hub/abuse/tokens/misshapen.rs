@@ -86,7 +86,7 @@ fn times(target: &Target) -> Vec<Case> {
     cases
 }
 
-/// Who it is about.
+/// Claims of the user id.
 fn users(target: &Target) -> Vec<Case> {
     let soon = now_seconds() + 600;
     let mut cases = Vec::new();
@@ -153,7 +153,7 @@ fn users(target: &Target) -> Vec<Case> {
     cases
 }
 
-/// What is no object, or no JSON, or no text.
+/// Tokens whose parts are no objects, no JSON, or no text.
 fn structures(target: &Target) -> Vec<Case> {
     let soon = now_seconds() + 600;
     let mut cases = Vec::new();
