@@ -21,10 +21,10 @@ mod metrics;
 mod monitoring;
 #[path = "tidy/rights.rs"]
 mod rights;
+#[path = "tidy/routes.rs"]
+mod routes;
 #[path = "tidy/rows.rs"]
 mod rows;
-#[path = "tidy/shapes.rs"]
-mod shapes;
 #[path = "tidy/tables.rs"]
 mod tables;
 #[path = "tidy/tokens.rs"]

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use vigie::internals::{
-    ConnectErrorCode, ErrorCode, EventDeclaration, KickCode, LOG_FIELDS, TypeDeclaration,
-    client_events as events_of_clients, command, describe_internal, describe_public,
-    server_events as events_of_the_hub,
-};
+use vigie::internals::{self, EventDeclaration, LOG_FIELDS, TypeDeclaration};
 
 use crate::metrics::page;
 use crate::tables::Row;
 use crate::tokens::{logged_fields, tokens_of};
-use crate::{files, read, report, shapes};
+use crate::{files, read, report};
 
 /// The reply to a refused event, which README describes once for all.
 const REFUSAL: &str = "Refusal";
@@ -19,14 +15,10 @@ const REFUSAL: &str = "Refusal";
 pub(crate) fn client_events() -> Vec<Row> {
     let row = |event: EventDeclaration| {
         let reply = event.reply.iter().filter(|reply| reply.name != REFUSAL);
-        let cells = [
-            shapes_of(&event.payload),
-            shapes_of(reply),
-            joined(event.docs),
-        ];
-        [vec![code(event.name)], cells.to_vec()].concat()
+        let (payload, reply) = (shapes_of(&event.payload), shapes_of(reply));
+        vec![code(event.name), payload, reply, joined(event.docs)]
     };
-    events_of_clients().into_iter().map(row).collect()
+    internals::client_events().into_iter().map(row).collect()
 }
 
 pub(crate) fn server_events() -> Vec<Row> {
@@ -37,7 +29,7 @@ pub(crate) fn server_events() -> Vec<Row> {
             joined(event.docs),
         ]
     };
-    events_of_the_hub().into_iter().map(row).collect()
+    internals::server_events().into_iter().map(row).collect()
 }
 
 fn shapes_of<'a>(types: impl IntoIterator<Item = &'a TypeDeclaration>) -> String {
@@ -52,33 +44,11 @@ fn shapes_of<'a>(types: impl IntoIterator<Item = &'a TypeDeclaration>) -> String
     }
 }
 
-pub(crate) fn error_codes() -> Vec<Row> {
-    codes(ErrorCode::ALL)
-}
-
-pub(crate) fn connect_errors() -> Vec<Row> {
-    codes(ConnectErrorCode::ALL)
-}
-
-pub(crate) fn kick_codes() -> Vec<Row> {
-    codes(KickCode::ALL)
-}
-
-fn codes(codes: &[(&str, &[&str])]) -> Vec<Row> {
+pub(crate) fn codes(codes: &[(&str, &[&str])]) -> Vec<Row> {
     codes
         .iter()
         .map(|(text, docs)| vec![code(text), joined(docs)])
         .collect()
-}
-
-pub(crate) fn routes() -> Vec<Row> {
-    shapes::routes(&describe_internal())
-}
-
-/// Sockets have no route of the kind that is described.
-pub(crate) fn public_routes() -> Vec<Row> {
-    let sockets = ["`/socket.io/`", "", "", "Carries sockets."].map(str::to_owned);
-    [vec![sockets.to_vec()], shapes::routes(&describe_public())].concat()
 }
 
 /// The keys of `config/vigie.toml`, which another test holds against the defaults, with the first sentence of each comment.
@@ -172,8 +142,8 @@ fn fields_of_the_log_are_listed() {
 }
 
 pub(crate) fn commands() -> Vec<Row> {
-    let command = command();
-    let rows = command.get_subcommands().map(|command| {
+    let program = internals::command();
+    let rows = program.get_subcommands().map(|command| {
         let about = command.get_about().map(ToString::to_string);
         vec![
             code(&format!("vigie {}", command.get_name())),

@@ -2,10 +2,12 @@
 //!
 //! A table stands between a line `<!-- table: NAME -->` and a line `<!-- end -->`, in any Markdown file of the project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::{files, keys, read, report, root, rows};
+use vigie::internals::{ConnectErrorCode, ErrorCode, KickCode, describe_internal};
+
+use crate::{files, keys, read, report, root, routes, rows};
 
 const COMMAND: &str = "UPDATE_TABLES=1 cargo test --test tidy tables";
 const MARK: &str = "\n<!-- table: ";
@@ -18,52 +20,44 @@ const BY_HAND: [&str; 1] = ["scripts"];
 pub(crate) type Row = Vec<String>;
 
 /// Name, heads of the columns, and rows.
-type Table = (&'static str, &'static [&'static str], fn() -> Vec<Row>);
+type Table = (&'static str, &'static str, fn() -> Vec<Row>);
+
+const ROUTES: &str = "route | body | answer | meaning";
 
 const TABLES: [Table; 13] = [
     (
         "client events",
-        &["client → hub", "payload", "acknowledgement", "meaning"],
+        "client → hub | payload | acknowledgement | meaning",
         rows::client_events,
     ),
     (
         "server events",
-        &["hub → client", "payload", "meaning"],
+        "hub → client | payload | meaning",
         rows::server_events,
     ),
-    ("error codes", &["error", "meaning"], rows::error_codes),
-    (
-        "connect errors",
-        &["message", "meaning"],
-        rows::connect_errors,
-    ),
-    (
-        "kick codes",
-        &["`kicked.code`", "meaning"],
-        rows::kick_codes,
-    ),
-    (
-        "routes",
-        &["route", "body", "answer", "meaning"],
-        rows::routes,
-    ),
-    (
-        "public routes",
-        &["route", "body", "answer", "meaning"],
-        rows::public_routes,
-    ),
-    ("settings", &["key", "default", "meaning"], rows::settings),
-    ("metrics", &["metric", "type", "meaning"], rows::metrics),
-    ("log fields", &["field", "meaning"], rows::log_fields),
-    ("commands", &["command", "effect"], rows::commands),
+    ("error codes", "error | meaning", || {
+        rows::codes(ErrorCode::ALL)
+    }),
+    ("connect errors", "message | meaning", || {
+        rows::codes(ConnectErrorCode::ALL)
+    }),
+    ("kick codes", "`kicked.code` | meaning", || {
+        rows::codes(KickCode::ALL)
+    }),
+    ("routes", ROUTES, || routes::rows(&describe_internal())),
+    ("public routes", ROUTES, routes::public),
+    ("settings", "key | default | meaning", rows::settings),
+    ("metrics", "metric | type | meaning", rows::metrics),
+    ("log fields", "field | meaning", rows::log_fields),
+    ("commands", "command | effect", rows::commands),
     (
         "keys",
-        &["key", "type", "holds", "lives", "written by"],
+        "key | type | holds | lives | written by",
         keys::keys,
     ),
     (
         "channels",
-        &["channel", "carries", "published by"],
+        "channel | carries | published by",
         keys::channels,
     ),
 ];
@@ -138,36 +132,26 @@ fn generate(
 }
 
 /// A table in Markdown.
-fn table(head: &[&str], rows: &[Row]) -> String {
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let head_line = line(head.iter().map(|cell| (*cell).to_owned()).collect());
-    let rule = format!("|{}\n", "---|".repeat(head.len()));
-    let rows = rows.iter().map(|row| {
-        assert_eq!(row.len(), head.len(), "{row:?}");
-        line(
-            row.iter()
-                .map(|cell| cell.replace('|', "\\|").replace('\n', " "))
-                .collect(),
-        )
-    });
-    head_line + &rule + &rows.collect::<String>()
+fn table(head: &str, rows: &[Row]) -> String {
+    let columns = head.split(" | ").count();
+    let mut table = format!("| {head} |\n|{}\n", "---|".repeat(columns));
+    for row in rows {
+        assert_eq!(row.len(), columns, "{row:?}");
+        let cells = row.join("\t").replace('|', "\\|").replace('\n', " ");
+        table += &format!("| {} |\n", cells.replace('\t', " | "));
+    }
+    table
 }
 
-/// The lines that go and those that come.
+/// The lines that go and those that come; none where they only stand in another order.
 fn changed_lines(file: &str, before: &str, after: &str) -> Vec<String> {
-    let missing = |sign: char, lines: &str, others: &str| -> Vec<String> {
-        let missing = lines
-            .lines()
-            .filter(|line| !others.lines().any(|other| other == *line));
-        missing
-            .map(|line| format!("{file}: {sign} {line}"))
-            .collect()
-    };
-    let mut changed = missing('-', before, after);
-    changed.extend(missing('+', after, before));
-    // Lines that are all there stand in another order.
-    if changed.is_empty() {
-        changed.push(format!("{file}: rows are in another order"));
-    }
-    changed
+    let lines_of = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (before, after) = (lines_of(before), lines_of(after));
+    let gone = before.difference(&after).map(|line| format!("- {line}"));
+    let new = after.difference(&before).map(|line| format!("+ {line}"));
+    [format!("{file} differs:")]
+        .into_iter()
+        .chain(gone)
+        .chain(new)
+        .collect()
 }
