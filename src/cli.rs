@@ -49,28 +49,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Says how to get vigie-bench, which puts load on running nodes
+    /// Says how to get vigie-bench, the load generator
     #[command(alias = "demo")]
     Bench(BenchArgs),
-    /// Runs a node until SIGTERM or SIGINT (the default command)
+    /// Runs a node until SIGTERM or SIGINT, as vigie alone does
     Serve,
-    /// Checks the configuration and shows the settings in effect, secrets hidden
+    /// Checks whether a node would start, and shows the settings in effect, secrets hidden
     CheckConfig,
-    /// Prints shell completions
+    /// Prints completions for bash, zsh, fish, elvish or powershell
     Completions(completions::CompletionsArgs),
-    /// Checks the data in Redis against itself and against the connections that nodes hold
+    /// Checks the data in Redis against itself and against the connections that nodes hold; repairs it on request
     Doctor(doctor::DoctorArgs),
-    /// Checks the health of the node of these settings; exit code 0 if healthy, 1 otherwise
+    /// Asks the node of these settings, on internal.listen, whether it is alive, or with --ready whether it can do its work;
+    /// exit code 0 if so, 1 otherwise
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Shows what is in Redis: nodes, who is online, one user, the queue
+    /// Shows what is in Redis: nodes, online users, one user, topics, the queue
     Inspect(inspect::InspectArgs),
-    /// Prints the manual: vigie man | man -l -
+    /// Prints the manual, or the page of a command: vigie man | man -l -
     Man(man::ManArgs),
-    /// Creates or migrates the tables in Postgres
+    /// Creates or migrates the tables in Postgres (14 or later)
     Migrate,
-    /// Prints a token of a user, signed with auth.secret
+    /// Prints a token of a user for development, signed with auth.secret: --user 42 [--ttl 1h]
     Token(token::TokenArgs),
-    /// Prints TypeScript types of the socket events
+    /// Prints the client contract as TypeScript
     Types,
 }
 
@@ -109,6 +110,12 @@ struct Overrides {
     /// Log format
     #[arg(long, value_parser = ["pretty", "json"], global = true)]
     log_format: Option<String>,
+}
+
+/// The command line as it is parsed, with its help.
+#[doc(hidden)]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command of the process's arguments; returns its exit code.

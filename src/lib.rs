@@ -142,13 +142,18 @@ pub use settings::Settings;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::app::token_options;
+    pub use crate::cli::command;
     pub use crate::domain::token::{TokenOptions, TokenVerifier, issue as issue_token};
     pub use crate::profiles::{
         Account, AccountChange, ChangeBatch, ChangeStream, Friendship, GameResult, Image, NewMatch,
         Part, PostgresOptions, Profiles, ProfilesError,
     };
-    pub use crate::telemetry::Metrics;
-    pub use crate::transport::protocol::{ConnectErrorCode, ErrorCode, KickCode, Request};
+    pub use crate::telemetry::{LOG_FIELDS, Metrics};
+    pub use crate::transport::http::{describe_internal, describe_public};
+    pub use crate::transport::protocol::{
+        ConnectErrorCode, ErrorCode, EventDeclaration, KickCode, Request, TypeDeclaration,
+        client_events, server_events,
+    };
     pub use crate::transport::websocket::decoder::{Decoder, Received};
     pub use crate::transport::websocket::engine_packet::EnginePacket;
     pub use crate::transport::websocket::frame::Fault;

@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 mod labels;
+mod log_fields;
 mod metrics;
 mod seldom;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::TryInitError;
 
 pub(crate) use self::labels::{ClosedBecause, ConnectionKind, EndedBecause, Transport};
+pub use self::log_fields::LOG_FIELDS;
 pub use self::metrics::Metrics;
 pub(crate) use self::seldom::{Seldom, warn_seldom};
 use crate::settings::{LogFormat, LogSettings};

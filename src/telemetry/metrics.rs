@@ -124,18 +124,20 @@ impl Metrics {
     pub fn new() -> Self {
         let mut new = Registering(Registry::with_prefix("vigie"));
         let connections: Family<ConnectionLabels, Gauge> =
-            new.metric("connections", "Open connections");
-        let accepted: Family<ConnectionLabels, Counter> =
-            new.metric("connections_accepted", "Connections admitted");
+            new.metric("connections", "Open connections, by `kind` (`guest`, `user`) and by the `transport` with which their session began (`websocket`, `polling`)");
+        let accepted: Family<ConnectionLabels, Counter> = new.metric(
+            "connections_accepted",
+            "Connections admitted, by `kind` and `transport`",
+        );
         let ended: Family<EndedLabels, Counter> =
-            new.metric("connections_closed", "Connections that ended");
+            new.metric("connections_closed", "Connections that ended, by `reason`: `client` (it said goodbye), `hub` (the hub did), `transport` (closed by either side), `ping_timeout`, `error`");
         let closed: Family<ClosedLabels, Counter> = new.metric(
             "transports_closed",
-            "TCP connections and sessions that the hub closed",
+            "TCP connections and sessions that the hub closed, by `reason`: `full` (a newcomer, when every other was busy), `made_room` (without a request for longest when a newcomer came), `per_address` (its address had too many without a request), `handshake`, `inbound_rate`, `stalled`, `idle`",
         );
         let transitions: Family<StatusLabels, Counter> = new.metric(
             "transitions",
-            "Users who went online or offline on all nodes, as this node sees it",
+            "Users who went online or offline (`status`) on all nodes, as this node sees it",
         );
         let transitions_to = |status| transitions.get_or_create_owned(&StatusLabels { status });
         Self {
@@ -149,21 +151,21 @@ impl Metrics {
                 .collect(),
             kicked: new.metric(
                 "connections_kicked",
-                "Connections that were told why they are closed",
+                "Connections that got `kicked` before they were closed, by `code`",
             ),
             came_online: transitions_to(TransitionStatus::Online),
             went_offline: transitions_to(TransitionStatus::Offline),
             redis_times: new.times(
                 "redis_script_duration_seconds",
-                "How long a script took, from the call to the answer of Redis",
+                "Time from the call of a script to the answer of Redis, by `script`",
                 || Histogram::new(IO_BUCKETS),
             ),
             http_times: new.times(
                 "http_request_duration_seconds",
-                "How long a request over HTTP took, from its head to the head of the answer",
+                "Time from the head of a request to the head of the answer, by `method` and `route`, without sockets",
                 || Histogram::new(IO_BUCKETS),
             ),
-            http_answers: new.metric("http_requests", "Requests over HTTP that were answered"),
+            http_answers: new.metric("http_requests", "Requests that were answered, by `method`, `route` and `status`"),
             refused: new.metric("connections_refused", "Connections not admitted"),
             upgrades: new.metric(
                 "transport_upgrades",
@@ -171,15 +173,15 @@ impl Metrics {
             ),
             connections_limit: new.metric(
                 "connections_limit",
-                "Most connections that the node takes, by its settings and by the files that it may open",
+                "Most connections that the node takes: `limits.connections`, or fewer where its open files allow no more",
             ),
             users: new.metric("users", "Users with a connection on this node"),
             online_users: new.metric(
                 "online_users",
                 "Users online on all nodes, as this node sees it",
             ),
-            nodes: new.metric("nodes", "Nodes that are alive, as this node sees it"),
-            topics: new.metric("topics", "Topics this node listens to"),
+            nodes: new.metric("nodes", "Nodes that have a lease, as this node sees it"),
+            topics: new.metric("topics", "Topics to which this node is subscribed"),
             watchers: new.metric(
                 "watchers",
                 "Connections of this node that watch a profile, once for each profile",
@@ -192,32 +194,32 @@ impl Metrics {
             presence_gaps: new.metric("presence_gaps", "Gaps found in the numbers of transitions"),
             interruptions: new.metric(
                 "interruptions",
-                "Times at which messages may have been missed",
+                "Interruptions in which messages may have been missed",
             ),
             silences: new.metric(
                 "partition_silences",
-                "Times at which nothing was heard of a partition for three heartbeats",
+                "Times at which nothing arrived from a partition for three heartbeats",
             ),
             snapshots: new.metric(
                 "presence_snapshots",
-                "Snapshots of who is online that were read",
+                "Snapshots of the online users that were read",
             ),
             missed_messages: new.metric(
                 "missed_messages",
                 "Messages that were missed and delivered late",
             ),
-            lease_losses: new.metric("lease_losses", "Times at which this node's lease was gone"),
+            lease_losses: new.metric("lease_losses", "Times at which this node lost its lease"),
             reaped_nodes: new.metric(
                 "reaped_nodes",
-                "Nodes whose lease was over, as found by this one",
+                "Expired leases of other nodes that this node found",
             ),
             reaped_connections: new.metric(
                 "reaped_connections",
-                "Connections of dead nodes released by this one",
+                "Connections of dead nodes that this node released",
             ),
             canary_lag_seconds: new.metric(
                 "canary_lag_seconds",
-                "How long the last canary took to come back",
+                "Round-trip time of the last canary, or the time waited for it in vain",
             ),
             redis_errors: new.metric(
                 "redis_script_errors",
@@ -226,37 +228,37 @@ impl Metrics {
             deliveries: new.metric("deliveries", "Events written to connections of this node"),
             conflated: new.metric(
                 "conflated",
-                "Updates that were out of date before they were told here",
+                "Updates that this node skipped in favour of a newer one, because it had fallen behind",
             ),
             dropped: new.metric(
                 "deliveries_dropped",
-                "What was still to be written to connections that did not keep up",
+                "Frames that were discarded with slow consumers",
             ),
             fan_out: new.register(
                 "fan_out_duration_seconds",
-                "How long it takes to write what there is to tell to all connections of this node that it is for",
+                "Time to write a batch of at most 64 deliveries to all their recipients on this node",
                 Histogram::new(CPU_BUCKETS),
             ),
             matchmaking_joins: new.metric(
                 "matchmaking_joins",
-                "Users put in the queue of matchmaking by this node",
+                "Users that this node added to the queue",
             ),
-            matches_made: new.metric("matchmaking_matches", "Matches made by this node"),
+            matches_made: new.metric("matchmaking_matches", "Matches that this node made"),
             matchmaking_requeued: new.metric(
                 "matchmaking_requeued",
-                "Users sent back to the front of the queue, because their opponent was gone",
+                "Users that this node returned to the front of the queue, because their opponent was gone",
             ),
             match_timeouts: new.metric(
                 "matchmaking_timeouts",
-                "Users told by this node that no opponent was found in time",
+                "Users whom this node notified that no opponent was found in time",
             ),
             matchmaking_queue: new.metric(
                 "matchmaking_queue",
-                "Users who wait for an opponent on all nodes, when this node looked last",
+                "Users who wait on all nodes, when this node last looked",
             ),
             overflows: new.metric(
                 "connections_overflowed",
-                "Connections closed because they did not keep up",
+                "Slow consumers that were closed",
             ),
             client_events: new.metric("client_events", "Events received from clients"),
             refused_events: new.metric(

@@ -32,11 +32,10 @@ mod validation;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
-use axum::routing::get;
+use axum::{Extension, Router};
 use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -48,6 +47,7 @@ pub(crate) use self::admin::Live;
 use self::audit::Audit;
 use self::body::BodyMax;
 use self::problem::Problem;
+pub use self::public::describe_public;
 pub(crate) use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
 use crate::telemetry::Metrics;
@@ -96,23 +96,9 @@ impl FromRef<Internal> for BodyMax {
 )]
 struct Description;
 
-/// The routes for back ends and operators.
-pub(crate) fn internal(state: Internal) -> Router {
-    let of_accounts = OpenApiRouter::new()
-        .routes(routes!(accounts::put))
-        .routes(routes!(matches::record))
-        .layer(from_fn_with_state(state.hub.clone(), access::with_accounts));
-    // These change accounts, or close, delete or revoke something, so calls are logged at `info`.
-    let mutating = OpenApiRouter::new()
-        .routes(routes!(accounts::deleted))
-        .routes(routes!(accounts::disconnect))
-        .merge(of_accounts)
-        .layer(map_response(audit::mark_mutating));
-    let of_page = OpenApiRouter::new()
-        .routes(routes!(admin::live::show))
-        .routes(routes!(admin::user::show))
-        .layer(from_fn(access::with_key_or_loopback));
-    let (api, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+/// Routes that need a key.
+fn keyed() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
         .routes(routes!(notifications::profile_update))
         .routes(routes!(notifications::game_stats_update))
         .routes(routes!(notifications::friend_list_update))
@@ -126,45 +112,86 @@ pub(crate) fn internal(state: Internal) -> Router {
         .routes(routes!(matchmaking::show))
         .routes(routes!(matchmaking::join))
         .routes(routes!(matchmaking::leave))
-        .merge(mutating)
-        .layer(from_fn(access::with_key))
-        .merge(of_page)
-        .split_for_parts();
-    // Not logged: probes come every few seconds and carry no key.
-    let (probes, of_probes) = OpenApiRouter::<Internal>::new()
+        .routes(routes!(openapi::show))
+}
+
+/// Routes that need a key and close, delete or revoke something. Calls are logged at `info`.
+fn mutating() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::deleted))
+        .routes(routes!(accounts::disconnect))
+}
+
+/// The same, for those that change accounts in Postgres.
+fn of_accounts() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::put))
+        .routes(routes!(matches::record))
+}
+
+/// Routes that need a key, unless the caller is on this machine.
+fn of_operators() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
+        .routes(routes!(admin::live::show))
+        .routes(routes!(admin::user::show))
+        .routes(routes!(metrics::show))
+}
+
+/// Pages, which hold no data.
+fn pages() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new().routes(routes!(admin::show_page))
+}
+
+/// Routes for probes. Not logged: probes come every few seconds and carry no key.
+fn probes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S>
+where
+    Hub: FromRef<S>,
+{
+    OpenApiRouter::new()
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
-        .split_for_parts();
+}
+
+/// Describes every route for back ends and operators.
+pub fn describe_internal() -> utoipa::openapi::OpenApi {
+    let mut description = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(keyed())
+        .merge(mutating())
+        .merge(of_accounts())
+        .merge(of_operators())
+        .into_openapi();
     openapi::complete(&mut description);
-    description.merge(of_probes);
-    let description = description.to_json().unwrap_or_default();
-    let page = AdminPage::new();
-    api.route(
-        "/api/v1/openapi.json",
-        get(move || openapi::show(description.clone())).layer(from_fn(access::with_key)),
-    )
-    .route(
-        "/metrics",
-        get(metrics::show).layer(from_fn(access::with_key_or_loopback)),
-    )
-    .route(
-        "/admin",
-        get(move |peer, uri, headers| page.clone().show(peer, uri, headers)),
-    )
-    .fallback(async || {
-        Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
-    })
-    .method_not_allowed_fallback(async || Problem::method_not_allowed())
-    .layer(from_fn_with_state(Audit::default(), audit::log_calls))
-    .layer(from_fn_with_state(state.keys.clone(), access::identify))
-    .merge(probes.method_not_allowed_fallback(async || Problem::method_not_allowed()))
-    .layer(timeout())
-    .layer(from_fn_with_state(
-        state.metrics.clone(),
-        metrics_layer::count_requests,
-    ))
-    .layer(map_response(headers::guard))
-    .with_state(state)
+    description.merge(pages().merge(probes()).into_openapi());
+    description
+}
+
+/// The routes for back ends and operators.
+pub(crate) fn internal(state: Internal) -> Router {
+    let with_accounts = from_fn_with_state(state.hub.clone(), access::with_accounts);
+    let mutating = mutating()
+        .merge(of_accounts().layer(with_accounts))
+        .layer(map_response(audit::mark_mutating));
+    let keyed = keyed().merge(mutating).layer(from_fn(access::with_key));
+    let of_operators = of_operators().layer(from_fn(access::with_key_or_loopback));
+    let pages = pages().layer(Extension(AdminPage::new()));
+    Router::from(keyed.merge(of_operators).merge(pages))
+        .fallback(async || {
+            Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
+        })
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn_with_state(Audit::default(), audit::log_calls))
+        .layer(from_fn_with_state(state.keys.clone(), access::identify))
+        .merge(
+            Router::from(probes())
+                .method_not_allowed_fallback(async || Problem::method_not_allowed()),
+        )
+        .layer(timeout())
+        .layer(from_fn_with_state(
+            state.metrics.clone(),
+            metrics_layer::count_requests,
+        ))
+        .layer(map_response(headers::guard))
+        .with_state(state)
 }
 
 /// Ends a request that takes too long, its body included.

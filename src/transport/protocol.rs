@@ -18,6 +18,7 @@ use crate::domain::visibility::View;
 use crate::ids::{MatchId, Revision, UserId};
 
 pub use self::codes::{ConnectErrorCode, ErrorCode, KickCode};
+pub use self::events::{EventDeclaration, TypeDeclaration, client_events, server_events};
 pub(crate) use self::events::{client_event, server_event};
 pub(crate) use self::namespace::Namespace;
 pub use self::request::Request;

@@ -5,6 +5,7 @@
 // Modules of a test program are reachable from nowhere; `pub` marks here what a file offers to the
 // others.
 #![allow(unreachable_pub)]
+#![allow(clippy::panic, reason = "a test fails by it, in the harness too")]
 
 mod harness;
 

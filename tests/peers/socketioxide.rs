@@ -5,6 +5,8 @@
 //!
 //! `AUTH_SECRET` signs tokens, `API_KEY` is what back ends present.
 
+#![allow(clippy::disallowed_methods, reason = "this program describes no API")]
+
 use std::error::Error;
 use std::sync::Arc;
 

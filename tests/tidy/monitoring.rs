@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::metrics;
-use crate::rust::identifier;
 use crate::{read, report};
 
 const DASHBOARD: &str = "config/grafana-dashboard.json";
@@ -231,4 +230,10 @@ fn faults_in_expressions_are_found() {
     ] {
         assert_eq!(found(wrong), 1, "{wrong}");
     }
+}
+
+/// The identifier at the beginning.
+fn identifier(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    &text[..end.unwrap_or(text.len())]
 }

@@ -77,7 +77,7 @@ fn ticket_json(ticket: &Ticket) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::UserId;
+    use crate::ids::UserId;
 
     use super::*;
 

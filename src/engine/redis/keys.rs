@@ -1,4 +1,5 @@
-//! The names of all keys and channels. The table in `lua/README.md` says what each holds.
+//! The names of all keys and channels. The doc comments in capitals become the tables of keys and channels in
+//! `lua/README.md`.
 
 use fred::util::redis_keyslot;
 
@@ -42,20 +43,35 @@ impl Keyspace {
         self.partitions
     }
 
+    /// KEY HASH: `layout` and `partitions`; a node that disagrees refuses to start
+    /// LIVES forever
+    /// WRITTEN BY `meta/claim.lua`
     pub(crate) fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
     }
 
+    /// KEY ZSET: incarnation → end of its lease, ms; an incarnation that is not in it is dead
+    /// LIVES until the lease is over and a node reaps it, or its own node stops
+    /// WRITTEN BY `lease/begin.lua`, `lease/renew.lua`, `lease/bury.lua`; `ZREM`
     pub(crate) fn leases(&self) -> String {
         format!("{}:nodes", self.prefix)
     }
 
-    /// A node's report; as a channel: messages to that node.
+    /// KEY HASH: the report that `GET /api/v1/nodes` shows
+    /// LIVES as long as the lease
+    /// WRITTEN BY `HSET` and `PEXPIRE` with each renewal; `DEL`
+    /// CHANNEL messages to one node: a number from itself, which shows that messages arrive;
+    ///   `{"ask":"connections","reply":"<id>"}` of the doctor; `{"survey":3,"watchers":7}`: how many connections of
+    ///   another node watch the user about whom this one asked
+    /// PUBLISHED BY `SPUBLISH` of the node, of others, and of the doctor
     pub(crate) fn node(&self, incarnation: &str) -> String {
         format!("{}:node:{incarnation}", self.prefix)
     }
 
-    /// A node's reply to a request, until it is read.
+    /// KEY LIST: the reply of a node when the doctor asks which connections it holds: `["<user>/<connection>", …]`,
+    ///   1,000 at a time, then `{"incarnation":"…","connections":n}`
+    /// LIVES until it is read, 30 s at most
+    /// WRITTEN BY `RPUSH` and `PEXPIRE` of the node; `DEL` of the doctor
     pub(crate) fn reply(&self, request: &str) -> String {
         format!("{}:reply:{request}", self.prefix)
     }
@@ -69,34 +85,59 @@ impl Keyspace {
         format!("{}:{{{partition}}}:{name}:{user}", self.prefix)
     }
 
+    /// KEY SET: ids of online users
+    /// LIVES while anybody is online
+    /// WRITTEN BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn online(&self, partition: u32) -> String {
         self.of_partition(partition, "online")
     }
 
+    /// KEY ZSET: users without connections, scored by when they go offline, ms
+    /// LIVES while a grace runs
+    /// WRITTEN BY `presence/release.lua`, `presence/reap.lua`, `presence/register.lua`, `presence/expire.lua`,
+    ///   `presence/repair.lua`
     pub(crate) fn leaving(&self, partition: u32) -> String {
         self.of_partition(partition, "leaving")
     }
 
+    /// KEY SET: incarnations that have registered a connection here
+    /// LIVES while they owe one
+    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
     pub(crate) fn registered_nodes(&self, partition: u32) -> String {
         self.of_partition(partition, "nodes")
     }
 
+    /// KEY STRING: `<run id> <ms>`: the server on which the data was last seen, and the time from which it takes users
+    ///   offline; after a restart or a failover nobody goes offline for a while
+    /// LIVES forever
+    /// WRITTEN BY `presence/expire.lua`
     pub(crate) fn server(&self, partition: u32) -> String {
         self.of_partition(partition, "server")
     }
 
+    /// KEY STRING: name of this life of the data: the microsecond of its beginning
+    /// LIVES forever
+    /// WRITTEN BY whichever script finds none: `presence/register.lua`, `presence/expire.lua`, `presence/position.lua`,
+    ///   `presence/pulse.lua`, `presence/repair.lua`, `profile/update.lua`, `profile/read.lua`
     pub(crate) fn epoch(&self, partition: u32) -> String {
         self.of_partition(partition, "epoch")
     }
 
+    /// KEY STRING: number of the last transition
+    /// LIVES forever
+    /// WRITTEN BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn revision(&self, partition: u32) -> String {
         self.of_partition(partition, "rev")
     }
 
+    /// CHANNEL transitions, numbered without a gap: `{"epoch":"6561…","rev":7,"online":[42],"offline":[]}`
+    /// PUBLISHED BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn presence_channel(&self, partition: u32) -> String {
         self.of_partition(partition, "presence")
     }
 
+    /// CHANNEL number of the last transition, every heartbeat: `{"epoch":"6561…","rev":7}`
+    /// PUBLISHED BY `presence/pulse.lua`, called by the two nodes that own the partition
     pub(crate) fn pulse_channel(&self, partition: u32) -> String {
         self.of_partition(partition, "pulse")
     }
@@ -106,6 +147,9 @@ impl Keyspace {
         redis_keyslot(self.epoch(partition).as_bytes())
     }
 
+    /// KEY SET: `<user>/<connection>`: what that node owes
+    /// LIVES while it owes anything
+    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
     pub(crate) fn registrations_of(&self, partition: u32, incarnation: &str) -> String {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
@@ -115,16 +159,25 @@ impl Keyspace {
         self.of_partition(partition, "node:")
     }
 
-    /// A scratch key of a type, or the scratch channel; exists only within a script.
+    /// KEY any type: scratch key of a node that tries whether it may run each command
+    /// LIVES within the script; 10 s where it may not delete
+    /// WRITTEN BY `meta/probe.lua`
+    /// CHANNEL nothing: a node tries whether it may publish (`string`) and subscribe (`channel`)
+    /// PUBLISHED BY `meta/probe.lua`
     pub(crate) fn probe(&self, partition: u32, kind: &str) -> String {
         self.of_partition(partition, &format!("probe:{kind}"))
     }
 
-    /// The recorded answer to a request, which makes repeating it safe; kept for a minute.
+    /// KEY STRING: answer already given to a request, so that a repeated command publishes once
+    /// LIVES for a minute
+    /// WRITTEN BY `profile/update.lua`, `topic/publish.lua`, `account/disconnect.lua`, `account/revoke.lua`
     pub(crate) fn request(&self, partition: u32, request: &str) -> String {
         self.of_partition(partition, &format!("request:{request}"))
     }
 
+    /// KEY HASH: `<incarnation>/<connection>` → connected at, ms; its length is the refcount
+    /// LIVES while the user has a connection
+    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
     pub(crate) fn connections(&self, user: UserId) -> String {
         self.of_user(user, "conns")
     }
@@ -134,15 +187,32 @@ impl Keyspace {
         self.of_partition(partition, "conns:")
     }
 
+    /// KEY HASH: `<kind>.revision`, `<kind>.at` (ms), `<kind>.public`, `<kind>.full` of the last update of each kind;
+    ///   `disconnected`: connections from before that time, ms, are to be closed; or, of a deleted account, only
+    ///   `deleted`, since when, ms
+    /// LIVES for `redis.profile_ttl` after the newest update or disconnection; `deleted` forever
+    /// WRITTEN BY `profile/update.lua`, `account/disconnect.lua`, `account/revoke.lua`, `account/delete.lua`; `HDEL` of
+    ///   a kind
     pub(crate) fn profile(&self, user: UserId) -> String {
         self.of_user(user, "profile")
     }
 
-    /// The time before which the user's tokens are revoked.
+    /// KEY STRING: time, ms; tokens of the user that were issued before it are refused
+    /// LIVES for `auth.revocation_ttl` after the last revocation
+    /// WRITTEN BY `account/revoke.lua`
     pub(crate) fn revoked(&self, user: UserId) -> String {
         self.of_user(user, "revoked")
     }
 
+    /// CHANNEL the user's topic. Updates: `{"kind":"profile","epoch":"…","revision":5,"public":{…},"full":{…}}`, also
+    ///   of `kind` `stats`, `friends`, `matches` (`public` may be `null`), and `friendships`: the ids of the user's
+    ///   friends, which no client gets and which decide who sees what. Messages:
+    ///   `{"kind":"event","event":"…","data":…}`, `{"kind":"disconnect"}`, `{"kind":"account-deleted"}`,
+    ///   `{"kind":"match-found","matchId":"…","opponent":{…}}`, `{"kind":"match-timeout","beforeMs":…}` about a ticket
+    ///   from before that time, `{"kind":"match-left"}`: nodes forget that the user waits,
+    ///   `{"kind":"count-watchers","asker":"<incarnation>","survey":3}`: each node replies how many watch
+    /// PUBLISHED BY `profile/update.lua`, `topic/publish.lua`, `account/disconnect.lua`, `account/revoke.lua`,
+    ///   `account/delete.lua`; `SPUBLISH` of the node that asks
     pub(crate) fn topic(&self, user: UserId) -> String {
         self.of_user(user, "user")
     }
@@ -152,52 +222,80 @@ impl Keyspace {
         format!("{}:{{mm}}:{name}", self.prefix)
     }
 
-    /// Queued users by place.
+    /// KEY ZSET: users who wait for an opponent → place
+    /// LIVES while anybody waits
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
+    ///   `matchmaking/requeue.lua`
     pub(crate) fn queue(&self) -> String {
         self.of_matchmaking("queue")
     }
 
-    /// Queued users by rating.
+    /// KEY ZSET: the same users, as `<place, padded>:<user>` → rating
+    /// LIVES while anybody waits
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
+    ///   `matchmaking/requeue.lua`
     pub(crate) fn ratings(&self) -> String {
         self.of_matchmaking("ratings")
     }
 
-    /// Tickets by user.
+    /// KEY HASH: user → `<place> <rating> <joined at, ms> <version>`
+    /// LIVES while anybody waits
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
+    ///   `matchmaking/requeue.lua`
     pub(crate) fn tickets(&self) -> String {
         self.of_matchmaking("tickets")
     }
 
-    /// Users' pending matches.
+    /// KEY HASH: user → match that was found for the user and is not over
+    /// LIVES until the match is over
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
+    ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
     pub(crate) fn playing(&self) -> String {
         self.of_matchmaking("playing")
     }
 
-    /// Pending matches by id.
+    /// KEY HASH: match → JSON: `users`, their `tickets`, `waiting` (`<user>@<incarnation>` that have not shown it yet),
+    ///   `took`, `taken`, `quit`, `told`, `left`
+    /// LIVES until the match is over
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
+    ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
     pub(crate) fn matches(&self) -> String {
         self.of_matchmaking("matches")
     }
 
-    /// When pending matches are announced next.
+    /// KEY ZSET: match → when it is announced, or announced again, ms
+    /// LIVES until the match is over
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/due.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
+    ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
     pub(crate) fn pending(&self) -> String {
         self.of_matchmaking("pending")
     }
 
-    /// Users whose ticket expired, and when that is announced next.
+    /// KEY ZSET: users whose ticket expired → when they are notified, or notified again, ms
+    /// LIVES until they are notified
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/due.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`;
+    ///   `ZREM`
     pub(crate) fn timeouts(&self) -> String {
         self.of_matchmaking("timeouts")
     }
 
-    /// The last number assigned, for places and versions.
+    /// KEY STRING: last number assigned, for places, versions and matches
+    /// LIVES forever
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
     pub(crate) fn count(&self) -> String {
         self.of_matchmaking("count")
     }
 
-    /// How far tickets have been scanned.
+    /// KEY HASH: how far tickets have been scanned: `fresh`, `again` (places), `next` (ms), `streak`
+    /// LIVES forever
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/requeue.lua`
     pub(crate) fn looked(&self) -> String {
         self.of_matchmaking("looked")
     }
 
-    /// Matches made, by second.
+    /// KEY HASH: second modulo 60 → `<second> <matches made in it>`
+    /// LIVES forever
+    /// WRITTEN BY `matchmaking/pair.lua`
     pub(crate) fn made(&self) -> String {
         self.of_matchmaking("made")
     }

@@ -7,7 +7,7 @@ use super::Redis;
 use super::servers::Servers;
 use crate::engine::{Denied, EngineError, ErrorReply, Examination, NOEVICTION, OpenError};
 
-/// Permissions besides keys and channels. `config/README.md` grants the same.
+/// Permissions besides keys and channels; `tests/tidy/rights.rs` holds the documentation against it.
 const RIGHTS: &str = "+@read +@write +@scripting +@pubsub +@connection +time -@dangerous +info";
 
 /// The oldest versions with sharded pub/sub, and `INFO` and `SPUBLISH` in scripts.

@@ -22,7 +22,7 @@ pub(super) struct AccountBody {
     avatar: Option<String>,
 }
 
-/// Creates or changes an account, publishes the change, and answers with the full account.
+/// Creates or changes an account, publishes the change, and answers with the full account. Needs Postgres.
 #[utoipa::path(
     put,
     path = "/api/v1/users/{id}",
@@ -51,8 +51,8 @@ pub(super) async fn put(
     Ok(users::shown(&internal.hub, user, Some(user)).await?)
 }
 
-/// Marks the account as deleted: notifies and closes its connections, notifies its watchers, and refuses its tokens and
-/// late updates about it.
+/// Marks the account as deleted: notifies and closes its connections, notifies its watchers, and refuses its tokens from
+/// now on. Late updates about it get `410`.
 #[utoipa::path(
     post,
     path = "/api/v1/users/{id}/account-deleted",
@@ -89,9 +89,9 @@ pub(super) struct Disconnected {
     revoked_before: Option<u64>,
 }
 
-/// Closes every connection of the user, on every node. With `revoke`, tokens of the user that were issued before now are
+/// Closes every connection of the user, on every node. With `revoke: true`, tokens of the user that were issued before now are
 /// refused, so the user has to sign in again. A token counts as issued at its `iat`, which usually has whole seconds, so
-/// a token of the same second counts as older. A token without `iat` is refused.
+/// a token of the same second counts as older. A token without `iat` is refused. The body may be left out.
 #[utoipa::path(
     post,
     path = "/api/v1/users/{id}/disconnect",

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::bearer::Caller;
 use super::body::Json;
@@ -17,6 +18,7 @@ use super::problem::Problem;
 use super::{Public, me, validation};
 use crate::domain::account::Image;
 use crate::ids::UserId;
+use crate::transport::protocol::KnownUser;
 
 /// In bytes.
 const IMAGE_LEN_MAX: usize = 256 * 1024;
@@ -25,13 +27,20 @@ const IMAGE_LEN_MAX: usize = 256 * 1024;
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// `{ url }`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AvatarUrl {
     url: String,
 }
 
-/// Sets the avatar to a URL or to the image in the body.
+/// Sets the caller's avatar: to a URL sent as `application/json`, or to a PNG, JPEG, GIF or WebP image of at most 256 KiB
+/// in the body.
+#[utoipa::path(
+    put,
+    path = "/api/v1/me/avatar",
+    request_body = AvatarUrl,
+    responses((status = 200, description = "the full account", body = KnownUser)),
+)]
 pub(super) async fn set(
     State(public): State<Public>,
     caller: Caller,
@@ -49,7 +58,16 @@ pub(super) async fn set(
     me::own_view(&public, caller).await
 }
 
-/// Serves a stored image.
+/// Returns an uploaded avatar, to everybody. The image under one URL never changes.
+#[utoipa::path(
+    get,
+    path = "/api/v1/avatars/{user}/{hash}",
+    params(
+        ("user" = u64, Path, description = "the user"),
+        ("hash" = String, Path, description = "SHA-256 of the image"),
+    ),
+    responses((status = 200, description = "the image", content_type = "image/*")),
+)]
 pub(super) async fn show(
     State(public): State<Public>,
     path: Result<Path<(String, String)>, PathRejection>,

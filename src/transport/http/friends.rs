@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Public;
 use super::bearer::Caller;
@@ -12,12 +13,20 @@ use crate::domain::account::Friendship;
 use crate::ids::UserId;
 
 /// The answer to a request.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct FriendshipStatus {
+    /// `requested` or `friends`.
+    #[schema(value_type = String)]
     status: &'static str,
 }
 
-/// Requests a friendship, or accepts one.
+/// Requests a friendship, or accepts one: it holds once both users have asked. `status` is `requested` or `friends`.
+#[utoipa::path(
+    put,
+    path = "/api/v1/me/friends/{id}",
+    params(("id" = u64, Path, description = "the other user")),
+    responses((status = 200, description = "requested or accepted", body = FriendshipStatus)),
+)]
 pub(super) async fn ask(
     State(public): State<Public>,
     caller: Caller,
@@ -32,7 +41,13 @@ pub(super) async fn ask(
     Ok(axum::Json(FriendshipStatus { status }))
 }
 
-/// Ends a friendship, or withdraws the requests of both users.
+/// Ends a friendship, which either user may do, or withdraws the requests of both.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/me/friends/{id}",
+    params(("id" = u64, Path, description = "the other user")),
+    responses((status = 204, description = "they are not friends")),
+)]
 pub(super) async fn end(
     State(public): State<Public>,
     caller: Caller,

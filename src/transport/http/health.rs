@@ -34,7 +34,7 @@ struct CheckResult {
     failure: Option<String>,
 }
 
-/// Answers as long as the process is alive. Depends on nothing else.
+/// Answers as long as the process is alive, without a key. Depends on nothing else. Probes belong on the internal listener.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -45,7 +45,8 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Reports whether the node is ready, and which checks failed.
+/// Reports whether the node can do its work, without a key; `503` while it cannot. `degraded` names failed checks that
+/// leave it ready.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -39,7 +39,7 @@ pub(super) struct Recorded {
     match_id: u64,
 }
 
-/// Records a result, and publishes the new statistics and match histories of both players.
+/// Records a result, and publishes the new statistics and match histories of both players. Needs Postgres.
 #[utoipa::path(
     post,
     path = "/api/v1/matches",

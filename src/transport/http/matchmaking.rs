@@ -81,7 +81,7 @@ pub(super) async fn show(State(internal): State<Internal>) -> Result<axum::Json<
     Ok(axum::Json(internal.hub.queue_stats().await?.into()))
 }
 
-/// Adds a user who is online to the queue.
+/// Adds a user to the queue. A user who is not online is refused with `409`.
 #[utoipa::path(
     post,
     path = "/api/v1/matchmaking/tickets",

@@ -4,20 +4,28 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::bearer::Caller;
 use super::body::Json;
 use super::problem::Problem;
 use super::{Public, users, validation};
+use crate::transport::protocol::KnownUser;
 
 /// `{ username }`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rename {
     username: String,
 }
 
-/// Changes the name and answers with the account.
+/// Changes the caller's name, to 1 to 64 characters.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/me",
+    request_body = Rename,
+    responses((status = 200, description = "the full account", body = KnownUser)),
+)]
 pub(super) async fn rename(
     State(public): State<Public>,
     caller: Caller,
@@ -29,7 +37,8 @@ pub(super) async fn rename(
     own_view(&public, caller).await
 }
 
-/// Deletes the account and refuses its tokens.
+/// Deletes the caller's account and refuses its tokens from now on.
+#[utoipa::path(delete, path = "/api/v1/me", responses((status = 204, description = "deleted")))]
 pub(super) async fn delete(
     State(public): State<Public>,
     caller: Caller,

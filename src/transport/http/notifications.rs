@@ -272,7 +272,8 @@ pub(super) async fn forget(
     Ok(axum::Json(Forgotten { removed }))
 }
 
-/// Publishes many updates in one round trip to Redis. A bad item does not affect the others.
+/// Publishes many updates in one round trip to Redis: those of the single routes, each with `kind` and `userId`. A bad item
+/// does not affect the others.
 #[utoipa::path(
     post,
     path = "/api/v1/notifications",

@@ -1,5 +1,7 @@
 //! The OpenAPI description of the internal API, generated from the code of the routes.
 
+use std::sync::LazyLock;
+
 use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -60,7 +62,19 @@ fn add_common_errors(operation: &mut Operation) {
     }
 }
 
-/// The description, as OpenAPI 3 JSON.
-pub(super) async fn show(description: String) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], description)
+/// OpenAPI 3 JSON.
+static DESCRIPTION: LazyLock<String> =
+    LazyLock::new(|| super::describe_internal().to_json().unwrap_or_default());
+
+/// Describes these routes as OpenAPI 3.
+#[utoipa::path(
+    get,
+    path = "/api/v1/openapi.json",
+    responses((status = 200, description = "the description", content_type = "application/json")),
+)]
+pub(super) async fn show() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        DESCRIPTION.as_str(),
+    )
 }

@@ -7,13 +7,14 @@ use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::{delete, get, patch, put};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::access::with_accounts;
+use super::access;
 use super::body::BodyMax;
 use super::problem::Problem;
-use super::{avatars, friends, headers, health, me, metrics_layer, users};
+use super::{avatars, friends, headers, me, metrics_layer, users};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::telemetry::Metrics;
@@ -55,9 +56,7 @@ pub(crate) fn public(state: Public, sockets: Router) -> Router {
     let own_pages = from_fn_with_state(origins.clone(), check_origin);
     // Not for sockets: a poll lasts until there is an event, and a WebSocket until it closes.
     let measured = from_fn_with_state(state.metrics.clone(), metrics_layer::count_requests);
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+    Router::from(super::probes())
         .layer(measured.clone())
         .with_state(state.hub.clone())
         .fallback(async || {
@@ -65,7 +64,7 @@ pub(crate) fn public(state: Public, sockets: Router) -> Router {
         })
         .merge(sockets.layer(own_pages.clone()))
         .merge(
-            api(state)
+            with_accounts(state)
                 .layer(own_pages)
                 .layer(map_response(vary_by_caller))
                 .layer(measured),
@@ -75,23 +74,33 @@ pub(crate) fn public(state: Public, sockets: Router) -> Router {
         .layer(map_response(headers::guard))
 }
 
+/// The routes about accounts.
+fn of_accounts() -> OpenApiRouter<Public> {
+    OpenApiRouter::new()
+        .routes(routes!(users::show))
+        .routes(routes!(avatars::show))
+        .routes(routes!(me::rename, me::delete))
+        .routes(routes!(avatars::set))
+        .routes(routes!(friends::ask, friends::end))
+}
+
+/// Describes every route for clients, without sockets.
+pub fn describe_public() -> utoipa::openapi::OpenApi {
+    let mut description = of_accounts().into_openapi();
+    description.merge(super::probes::<Hub>().into_openapi());
+    description
+}
+
 /// The routes about accounts, which need Postgres.
-fn api(state: Public) -> Router {
-    Router::new()
-        .route("/api/v1/users/{id}", get(users::show))
-        .route("/api/v1/avatars/{user}/{hash}", get(avatars::show))
-        .route("/api/v1/me", patch(me::rename))
-        .route("/api/v1/me", delete(me::delete))
-        .route("/api/v1/me/avatar", put(avatars::set))
-        .route("/api/v1/me/friends/{id}", put(friends::ask))
-        .route("/api/v1/me/friends/{id}", delete(friends::end))
+fn with_accounts(state: Public) -> Router {
+    Router::from(of_accounts())
         .method_not_allowed_fallback(async || {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "this route takes another method",
             )
         })
-        .layer(from_fn_with_state(state.hub.clone(), with_accounts))
+        .layer(from_fn_with_state(state.hub.clone(), access::with_accounts))
         .with_state(state)
 }
 

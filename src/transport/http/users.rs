@@ -12,7 +12,13 @@ use crate::domain::account::AccountError;
 use crate::ids::UserId;
 use crate::transport::protocol::KnownUser;
 
-/// Shows the view of an account that a guest, a stranger, a friend or the user may have.
+/// Returns the last updates about a user, as `watch-profile` does. Only friends and the user get `friends` and `matches`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/{id}",
+    params(("id" = u64, Path, description = "the user")),
+    responses((status = 200, description = "the account", body = KnownUser)),
+)]
 pub(super) async fn show(
     State(public): State<Public>,
     Viewer(viewer): Viewer,

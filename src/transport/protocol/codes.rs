@@ -1,11 +1,11 @@
-//! The error codes of the contract. `vigie types` prints them with their doc comments.
+//! The error codes of the contract. `vigie types` and README show them with their doc comments.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 use ts_rs::TS;
 
-/// Declares an enum of codes with their texts. The doc comments reach front ends.
+/// Declares an enum of codes with their texts. The doc comments reach front ends and README.
 macro_rules! codes {
     ($(
         $(#[doc = $about:literal])+
@@ -20,8 +20,8 @@ macro_rules! codes {
         }
 
         impl $name {
-            /// Text and doc comment of each code.
-            pub(super) const ALL: &[(&str, &[&str])] = &[$(($text, &[$($docs),+])),+];
+            /// Text and lines of the doc comment of each code.
+            pub const ALL: &[(&str, &[&str])] = &[$(($text, &[$($docs),+])),+];
             /// Doc comment of the enum.
             pub(super) const ABOUT: &[&str] = &[$($about),+];
 
@@ -50,17 +50,17 @@ macro_rules! codes {
 codes! {
     /// Why an event was refused.
     pub enum ErrorCode {
-        /// The payload is not of the shape that the event takes.
+        /// The payload does not have the shape that the event takes, or is nested deeper than 16 levels.
         InvalidPayload = "invalid_payload",
         /// The event needs a user, and the connection is a guest's.
         NotSignedIn = "not_signed_in",
         /// Too many events in too short a time.
         RateLimited = "rate_limited",
-        /// The connection watches as many profiles as it may.
+        /// The connection watches `limits.watches` profiles already.
         TooManyWatches = "too_many_watches",
         /// The hub cannot handle the event at the moment; try again.
         Unavailable = "unavailable",
-        /// The token is not valid, was revoked, or is of another user.
+        /// The token is not valid, has expired, was revoked, or belongs to another user or to a deleted account.
         InvalidToken = "invalid_token",
         /// There is no such event.
         UnknownEvent = "unknown_event",

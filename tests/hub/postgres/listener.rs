@@ -179,7 +179,7 @@ async fn a_holder_that_stands_still_is_replaced() {
     let postgres = populated().await;
     let url = postgres.url();
     // A runtime of its own that nobody drives any more once it is blocked is a process that stands still.
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
     let (started, starts) = tokio::sync::oneshot::channel();
     let still = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
