@@ -7,6 +7,7 @@ mod audit;
 mod avatars;
 mod bearer;
 mod body;
+mod document;
 
 mod events;
 mod friends;
@@ -23,6 +24,7 @@ mod metrics_layer;
 mod nodes;
 mod notifications;
 mod openapi;
+mod playground;
 mod presence;
 mod problem;
 mod public;
@@ -47,6 +49,7 @@ use self::admin::AdminPage;
 pub(crate) use self::admin::Live;
 use self::audit::Audit;
 use self::body::BodyMax;
+pub(crate) use self::playground::{Playground, PlaygroundOptions};
 use self::problem::Problem;
 pub(crate) use self::public::{AllowedOrigins, Public, public};
 use crate::domain::Hub;
@@ -69,6 +72,8 @@ pub struct Internal {
     pub limits: CurrentLimits,
     /// Samples for the operators' page.
     pub live: Live,
+    /// The page for the first five minutes.
+    pub playground: Playground,
 }
 
 impl FromRef<Internal> for Hub {
@@ -139,6 +144,7 @@ pub(crate) fn internal(state: Internal) -> Router {
     description.merge(of_probes);
     let description = description.to_json().unwrap_or_default();
     let page = AdminPage::new();
+    let playground = state.playground.clone();
     api.route(
         "/api/v1/openapi.json",
         get(move || openapi::show(description.clone())).layer(from_fn(access::with_key)),
@@ -151,6 +157,7 @@ pub(crate) fn internal(state: Internal) -> Router {
         "/admin",
         get(move |peer, uri, headers| page.clone().show(peer, uri, headers)),
     )
+    .route("/playground", get(move || playground.clone().show()))
     .fallback(async || {
         Problem::not_found("there is no such route; GET /api/v1/openapi.json lists them")
     })

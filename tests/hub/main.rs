@@ -17,7 +17,6 @@ mod cli;
 mod conformance;
 mod connections;
 #[cfg(feature = "bench")]
-mod demo;
 mod deployment;
 mod doctor;
 mod engines;
@@ -32,6 +31,7 @@ mod metrics;
 mod notifications;
 mod order;
 mod payloads;
+mod playground;
 mod polling;
 mod postgres;
 mod presence;
