@@ -27,7 +27,7 @@ async function open(address) {
     const Original = WebSocket;
     window.WebSocket = class extends Original {
       constructor(url) {
-        super(window.hubIsAway ? "ws://127.0.0.1:1" : url);
+        super(window.hubIsAway ? url.replace("socket.io", "nowhere") : url);
         window.sockets.push(this);
       }
     };
@@ -176,7 +176,7 @@ async function updatesArrive(page) {
   assert.equal(response.status, 200, await response.text());
   await until("the line publishes, too", async () => (await entries(page, 1, "received", "profile-update")).filter(isNew).length === 2);
 
-  await browser.defaultBrowserContext().overridePermissions(world.internalUrl, ["clipboard-read", "clipboard-write"]);
+  await browser.defaultBrowserContext().overridePermissions(world.internalUrl, ["clipboard-read", "clipboard-write", "clipboard-sanitized-write"]);
   await press(page, "#copy");
   await shows(page, "#said", "Copied.");
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), line);
@@ -289,6 +289,7 @@ async function connectionsComeBack(page) {
   await shows(page, within(1, "state"), "Not connected");
   await shows(page, within(1, "problem"), /does not answer at ws:.*tries again by itself/);
   await shows(page, within(1, "count"), "–");
+  await until("every pane tries again", () => page.evaluate(() => window.sockets.length >= 3));
   await lose(false);
   for (const number of [1, 2, 3]) await shows(page, within(number, "state"), "Connected");
   await shows(page, within(1, "problem"), "");

@@ -2,7 +2,7 @@
 //!
 //! It holds the development keys, which are published, and is not there with keys of one's own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -88,9 +88,9 @@ impl Playground {
 /// Where pages on this machine reach the public listener, which is on loopback while the development keys are in use.
 fn socket_url(public: SocketAddr) -> String {
     match public.ip().to_canonical() {
-        std::net::IpAddr::V4(ip) => format!("ws://{ip}:{}", public.port()),
+        IpAddr::V4(ip) => format!("ws://{ip}:{}", public.port()),
         // A content security policy has no notation for addresses of IPv6.
-        std::net::IpAddr::V6(_) => format!("ws://localhost:{}", public.port()),
+        IpAddr::V6(_) => format!("ws://localhost:{}", public.port()),
     }
 }
 

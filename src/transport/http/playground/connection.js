@@ -56,9 +56,8 @@ class Connection {
     this.#end("closed");
   }
 
-  /** Resolves with the acknowledgement, or with a refusal like the hub's where none comes. */
+  /** Resolves with the acknowledgement, or with a refusal like the hub's where none comes. Only while connected. */
   emit(name, payload) {
-    if (!this.#connected) return Promise.resolve(refusal("not_connected", "the connection is not open"));
     if (this.#acks.size >= ACKS_MAX) return Promise.resolve(refusal("busy", "too many events wait for an answer"));
     const id = this.#nextAck++;
     this.#socket.send(`42${id}${JSON.stringify(payload === undefined ? [name] : [name, payload])}`);
@@ -133,8 +132,9 @@ class Connection {
     clearTimeout(this.#silence);
     const socket = this.#socket;
     this.#socket = undefined;
-    if (this.#connected) socket.send("41");
     this.#connected = false;
+    // The session goes at once, without waiting for the close to be answered.
+    if (socket?.readyState === WebSocket.OPEN) socket.send("41");
     socket?.close();
     for (const resolve of this.#acks.values()) resolve(refusal("not_connected", "the connection was lost"));
     this.#acks.clear();

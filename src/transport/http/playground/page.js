@@ -71,9 +71,6 @@ function done(step) {
 
 const panes = [];
 
-/** Of each match, the panes that were told of it. */
-const toldOf = new Map();
-
 const handlers = {
   online(pane) {
     if (pane === panes[0] && [...pane.online].filter(isVisitor).length >= VISITORS_AT_ONCE / 2) done("visitors");
@@ -92,14 +89,8 @@ const handlers = {
     }
     say(`${pane.name} received ${name}.`);
     if (name === "profile-update" && pane.watches(Number(payload.user.userID))) done("update");
-    if (name === "match-found") {
-      const told = (toldOf.get(payload.matchId) ?? new Set()).add(pane);
-      toldOf.set(payload.matchId, told);
-      if (told.size > 1) {
-        toldOf.clear();
-        done("match");
-      }
-    }
+    const isPlayer = (other) => other.lastMatch === payload?.matchId;
+    if (name === "match-found" && panes.filter(isPlayer).length > 1) done("match");
   },
   removed(pane) {
     panes.splice(panes.indexOf(pane), 1);
@@ -116,7 +107,7 @@ function addPane(user, removable) {
   panes.push(pane);
   at("panes").append(pane.section);
   renderButtons();
-  if (mayConnect) pane.open();
+  pane.open();
 }
 
 /** The first user who is in no pane. */
@@ -176,7 +167,7 @@ function quoted(text) {
 
 function curlLine({ url, headers, body }) {
   const flags = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
-  return `curl ${url} \\\n  ${flags.join(" ")} \\\n  -d ${quoted(body)}`;
+  return [`curl ${url}`, ...flags, `-d ${quoted(body)}`].join(" \\\n  ");
 }
 
 const renderLine = () => write("curl", curlLine(request()));

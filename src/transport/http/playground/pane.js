@@ -22,6 +22,8 @@ const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 class Pane {
   #places = {};
   #connection;
+  /** The id of the last match that it was told of. */
+  lastMatch;
   #online = new Set();
   #watched = new Set();
   #queued = false;
@@ -57,7 +59,7 @@ class Pane {
   }
 
   open() {
-    this.#connection.open();
+    if (mayConnect) this.#connection.open();
   }
 
   #bind() {
@@ -121,6 +123,11 @@ class Pane {
   }
 
   async #emit(name, payload) {
+    if (!this.#connection.connected) {
+      // Unless the state has said more already.
+      this.#problem(this.#places.problem.textContent || "This pane is not connected: press Connect first.");
+      return refusal("not_connected", "the connection is not open");
+    }
     this.#problem("");
     this.#log("sent", name, payload);
     const answer = await this.#connection.emit(name, payload);
@@ -179,6 +186,7 @@ class Pane {
       this.#renderOnline();
     } else if (name === "match-found" || name === "match-timeout") {
       this.#setQueued(false);
+      this.lastMatch = payload?.matchId;
     } else if (name === "token-expiring" && this.user) {
       await this.#emit("refresh-token", { token: await tokenOf(this.user) });
     }
