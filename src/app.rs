@@ -168,7 +168,7 @@ impl App {
         let serve = server::serve(public, routes, on_aborted, stop_accepting.clone());
         servers.spawn("public listener", serve);
         let playground = Playground::new(&playground_options(&settings, public_address));
-        playground.set_shown(settings.serves_playground());
+        playground.set_enabled(settings.serves_playground());
         let routes = http::internal(Internal {
             playground: playground.clone(),
             live: Live::new(hub.clone(), metrics.clone()),

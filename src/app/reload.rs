@@ -34,7 +34,7 @@ impl Reload {
         let keys = api_keys(settings)?;
         self.tokens.reload(&token_options(&settings.auth))?;
         self.keys.replace(keys);
-        self.playground.set_shown(settings.serves_playground());
+        self.playground.set_enabled(settings.serves_playground());
         self.limits.set(limits(settings));
         self.hub.allow(allowances(settings));
         Ok(())

@@ -24,7 +24,7 @@ const SCRIPT: &str = concat!(
 /// The attribute in the markup with [`PlaygroundOptions`] as JSON.
 const OPTIONS_PLACE: &str = r#"data-options="{}""#;
 
-/// What the page has to know of its hub.
+/// The hub as the page needs to know it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlaygroundOptions {
@@ -41,19 +41,19 @@ pub(crate) struct PlaygroundOptions {
     pub issuer: Option<String>,
     /// The claim `aud`, if the hub wants one.
     pub audience: Option<String>,
-    /// `http.allowed_origins`: the page says so where it may not connect.
+    /// `http.allowed_origins`; the page explains if it is not among them.
     pub allowed_origins: Vec<String>,
 }
 
-/// The page, as long as it is shown. Clones share both.
+/// The page, and whether it is served. Clones share both.
 #[derive(Clone)]
 pub struct Playground {
     page: Document,
-    shown: Arc<AtomicBool>,
+    enabled: Arc<AtomicBool>,
 }
 
 impl Playground {
-    /// Not shown before [`Self::set_shown`].
+    /// Not served before [`Self::set_enabled`].
     pub(crate) fn new(options: &PlaygroundOptions) -> Self {
         let socket = socket_url(options.public);
         let mut json = serde_json::to_value(options).unwrap_or_default();
@@ -64,17 +64,17 @@ impl Playground {
         );
         Self {
             page: Document::new(&markup, STYLE, SCRIPT, &[&socket]),
-            shown: Arc::default(),
+            enabled: Arc::default(),
         }
     }
 
-    /// Whether the page is there; it is of no use without the development keys.
-    pub(crate) fn set_shown(&self, shown: bool) {
-        self.shown.store(shown, Ordering::Relaxed);
+    /// Whether to serve the page, which works with the development keys only.
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
     }
 
     pub(super) async fn show(self) -> Response {
-        if self.shown.load(Ordering::Relaxed) {
+        if self.enabled.load(Ordering::Relaxed) {
             return self.page.response();
         }
         Problem::not_found(
@@ -85,11 +85,11 @@ impl Playground {
     }
 }
 
-/// Where pages on this machine reach the public listener, which is on loopback while the development keys are in use.
+/// URL of the public listener, which is on loopback while the development keys are in use.
 fn socket_url(public: SocketAddr) -> String {
     match public.ip().to_canonical() {
         IpAddr::V4(ip) => format!("ws://{ip}:{}", public.port()),
-        // A content security policy has no notation for addresses of IPv6.
+        // A content security policy cannot name addresses of IPv6.
         IpAddr::V6(_) => format!("ws://localhost:{}", public.port()),
     }
 }

@@ -1,19 +1,19 @@
 "use strict";
 
-// Socket.IO 5 over Engine.IO 4 over a WebSocket, as far as this page needs it: the main namespace, JSON only.
+// Socket.IO 5 over Engine.IO 4 over a WebSocket, as far as this page needs it: main namespace, JSON, no attachments.
 
 /** Pauses between attempts to connect: the first, the longest. */
 const RETRY_MS = [500, 8_000];
 
-/** How long the first message may take; from then on the hub says how often it sends a ping. */
+/** Time limit for the first message, which states how often the hub sends a ping. */
 const FIRST_MESSAGE_MS = 10_000;
 
-/** Events that may wait for their acknowledgements. */
+/** Events that await their acknowledgements. */
 const ACKS_MAX = 100;
 
 const refusal = (error, message) => ({ ok: false, error, message });
 
-/** One connection to the hub. After a loss it comes back by itself, after a refusal it does not. */
+/** One connection to the hub. It reconnects by itself after a loss, but not after a refusal. */
 class Connection {
   #url;
   #handlers;
@@ -27,9 +27,9 @@ class Connection {
   #silentMs;
 
   /**
-   * `token()` resolves with what CONNECT carries, `null` for a guest. `state(name, detail)` hears of `connecting`,
-   * `connected`, `lost` (detail: ms until the next attempt), `refused` (detail: the hub's message), `ended` (the hub
-   * wants no reconnection) and `closed`; `event(name, payload)` of events.
+   * `token()` resolves with the token for CONNECT, `null` for a guest. `state(name, detail)` is called with `connecting`,
+   * `connected`, `lost` (reconnects by itself), `refused` (detail: the code), `ended` (the hub sent a disconnect packet)
+   * and `closed`; `event(name, payload)` with each event.
    */
   constructor(url, { token, state = () => {}, event = () => {} }) {
     this.#url = url;
@@ -51,12 +51,12 @@ class Connection {
     socket.onclose = () => this.#socket === socket && this.#lost();
   }
 
-  /** Leaves, and does not come back before `open`. */
+  /** Disconnects until the next `open`. */
   close() {
     this.#end("closed");
   }
 
-  /** Resolves with the acknowledgement, or with a refusal like the hub's where none comes. Only while connected. */
+  /** Resolves with the acknowledgement, or with a refusal if the connection is lost first. Needs a connection. */
   emit(name, payload) {
     if (this.#acks.size >= ACKS_MAX) return Promise.resolve(refusal("busy", "too many events wait for an answer"));
     const id = this.#nextAck++;
@@ -78,7 +78,7 @@ class Connection {
     }
   }
 
-  /** The session is open; asks for the namespace. */
+  /** Sends CONNECT once the session is open. */
   async #join({ pingInterval, pingTimeout }) {
     this.#silentMs = pingInterval + pingTimeout;
     const socket = this.#socket;
@@ -93,7 +93,7 @@ class Connection {
       case "0":
         this.#connected = true;
         this.#retryMs = RETRY_MS[0];
-        return this.#handlers.state("connected", content.sid);
+        return this.#handlers.state("connected");
       case "1":
         return this.#end("ended");
       case "2":
@@ -106,13 +106,13 @@ class Connection {
     }
   }
 
-  /** Comes back after a pause, longer each time and never the same for all. */
+  /** Reconnects after a pause with jitter, which doubles each time. */
   #lost() {
     this.#drop();
     const pause = this.#retryMs * (0.75 + Math.random() / 2);
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS[1]);
     this.#retry = setTimeout(() => this.open(), pause);
-    this.#handlers.state("lost", pause);
+    this.#handlers.state("lost");
   }
 
   #end(state, detail) {
@@ -126,14 +126,14 @@ class Connection {
     this.#silence = setTimeout(() => this.#lost(), this.#silentMs);
   }
 
-  /** Nothing of this attempt is heard any more. */
+  /** Closes the socket and ignores whatever it still receives. */
   #drop() {
     clearTimeout(this.#retry);
     clearTimeout(this.#silence);
     const socket = this.#socket;
     this.#socket = undefined;
     this.#connected = false;
-    // The session goes at once, without waiting for the close to be answered.
+    // The hub then releases the connection without waiting for the WebSocket to close.
     if (socket?.readyState === WebSocket.OPEN) socket.send("41");
     socket?.close();
     for (const resolve of this.#acks.values()) resolve(refusal("not_connected", "the connection was lost"));

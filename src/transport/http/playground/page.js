@@ -3,10 +3,10 @@
 
 const options = JSON.parse(document.documentElement.dataset.options);
 
-/** Who users are called, from id 1 on. */
+/** Names of the users from id 1 on. */
 const NAMES = ["ada", "bob", "cleo", "dan", "eve"];
 
-/** The user whom the page opens with. */
+/** Connected when the page opens. */
 const FIRST_USER = 1;
 
 const PANES_MAX = 6;
@@ -29,8 +29,8 @@ function write(id, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-/** Has a screen reader say it. */
-function say(text) {
+/** Has screen readers announce a text. */
+function announce(text) {
   write("said", text);
 }
 
@@ -63,7 +63,7 @@ function done(step) {
   item.append(element("span", "Done", { class: "visually-hidden" }));
   const all = at("steps").children.length;
   const count = at("steps").querySelectorAll("[data-done]").length;
-  say(`Step done, ${count} of ${all}: ${item.firstElementChild.textContent}`);
+  announce(`Step done, ${count} of ${all}: ${item.firstElementChild.textContent}`);
   at("next").hidden = count < all;
 }
 
@@ -76,25 +76,25 @@ const handlers = {
     if (pane === panes[0] && [...pane.online].filter(isVisitor).length >= VISITORS_AT_ONCE / 2) done("visitors");
   },
   watching(pane, user) {
-    say(`${pane.name} watches ${nameOf(user)}.`);
+    announce(`${pane.name} watches ${nameOf(user)}.`);
     if (!pane.user) done("watch");
   },
   event(pane, name, payload) {
     if (name === "user-status-change") {
       const { userId, status } = payload;
       if (isVisitor(userId)) return;
-      if (pane === panes[0]) say(`${nameOf(userId)} is ${status}.`);
+      if (pane === panes[0]) announce(`${nameOf(userId)} is ${status}.`);
       if (status === "online" && userId !== FIRST_USER && userId !== pane.user) done("online");
       return;
     }
-    say(`${pane.name} received ${name}.`);
+    announce(`${pane.name} received ${name}.`);
     if (name === "profile-update" && pane.watches(Number(payload.user.userID))) done("update");
     const isPlayer = (other) => other.lastMatch === payload?.matchId;
     if (name === "match-found" && panes.filter(isPlayer).length > 1) done("match");
   },
   removed(pane) {
     panes.splice(panes.indexOf(pane), 1);
-    say(`${pane.name} is gone.`);
+    announce(`${pane.name} is gone.`);
     renderButtons();
     at(pane.user ? "add-user" : "add-guest").focus();
   },
@@ -139,8 +139,8 @@ function renderVisitors() {
   const focused = document.activeElement === at("send-away");
   at("send-away").hidden = size === 0;
   if (focused && size === 0) at("add-visitors").focus();
-  if (size > visitorsWere) say(`${size} visitors come and go.`);
-  else if (size === 0 && visitorsWere > 0) say("All visitors have left.");
+  if (size > visitorsWere) announce(`${size} visitors come and go.`);
+  else if (size === 0 && visitorsWere > 0) announce("All visitors have left.");
   visitorsWere = size;
 }
 
@@ -192,23 +192,23 @@ at("update").addEventListener("input", renderLine);
 at("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(at("curl").textContent);
-    say("Copied.");
+    announce("Copied.");
     at("copy").textContent = "Copied";
     setTimeout(() => { at("copy").textContent = "Copy"; }, 2_000);
   } catch {
     // Without the right to write, the line is selected at least.
     getSelection().selectAllChildren(at("curl"));
-    say("The line is selected: copy it with the keyboard.");
+    announce("The line is selected: copy it with the keyboard.");
   }
 });
 
-// ---- from here on
+// ---- start
 
-/** Why this page cannot connect, which nothing but another start or another address changes. */
+/** The reason why this page cannot connect at all, and what to do; empty if there is none. */
 function obstacle() {
   const { allowedOrigins } = options;
   if (!crypto.subtle) {
-    return `The browser signs tokens only for pages of this machine: open http://localhost:${location.port}/playground there.`;
+    return `Browsers sign tokens only on pages of this machine: open http://localhost:${location.port}/playground there.`;
   }
   if (!allowedOrigins.includes("*") && !allowedOrigins.includes(location.origin)) {
     return `http.allowed_origins does not list ${location.origin}, so this page may not connect. Add it (VIGIE_HTTP__ALLOWED_ORIGINS), start the hub again and reload this page.`;

@@ -1,5 +1,5 @@
 
-// One pane: a guest or a user with a connection of its own, and what it sends and receives.
+// One pane: a guest or a user with a connection of its own, and a log of all that it sends and receives.
 
 /** Entries of a pane's log, and characters of a payload in it. */
 const ENTRIES_MAX = 60;
@@ -8,12 +8,12 @@ const PAYLOAD_MAX = 600;
 /** Profiles that one pane watches. */
 const WATCHED_MAX = 8;
 
-/** Users that are named where somebody is online; more are counted. */
+/** Online users that a pane names; it counts the others. */
 const NAMED_MAX = 4;
 
 const REFUSED = {
-  invalid_token: "The hub refused the token. Does it still use the development secret? Start it without VIGIE_AUTH__SECRET, then reload this page.",
-  token_expired: "The hub takes the token for expired. Set this machine's clock, then connect again.",
+  invalid_token: "The hub refused the token. Does it still use the development secret? Start it without VIGIE_AUTH__SECRET and reload this page.",
+  token_expired: "The token has expired by the hub's clock. Correct the clock of this machine and press Connect.",
   account_deleted: "This account was deleted. Sign in as another user.",
 };
 
@@ -22,15 +22,15 @@ const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 class Pane {
   #places = {};
   #connection;
-  /** The id of the last match that it was told of. */
+  /** Id of the last match that this pane received. */
   lastMatch;
   #online = new Set();
   #watched = new Set();
   #queued = false;
-  /** The newest entry of the log, for events that repeat. */
+  /** The newest entry of the log. */
   #newest;
 
-  /** `on` hears of `online(pane)`, `event(pane, name, payload)`, `watching(pane, user)` and `removed(pane)`. */
+  /** `on` has the handlers `online(pane)`, `event(pane, name, payload)`, `watching(pane, user)` and `removed(pane)`. */
   constructor(user, on) {
     this.user = user;
     this.on = on;
@@ -89,7 +89,7 @@ class Pane {
     this.user = user;
     this.#renderWho();
     this.open();
-    // The control that was pressed is hidden now.
+    // The focused control is hidden now.
     (user ? this.#places["sign-out"] : this.#places["sign-in"].elements.user).focus();
   }
 
@@ -124,7 +124,7 @@ class Pane {
 
   async #emit(name, payload) {
     if (!this.#connection.connected) {
-      // Unless the state has said more already.
+      // A problem that is shown already says more.
       this.#problem(this.#places.problem.textContent || "This pane is not connected: press Connect first.");
       return refusal("not_connected", "the connection is not open");
     }
@@ -155,7 +155,7 @@ class Pane {
     const again = ["closed", "ended", "refused"].includes(name);
     this.#places.connect.textContent = again ? "Connect" : "Disconnect";
     this.#places.connect.dataset.does = again ? "open" : "close";
-    // Attempts that follow each other are one state to whoever reads or listens.
+    // While the hub is away, the state does not alternate with each attempt.
     if (name === "connecting" && this.#places.state.textContent === "Not connected") return;
     this.#renderState(...shown);
     if (name === "lost") {
@@ -167,7 +167,7 @@ class Pane {
     if (online) await this.#begin();
   }
 
-  /** What every page does whenever it is connected: ask who is online, and watch again. */
+  /** Gets the online users and watches again, as every page does whenever it is connected. */
   async #begin() {
     const watched = [...this.#watched].map((user) => this.#emit("watch-profile", { userId: user }));
     const online = await this.#emit("get-online-users");
@@ -201,7 +201,7 @@ class Pane {
   #problem(text) {
     if (this.#places.problem.textContent === text) return;
     this.#places.problem.textContent = text;
-    if (text) say(`${this.name}: ${text}`);
+    if (text) announce(`${this.name}: ${text}`);
   }
 
   #renderWho() {
@@ -240,7 +240,7 @@ class Pane {
     }));
   }
 
-  /** Puts an entry on top. The coming and going of visitors is one entry that counts, so that it displaces nothing. */
+  /** Adds an entry on top. Consecutive status changes of visitors share one, so that they displace nothing. */
   #log(kind, name, payload) {
     const repeats = name === "user-status-change" && isVisitor(payload.userId);
     const shown = payload === undefined ? "" : shorten(JSON.stringify(payload, null, 1).replace(/\n\s*/g, " "));

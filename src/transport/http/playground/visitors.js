@@ -9,7 +9,7 @@ const VISITORS_FROM = 1_000;
 
 const VISITS = 2;
 
-/** In ms. Longer away than `presence.offline_grace` is by default, so that leaving shows. */
+/** In ms. Pauses exceed the default `presence.offline_grace`, so that visitors go offline in between. */
 const ARRIVE = [0, 1_500];
 const STAY = [8_000, 16_000];
 const AWAY = [4_000, 7_000];
@@ -19,11 +19,11 @@ const isVisitor = (user) => user > VISITORS_FROM && user <= VISITORS_FROM + VISI
 const between = ([least, most]) => least + Math.random() * (most - least);
 
 class Visitors {
-  /** Of each visitor who is not gone for good: the user id, with its connection and its next step. */
+  /** User id of each visitor who has not left for good, with the connection and the timer of the next step. */
   #visits = new Map();
   #changed;
 
-  /** `changed(visitors)` hears of everybody who comes and goes. */
+  /** `changed()` is called whenever a visitor comes or goes. */
   constructor(changed) {
     this.#changed = changed;
   }
