@@ -70,7 +70,8 @@ async fn it_is_not_there_with_keys_of_ones_own() {
         let cluster = builder.start().await;
         let answer = cluster.get(0, PATH).await;
         answer.assert_problem(404);
-        assert!(!cluster.log(0).contains(PATH), "{keys:?}");
+        let link = format!("{}{PATH}", cluster.internal_url(0));
+        assert!(!cluster.log(0).contains(&link), "{keys:?}");
     }
 
     let (_kept, folder) = scratch();

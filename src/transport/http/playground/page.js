@@ -38,7 +38,8 @@ function announce(text) {
 
 const encoder = new TextEncoder();
 
-function base64url(bytes) {
+/** base64url (RFC 4648) without padding. */
+function base64(bytes) {
   return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
 }
 
@@ -47,11 +48,11 @@ async function tokenOf(user) {
   const now = Math.floor(Date.now() / 1000);
   const claims = { iat: now, exp: now + TOKEN_TTL_S, iss: options.issuer ?? undefined, aud: options.audience ?? undefined };
   claims[options.userIdClaim] = String(user);
-  const parts = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => base64url(encoder.encode(JSON.stringify(part))));
+  const parts = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => base64(encoder.encode(JSON.stringify(part))));
   const algorithm = { name: "HMAC", hash: "SHA-256" };
   const key = await crypto.subtle.importKey("raw", encoder.encode(options.tokenSecret), algorithm, false, ["sign"]);
   const signature = await crypto.subtle.sign(algorithm, key, encoder.encode(parts.join(".")));
-  return [...parts, base64url(new Uint8Array(signature))].join(".");
+  return [...parts, base64(new Uint8Array(signature))].join(".");
 }
 
 // ---- steps
