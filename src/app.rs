@@ -23,10 +23,15 @@ use crate::engine::redis::{self, Redis, RedisOptions};
 use crate::engine::{Engine, EngineError, Messages, OpenError};
 use crate::ids::{Incarnation, random_name};
 use crate::profiles::{PostgresOptions, Profiles, ProfilesError};
-use crate::settings::{AuthSettings, EngineKind, PresenceAudience, Secret, Settings};
+use crate::settings::{
+    AuthSettings, DEVELOPMENT_API_KEY, DEVELOPMENT_SECRET, EngineKind, PresenceAudience, Secret,
+    Settings,
+};
 use crate::telemetry::Metrics;
 use crate::transport::address::TrustedProxies;
-use crate::transport::http::{self, AllowedOrigins, ApiKeyCheck, Internal, Live, Public};
+use crate::transport::http::{
+    self, AllowedOrigins, ApiKeyCheck, Internal, Live, Playground, PlaygroundOptions, Public,
+};
 use crate::transport::limits::{CurrentLimits, Limits};
 use crate::transport::listener::{self, Listener};
 use crate::transport::server;
@@ -162,7 +167,10 @@ impl App {
         let on_aborted = sockets.on_aborted();
         let serve = server::serve(public, routes, on_aborted, stop_accepting.clone());
         servers.spawn("public listener", serve);
+        let playground = Playground::new(&playground_options(&settings, public_address));
+        playground.set_enabled(settings.serves_playground());
         let routes = http::internal(Internal {
+            playground: playground.clone(),
             live: Live::new(hub.clone(), metrics.clone()),
             hub: hub.clone(),
             metrics,
@@ -176,6 +184,7 @@ impl App {
             tokens,
             keys,
             limits,
+            playground,
             development: settings.development(),
         };
 
@@ -328,6 +337,18 @@ pub fn token_options(auth: &AuthSettings) -> TokenOptions {
         audience: auth.audience.clone(),
         user_id_claim: auth.user_id_claim.clone(),
         leeway: auth.leeway,
+    }
+}
+
+fn playground_options(settings: &Settings, public: SocketAddr) -> PlaygroundOptions {
+    PlaygroundOptions {
+        public,
+        api_key: DEVELOPMENT_API_KEY,
+        token_secret: DEVELOPMENT_SECRET,
+        user_id_claim: settings.auth.user_id_claim.clone(),
+        issuer: settings.auth.issuer.clone(),
+        audience: settings.auth.audience.clone(),
+        allowed_origins: settings.http.allowed_origins.clone(),
     }
 }
 

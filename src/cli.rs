@@ -34,8 +34,8 @@ const SECRET_IN_FLAG: &str = "--redis-url has a user or a password in it, and ev
                             (VIGIE_REDIS__URL_FILE) names";
 
 /// The load generator and its dependencies stay out of the server.
-const BENCH_ELSEWHERE: &str = "`bench` and `demo` are in vigie-bench, a program of its own that `cargo build --release \
-                               --features bench` builds beside this one; `vigie-bench --help` has its commands";
+const BENCH_ELSEWHERE: &str = "`bench` is vigie-bench, a program of its own that `cargo build --release --features bench` \
+                               builds beside this one; `vigie-bench --help` has its commands";
 
 /// A Redis-backed, horizontally scalable Socket.IO hub.
 #[derive(Parser)]
@@ -49,8 +49,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Says how to get vigie-bench, the load generator
-    #[command(alias = "demo")]
+    /// Says how to get vigie-bench, which puts load on running nodes
     Bench(BenchArgs),
     /// Runs a node until SIGTERM or SIGINT, as vigie alone does
     Serve,
@@ -301,11 +300,7 @@ mod tests {
 
     #[test]
     fn the_load_generator_is_elsewhere_whatever_is_asked_of_it() {
-        for line in [
-            "vigie bench",
-            "vigie bench fanout --connections 10 --json",
-            "vigie demo --users 20",
-        ] {
+        for line in ["vigie bench", "vigie bench fanout --connections 10 --json"] {
             assert!(
                 matches!(parse(line).command, Some(Command::Bench(_))),
                 "{line}"

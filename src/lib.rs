@@ -41,6 +41,7 @@
 //! | `transport/polling.rs`, `polling/` | Engine.IO over long polling and its upgrades, by socketioxide |
 //! | `transport/http.rs`, `http/` | routes, one file for each subject; `access.rs` decides who may use the internal API |
 //! | `transport/http/admin/` | the operators' page, and the sampler behind it |
+//! | `transport/http/playground.rs`, `playground/`, `document.rs` | the page of development mode; what both pages share |
 //! | `domain.rs` | `Hub`, the façade, and the composition of the services |
 //! | `domain/presence.rs`, `replica.rs` | who is online: snapshot plus transitions |
 //! | `domain/topic.rs`, `topic/` | subscriptions to topics, the state of each, interest of connections |

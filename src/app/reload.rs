@@ -6,7 +6,7 @@ use super::{StartError, allowances, api_keys, limits, token_options};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::settings::Settings;
-use crate::transport::http::ApiKeyCheck;
+use crate::transport::http::{ApiKeyCheck, Playground};
 use crate::transport::limits::CurrentLimits;
 
 /// Applies settings to a running node. Clones refer to the same node.
@@ -16,6 +16,7 @@ pub struct Reload {
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) keys: ApiKeyCheck,
     pub(super) limits: CurrentLimits,
+    pub(super) playground: Playground,
     /// Whether the node started with development keys.
     pub(super) development: bool,
 }
@@ -33,6 +34,7 @@ impl Reload {
         let keys = api_keys(settings)?;
         self.tokens.reload(&token_options(&settings.auth))?;
         self.keys.replace(keys);
+        self.playground.set_enabled(settings.serves_playground());
         self.limits.set(limits(settings));
         self.hub.allow(allowances(settings));
         Ok(())

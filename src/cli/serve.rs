@@ -141,6 +141,7 @@ struct Hints {
     /// The API key as shell text; never a real key.
     api_key: &'static str,
     can_sign: bool,
+    playground: bool,
 }
 
 impl Hints {
@@ -154,6 +155,7 @@ impl Hints {
                 None => "(one of internal.api_keys)",
             },
             can_sign: settings.auth.secret.is_some(),
+            playground: settings.serves_playground(),
         }
     }
 
@@ -168,13 +170,18 @@ impl Hints {
         } else {
             "(signed with your private key)".to_owned()
         };
+        let playground = if self.playground {
+            format!("  the playground        http://{internal}/playground\n")
+        } else {
+            String::new()
+        };
         format!(
             r#"
 Development mode: at least one key in use is published in the source. Never in production:
 set VIGIE_AUTH__SECRET and VIGIE_INTERNAL__API_KEY there.
 
 Try it:
-  a token of user 42    {token}
+{playground}  a token of user 42    {token}
   a browser or Node     import {{ io }} from "socket.io-client";
                         const socket = io("http://{public}", {{ auth: {{ token }} }});
                         socket.on("connect", () => socket.emit("watch-profile", {{ userId: 42 }}, console.log));
@@ -222,7 +229,13 @@ mod tests {
 
     #[test]
     fn only_development_keys_are_shown() {
-        assert!(hints(&[]).contains("X-API-Key: vigie-development-key"));
+        let nothing_set = hints(&[]);
+        assert!(
+            nothing_set.contains("X-API-Key: vigie-development-key"),
+            "{nothing_set}"
+        );
+        let playground = "http://127.0.0.1:8182/playground\n";
+        assert!(nothing_set.contains(playground), "{nothing_set}");
 
         let own_key = hints(&[("VIGIE_INTERNAL__API_KEY", "s3cr3t")]);
         assert!(
@@ -230,6 +243,7 @@ mod tests {
             "{own_key}"
         );
         assert!(!own_key.contains("s3cr3t"), "{own_key}");
+        assert!(!own_key.contains("playground"), "{own_key}");
 
         let keys = [
             ("VIGIE_AUTH__SECRET", "s3cr3t"),

@@ -30,6 +30,11 @@ impl Settings {
         keys.any(|(_, key)| key.expose() == DEVELOPMENT_API_KEY)
     }
 
+    /// Whether both development keys are in use, which is all that `/playground` has.
+    pub fn serves_playground(&self) -> bool {
+        self.uses_development_secret() && self.uses_development_api_key()
+    }
+
     /// The reason why development keys would be insecure, if they would.
     pub(super) fn exposed(&self) -> Option<String> {
         for (key, listen) in [

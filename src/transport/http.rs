@@ -7,22 +7,21 @@ mod audit;
 mod avatars;
 mod bearer;
 mod body;
-
+mod document;
 mod events;
 mod friends;
 mod headers;
 mod health;
-
 mod local_caller;
 mod matches;
 mod matchmaking;
 mod me;
-
 mod metrics;
 mod metrics_layer;
 mod nodes;
 mod notifications;
 mod openapi;
+mod playground;
 mod presence;
 mod problem;
 mod public;
@@ -46,6 +45,7 @@ use self::admin::AdminPage;
 pub(crate) use self::admin::Live;
 use self::audit::Audit;
 use self::body::BodyMax;
+pub(crate) use self::playground::{Playground, PlaygroundOptions};
 use self::problem::Problem;
 pub use self::public::describe_public;
 pub(crate) use self::public::{AllowedOrigins, Public, public};
@@ -69,11 +69,19 @@ pub struct Internal {
     pub limits: CurrentLimits,
     /// Samples for the operators' page.
     pub live: Live,
+    /// The page for the first five minutes.
+    pub playground: Playground,
 }
 
 impl FromRef<Internal> for Hub {
     fn from_ref(internal: &Internal) -> Self {
         internal.hub.clone()
+    }
+}
+
+impl FromRef<Internal> for Playground {
+    fn from_ref(internal: &Internal) -> Self {
+        internal.playground.clone()
     }
 }
 
@@ -139,7 +147,9 @@ fn of_operators() -> OpenApiRouter<Internal> {
 
 /// Pages, which hold no data.
 fn pages() -> OpenApiRouter<Internal> {
-    OpenApiRouter::new().routes(routes!(admin::show_page))
+    OpenApiRouter::new()
+        .routes(routes!(admin::show_page))
+        .routes(routes!(playground::show))
 }
 
 /// Routes for probes. Not logged: probes come every few seconds and carry no key.

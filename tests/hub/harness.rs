@@ -34,9 +34,9 @@ pub use http::Answer;
 pub use keys::{EC_PRIVATE, EC_PUBLIC, ED_PRIVATE, ED_PUBLIC, FOREIGN_PRIVATE, FOREIGN_X};
 pub use keys::{Signer, base64url, file};
 pub use postgres::{Postgres, profiles};
-#[cfg(feature = "bench")]
-pub use process::{Transcript, signal, vigie_bench};
 pub use process::{project_root, run, run_within, scratch, tethered, vigie};
+#[cfg(feature = "bench")]
+pub use process::{signal, vigie_bench};
 pub use redis::Redis;
 pub use samples::{kinds, profile, public, revision};
 pub use servers::Servers;

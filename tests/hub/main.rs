@@ -18,7 +18,6 @@ mod cli;
 mod conformance;
 mod connections;
 #[cfg(feature = "bench")]
-mod demo;
 mod deployment;
 mod doctor;
 mod engines;
@@ -33,6 +32,7 @@ mod metrics;
 mod notifications;
 mod order;
 mod payloads;
+mod playground;
 mod polling;
 mod postgres;
 mod presence;

@@ -5,7 +5,6 @@ mod burst;
 mod churn;
 mod clients;
 mod connect;
-mod demo;
 mod error;
 mod fanout;
 mod idle;
@@ -48,7 +47,7 @@ const CONNECTIONS_MAX: i64 = 100_000;
 const UPDATES_MAX: i64 = 1_000_000;
 /// More than sequential requests reach.
 const RATE_MAX: i64 = 10_000;
-/// Default first user of a run. The demo starts at the first synthetic user and may run at the same time.
+/// Default first user of a run.
 const FIRST_USER: u64 = FIRST_SYNTHETIC_USER + 1_000_000;
 /// Leaves room for the other users of a run below the largest id.
 const FIRST_USER_MAX: u64 = 9_007_000_000_000_000;
@@ -59,17 +58,9 @@ const SECONDS_MAX: i64 = 600;
 #[command(name = "vigie-bench", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    scenario: Scenario,
     #[command(flatten)]
     options: Options,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    #[command(flatten)]
-    Scenario(Scenario),
-    /// Runs synthetic users that come, go, watch and change, so that there is something to see
-    Demo(demo::DemoArgs),
 }
 
 #[derive(Subcommand)]
@@ -132,17 +123,12 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<String, Box<dyn Error>> {
     let settings = Settings::load(cli.options.config.as_deref(), environment())?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    match cli.command {
-        Command::Demo(args) => Ok(runtime.block_on(demo::run(settings, &cli.options, &args))?),
-        Command::Scenario(scenario) => {
-            let setup = setup(settings, &cli.options)?;
-            let report = runtime.block_on(scenario.run_and_tidy(&setup))?;
-            if cli.options.json {
-                Ok(format!("{}\n", report.json()))
-            } else {
-                Ok(report.table())
-            }
-        }
+    let setup = setup(settings, &cli.options)?;
+    let report = runtime.block_on(cli.scenario.run_and_tidy(&setup))?;
+    if cli.options.json {
+        Ok(format!("{}\n", report.json()))
+    } else {
+        Ok(report.table())
     }
 }
 

@@ -209,9 +209,14 @@ impl Cluster {
 
     /// One node with nothing configured but free ports. It has no [`NODE_KEY`] and no [`SECRET`].
     pub async fn unconfigured() -> Self {
+        Self::unconfigured_builder().start().await
+    }
+
+    /// The same, before more is set.
+    pub fn unconfigured_builder() -> Builder {
         let mut builder = Self::bare().memory();
         builder.named = false;
-        builder.start().await
+        builder
     }
 
     fn bare() -> Builder {

@@ -1,15 +1,10 @@
-//! The operators' page: one document that embeds its style and script and loads nothing else.
-
-use std::sync::Arc;
+//! The operators' page.
 
 use axum::extract::{ConnectInfo, OriginalUri};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use axum::http::HeaderMap;
+use axum::response::Response;
 
+use super::super::document::Document;
 use super::super::local_caller;
 use crate::transport::listener::Peer;
 
@@ -21,35 +16,22 @@ const SCRIPT: &str = include_str!("page.js");
 const KEY_OPTIONAL: &str = r#"data-key="optional""#;
 const KEY_NEEDED: &str = r#"data-key="needed""#;
 
-/// The page in both variants, with its content security policy. Clones share them.
+/// The page in both variants. Clones share them.
 #[derive(Clone)]
-pub(in crate::transport::http) struct AdminPage(Arc<Variants>);
-
-struct Variants {
+pub(in crate::transport::http) struct AdminPage {
     /// For a browser on this machine.
-    key_optional: Bytes,
+    key_optional: Document,
     /// For everybody else: the page asks for a key first.
-    key_needed: Bytes,
-    policy: HeaderValue,
+    key_needed: Document,
 }
 
 impl AdminPage {
     pub(in crate::transport::http) fn new() -> Self {
-        let markup = MARKUP
-            .replace("/* page.css */", STYLE)
-            .replace("/* page.js */", SCRIPT);
-        // By hash, so that an injected script does not run.
-        let policy = format!(
-            "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self'; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'",
-            source_of(SCRIPT),
-            source_of(STYLE),
-        );
-        Self(Arc::new(Variants {
-            key_needed: markup.replace(KEY_OPTIONAL, KEY_NEEDED).into(),
-            key_optional: markup.into(),
-            policy: HeaderValue::from_str(&policy).expect("the policy is ASCII"),
-        }))
+        let needed = MARKUP.replace(KEY_OPTIONAL, KEY_NEEDED);
+        Self {
+            key_optional: Document::new(MARKUP, STYLE, SCRIPT, &[]),
+            key_needed: Document::new(&needed, STYLE, SCRIPT, &[]),
+        }
     }
 
     /// Serves the variant for this caller.
@@ -59,26 +41,12 @@ impl AdminPage {
         OriginalUri(uri): OriginalUri,
         headers: HeaderMap,
     ) -> Response {
-        let variants = &self.0;
-        let page = if local_caller::serves_own_page(peer.address, &uri, &headers) {
-            &variants.key_optional
+        if local_caller::serves_own_page(peer.address, &uri, &headers) {
+            self.key_optional.response()
         } else {
-            &variants.key_needed
-        };
-        let headers = [
-            (
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/html; charset=utf-8"),
-            ),
-            (header::CONTENT_SECURITY_POLICY, variants.policy.clone()),
-        ];
-        (headers, page.clone()).into_response()
+            self.key_needed.response()
+        }
     }
-}
-
-/// The source expression of an inline style or script.
-fn source_of(part: &str) -> String {
-    format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(part)))
 }
 
 #[cfg(test)]
@@ -86,19 +54,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_whole_and_needs_nothing_else() {
+    fn both_variants_are_whole() {
         let page = AdminPage::new();
-        let text = |page: &Bytes| String::from_utf8(page.to_vec()).expect("UTF-8");
-        let (optional, needed) = (text(&page.0.key_optional), text(&page.0.key_needed));
-        for page in [&optional, &needed] {
-            // The policy has the hashes of exactly these.
-            assert!(page.contains(&format!("<style>{STYLE}</style>")));
-            assert!(page.contains(&format!("<script>{SCRIPT}</script>")));
-            for elsewhere in ["src=", "@import", "url(", "https://"] {
-                assert!(!page.contains(elsewhere), "{elsewhere}");
-            }
-        }
-        assert!(optional.contains(KEY_OPTIONAL) && !optional.contains(KEY_NEEDED));
-        assert!(needed.contains(KEY_NEEDED) && !needed.contains(KEY_OPTIONAL));
+        let (optional, needed) = (&page.key_optional, &page.key_needed);
+        optional.assert_whole();
+        needed.assert_whole();
+        assert!(optional.text().contains(KEY_OPTIONAL) && !optional.text().contains(KEY_NEEDED));
+        assert!(needed.text().contains(KEY_NEEDED) && !needed.text().contains(KEY_OPTIONAL));
     }
 }

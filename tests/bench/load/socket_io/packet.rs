@@ -103,14 +103,6 @@ pub(crate) fn connect(token: Option<&str>) -> String {
     }
 }
 
-/// An event without acknowledgement; `payload` is JSON.
-pub(crate) fn event(name: &str, payload: Option<&str>) -> String {
-    match payload {
-        Some(payload) => format!(r#"42["{name}",{payload}]"#),
-        None => format!(r#"42["{name}"]"#),
-    }
-}
-
 pub(crate) fn query(query: Query) -> String {
     match query {
         Query::Watch(user) => format!(r#"420["watch-profile",{{"userId":{user}}}]"#),
