@@ -1,4 +1,4 @@
-//! What no compiler checks: that Lua headers are true, that imports go down only, that the files under `config/` fit the
+//! Checks that no compiler makes: that Lua headers are true, that imports go down only, that the files under `config/` fit the
 //! code, that monitoring asks for metrics that exist. Generates the tables in the README files from the code. Reads files,
 //! starts nothing. Words that the code must not use are in `.clippy.toml` and `Cargo.toml`.
 
@@ -11,6 +11,8 @@ mod deployment;
 mod keys;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/lua.rs"]
 mod lua;
 #[path = "tidy/markdown.rs"]
