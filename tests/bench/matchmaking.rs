@@ -17,6 +17,7 @@ use fred::util::sha1_hash;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use vigie::internals::script_text;
 
 const TICKETS: u64 = 100_000;
 /// What nodes look at in one call.
@@ -24,11 +25,11 @@ const BATCH: &str = "100";
 /// Calls on their way at once, as of several nodes.
 const PIPELINE: usize = 64;
 
-const ENQUEUE: &str = include_str!("../../lua/matchmaking/enqueue.lua");
-const PAIR: &str = include_str!("../../lua/matchmaking/pair.lua");
-const DUE: &str = include_str!("../../lua/matchmaking/due.lua");
-const TELL: &str = include_str!("../../lua/matchmaking/tell.lua");
-const CONFIRM: &str = include_str!("../../lua/matchmaking/confirm.lua");
+const ENQUEUE: &str = "matchmaking/enqueue";
+const PAIR: &str = "matchmaking/pair";
+const DUE: &str = "matchmaking/due";
+const TELL: &str = "matchmaking/tell";
+const CONFIRM: &str = "matchmaking/confirm";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -98,6 +99,7 @@ impl Redis {
     }
 
     async fn call<R: FromValue>(&self, script: &str, names: &[&str], args: &[String]) -> R {
+        let script = script_text(script).expect("a script of the hub");
         let mut words = vec![sha1_hash(script), names.len().to_string()];
         words.extend(names.iter().map(|name| format!("vigie:{{mm}}:{name}")));
         words.extend_from_slice(args);

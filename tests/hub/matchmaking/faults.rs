@@ -12,8 +12,7 @@ use super::{
 use crate::harness::{
     ADA, BOB, Builder, Client, Cluster, Connecting, EVE, Servers, eventually, eventually_eq,
 };
-
-const PAIR: &str = include_str!("../../../lua/matchmaking/pair.lua");
+use crate::scripts::text_of;
 
 /// Nobody is paired by the nodes: ratings have to be the same, and the tests' are not.
 fn picky(builder: Builder) -> Builder {
@@ -40,7 +39,7 @@ async fn pair_and_die(cluster: &Cluster) -> u64 {
     let keys = names.map(|name| format!("vigie:{{mm}}:{name}"));
     // Everybody is looked at again.
     cluster.cli(&["DEL", &keys[8]]).await;
-    let mut words = vec!["EVAL", PAIR, "10"];
+    let mut words = vec!["EVAL", text_of("matchmaking/pair"), "10"];
     words.extend(keys.iter().map(String::as_str));
     words.extend(["1000", "1000000", "0", "600000", "600000"]);
     let answer = cluster.cli(&words).await;

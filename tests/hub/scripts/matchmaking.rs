@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 
 use super::{Dice, LARGEST, Server, number};
 
-const ENQUEUE: &str = include_str!("../../../lua/matchmaking/enqueue.lua");
-const CANCEL: &str = include_str!("../../../lua/matchmaking/cancel.lua");
-const PAIR: &str = include_str!("../../../lua/matchmaking/pair.lua");
-const DUE: &str = include_str!("../../../lua/matchmaking/due.lua");
-const TELL: &str = include_str!("../../../lua/matchmaking/tell.lua");
-const CONFIRM: &str = include_str!("../../../lua/matchmaking/confirm.lua");
-const REQUEUE: &str = include_str!("../../../lua/matchmaking/requeue.lua");
-const STATUS: &str = include_str!("../../../lua/matchmaking/status.lua");
+const ENQUEUE: &str = "matchmaking/enqueue";
+const CANCEL: &str = "matchmaking/cancel";
+const PAIR: &str = "matchmaking/pair";
+const DUE: &str = "matchmaking/due";
+const TELL: &str = "matchmaking/tell";
+const CONFIRM: &str = "matchmaking/confirm";
+const REQUEUE: &str = "matchmaking/requeue";
+const STATUS: &str = "matchmaking/status";
 
 /// A time that no test outlives.
 const LONG_MS: u64 = 600_000;
