@@ -26,7 +26,6 @@ local calls = {
   { 'HGET', hash, 'a' },
   { 'HMGET', hash, 'a' },
   { 'HGETALL', hash },
-  { 'HVALS', hash },
   { 'HLEN', hash },
   { 'HEXISTS', hash, 'a' },
   { 'HSCAN', hash, '0' },

@@ -237,7 +237,7 @@ const CALLED: [&str; 18] = [
     "matchmaking/cancel",
     "matchmaking/pair",
     "matchmaking/due",
-    "matchmaking/tell",
+    "matchmaking/notify",
     "matchmaking/confirm",
     "matchmaking/status",
 ];

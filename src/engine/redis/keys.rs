@@ -152,52 +152,62 @@ impl Keyspace {
         format!("{}:{{mm}}:{name}", self.prefix)
     }
 
-    /// Queued users by place.
+    /// ZSET: queued users by place.
     pub(crate) fn queue(&self) -> String {
         self.of_matchmaking("queue")
     }
 
-    /// Queued users by rating.
+    /// ZSET: `<place, padded>:<user>` of queued users by rating.
     pub(crate) fn ratings(&self) -> String {
         self.of_matchmaking("ratings")
     }
 
-    /// Tickets by user.
-    pub(crate) fn tickets(&self) -> String {
-        self.of_matchmaking("tickets")
+    /// HASH: a queued user's ticket: `place`, `rating`, `joined` (ms), `version`.
+    pub(crate) fn ticket(&self, user: UserId) -> String {
+        self.of_matchmaking(&format!("ticket:{user}"))
     }
 
-    /// Users' pending matches.
+    /// Prefix of [`Self::ticket`]; the user's id follows.
+    pub(crate) fn tickets_prefix(&self) -> String {
+        self.of_matchmaking("ticket:")
+    }
+
+    /// HASH: user to the match that is pending for the user.
     pub(crate) fn playing(&self) -> String {
         self.of_matchmaking("playing")
     }
 
-    /// Pending matches by id.
-    pub(crate) fn matches(&self) -> String {
-        self.of_matchmaking("matches")
+    /// HASH: a pending match; `lua/shared/match.lua` lists the fields.
+    pub(crate) fn pending_match(&self, id: &str) -> String {
+        self.of_matchmaking(&format!("match:{id}"))
     }
 
-    /// When pending matches are announced next.
+    /// Prefix of [`Self::pending_match`]; the match's id follows.
+    pub(crate) fn matches_prefix(&self) -> String {
+        self.of_matchmaking("match:")
+    }
+
+    /// ZSET: pending matches by when they are announced next (ms).
     pub(crate) fn pending(&self) -> String {
         self.of_matchmaking("pending")
     }
 
-    /// Users whose ticket expired, and when that is announced next.
+    /// ZSET: users whose ticket expired by when that is announced next (ms).
     pub(crate) fn timeouts(&self) -> String {
         self.of_matchmaking("timeouts")
     }
 
-    /// The last number assigned, for places and versions.
+    /// STRING: the last number assigned, for places, versions and matches.
     pub(crate) fn count(&self) -> String {
         self.of_matchmaking("count")
     }
 
-    /// How far tickets have been scanned.
-    pub(crate) fn looked(&self) -> String {
-        self.of_matchmaking("looked")
+    /// HASH: how far tickets have been scanned: `fresh`, `again` (places), `next` (ms), `streak`.
+    pub(crate) fn scan(&self) -> String {
+        self.of_matchmaking("scan")
     }
 
-    /// Matches made, by second.
+    /// HASH: second to the matches made in it, for the last minute.
     pub(crate) fn made(&self) -> String {
         self.of_matchmaking("made")
     }

@@ -12,7 +12,7 @@ use crate::telemetry::{Counter, Metrics, Times};
 
 /// The text of a script: its fragments of `lua/shared/`, in this order, and its own file.
 macro_rules! text {
-    ($name:literal $($fragment:ident)*) => {
+    ($name:literal $($fragment:tt)*) => {
         concat!(
             $(include_str!(concat!("../../../lua/shared/", stringify!($fragment), ".lua")), "\n",)*
             include_str!(concat!("../../../lua/", $name, ".lua")),
@@ -22,7 +22,7 @@ macro_rules! text {
 
 /// Declares the scripts, each as `field = "folder/name" (fragments)`.
 macro_rules! scripts {
-    ($($field:ident = $name:literal ($($fragment:ident),*);)+) => {
+    ($($field:ident = $name:literal ($($fragment:tt),*);)+) => {
         /// All scripts. The header of each documents its keys, arguments and answer.
         pub(crate) struct Scripts {
             $(pub(crate) $field: Script,)+
@@ -71,14 +71,17 @@ scripts! {
     disconnect = "account/disconnect" (clock, whole, once, deleted, disconnect);
     revoke = "account/revoke" (clock, whole, once, deleted, disconnect);
 
-    enqueue = "matchmaking/enqueue" ();
-    cancel = "matchmaking/cancel" ();
-    pair = "matchmaking/pair" ();
-    due = "matchmaking/due" ();
-    tell = "matchmaking/tell" ();
-    confirm = "matchmaking/confirm" ();
-    requeue = "matchmaking/requeue" ();
-    status = "matchmaking/status" ();
+    enqueue = "matchmaking/enqueue" (clock, whole, ticket, join, match);
+    restore = "matchmaking/restore" (whole, ticket, join, match);
+    cancel = "matchmaking/cancel" (ticket, match);
+    drop_ticket = "matchmaking/drop" (ticket);
+    expire_ticket = "matchmaking/expire" (ticket);
+    pair = "matchmaking/pair" (clock, whole, ticket, made);
+    due = "matchmaking/due" (clock, whole);
+    notify = "matchmaking/notify" (match);
+    confirm = "matchmaking/confirm" (match);
+    requeue = "matchmaking/requeue" (whole, ticket, match);
+    status = "matchmaking/status" (clock, made);
 }
 
 pub(crate) struct Script {
