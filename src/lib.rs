@@ -145,6 +145,7 @@ pub mod internals {
     pub use crate::app::token_options;
     pub use crate::cli::command;
     pub use crate::domain::token::{TokenOptions, TokenVerifier, issue as issue_token};
+    pub use crate::engine::redis::script_text;
     pub use crate::profiles::{
         Account, AccountChange, ChangeBatch, ChangeStream, Friendship, GameResult, Image, NewMatch,
         Part, PostgresOptions, Profiles, ProfilesError,

@@ -1,17 +1,16 @@
--- Marks an account as deleted for ever, forgets its updates and says so on the user's topic.
+-- Marks an account as deleted for good, removes its updates and publishes that on the user's topic.
 --
+-- USES     clock, whole
 -- KEYS[1]  hash    last updates of the user; the field "deleted" marks a deleted account
 -- ARGV[1]  string  the user's topic (same hash tag as the key)
 --
 -- RETURNS   nodes that were listening
 -- PUBLISHES { kind = "account-deleted" }
--- REPEAT    safe: an account stays deleted; saying it again disconnects nobody twice
+-- REPEAT    safe: an account stays deleted; a second message disconnects nobody
 
 local profile, channel = KEYS[1], ARGV[1]
 
-local time   = redis.call('TIME')
-local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local since  = redis.call('HGET', profile, 'deleted') or now_ms
+local since = redis.call('HGET', profile, 'deleted') or whole(now_ms)
 redis.call('DEL', profile)
 redis.call('HSET', profile, 'deleted', since)
 return redis.call('SPUBLISH', channel, '{"kind":"account-deleted"}')

@@ -1,20 +1,20 @@
--- Renews the lease of an incarnation, unless it is gone: then the incarnation is dead for ever.
+-- Renews the lease of an incarnation, unless the lease is gone: then the incarnation is dead for good.
 --
+-- USES     clock, whole
 -- KEYS[1]  zset    incarnations, scored by the end of their lease (ms)
 -- ARGV[1]  string  incarnation
 -- ARGV[2]  int     length of a lease (ms)
 --
--- RETURNS   end of the lease (ms), or 0 when it is gone
+-- RETURNS   end of the lease (ms), or nil when it is gone
 -- PUBLISHES nothing
--- REPEAT    safe: a lease is renewed from now on, however often
+-- REPEAT    safe: the lease is renewed at the last call
 
 local leases, incarnation = KEYS[1], ARGV[1]
 local lease_ms            = tonumber(ARGV[2])
 
 if not redis.call('ZSCORE', leases, incarnation) then
-  return 0
+  return nil
 end
-local time = redis.call('TIME')
-local ends = time[1] * 1000 + math.floor(time[2] / 1000) + lease_ms
-redis.call('ZADD', leases, string.format('%.0f', ends), incarnation)
+local ends = now_ms + lease_ms
+redis.call('ZADD', leases, whole(ends), incarnation)
 return ends

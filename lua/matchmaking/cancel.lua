@@ -1,54 +1,39 @@
--- Takes a user out of the queue, and out of a match that nobody has been told about yet.
+-- Takes a user out of the queue, or out of a match that no player has been notified of.
 --
--- KEYS[1]  zset    users who wait, scored by their place
+-- USES     ticket, match
+-- KEYS[1]  zset    users who wait, scored by place
 -- KEYS[2]  zset    the same as "<place, padded>:<user>", scored by rating
--- KEYS[3]  hash    user -> ticket, "<place> <rating> <joined at (ms)> <version>"
--- KEYS[4]  hash    user -> match that has been found for the user and is not over yet
--- KEYS[5]  hash    match -> what is known about it
--- KEYS[6]  zset    matches that are not over, scored by when they are told (again) (ms)
--- KEYS[7]  zset    users whose ticket ran out, scored by when they are told (again) (ms)
+-- KEYS[3]  hash    ticket of the user: place, rating, joined (ms), version
+-- KEYS[4]  hash    user -> match that is pending for the user
+-- KEYS[5]  zset    pending matches, scored by when they are announced (again) (ms)
+-- KEYS[6]  zset    users whose ticket expired, scored by when that is announced (again) (ms)
 -- ARGV[1]  int     user id
--- ARGV[2]  int     version of the ticket that is meant; 0 for any, and for matches, too
+-- ARGV[2]  string  prefix of the matches' keys (same hash tag as the keys)
 --
--- RETURNS   1 where the user was taken out of anything, otherwise 0
+-- RETURNS   'cancelled', or 'nothing' where there was nothing to cancel, or it was too late
 -- PUBLISHES nothing
--- REPEAT    safe: there is nothing left to be taken out of
+-- REPEAT    safe: nothing is left to cancel
 
-local queue, ratings, tickets = KEYS[1], KEYS[2], KEYS[3]
-local playing, matches        = KEYS[4], KEYS[5]
-local pending, timeouts       = KEYS[6], KEYS[7]
-local user, meant             = ARGV[1], ARGV[2]
+local at                = { queue = KEYS[1], ratings = KEYS[2] }
+local key, playing      = KEYS[3], KEYS[4]
+local pending, timeouts = KEYS[5], KEYS[6]
+local user, matches     = ARGV[1], ARGV[2]
 
-local ticket = redis.call('HGET', tickets, user)
+local ticket = read_ticket(key, user)
 if ticket then
-  local place, version = string.match(ticket, '^(%S+) %S+ %S+ (%S+)$')
-  if meant ~= '0' and meant ~= version then
-    return 0
-  end
-  redis.call('HDEL', tickets, user)
-  redis.call('ZREM', queue, user)
-  redis.call('ZREM', ratings, string.format('%016.0f:%s', place + 2 ^ 52, user))
-  return 1
+  remove_tickets(at, ticket)
+  return 'cancelled'
 end
-if meant ~= '0' then
-  return 0
+local match = pending_match(playing, matches, user)
+local was_expired = redis.call('ZREM', timeouts, user) == 1
+if match and match.state ~= 'notified' then
+  redis.call('HSET', match.key, 'state', 'cancelled')
+  redis.call('HDEL', playing, user)
+  redis.call('ZADD', pending, 0, match.id)
+  return 'cancelled'
 end
-
-local left  = redis.call('ZREM', timeouts, user)
-local id    = redis.call('HGET', playing, user)
-local match = id and redis.call('HGET', matches, id)
-if not match then
-  return left
+if match then
+  -- Too late to cancel, but if the match falls through, the user does not return to the queue.
+  redis.call('HSET', match.key, 'withdrawn:' .. user, 'yes')
 end
-match = cjson.decode(match)
-if match.told then
-  -- Too late. But should the match not take place, nobody puts the user back in the queue.
-  match.quit[user] = true
-  redis.call('HSET', matches, id, cjson.encode(match))
-  return left
-end
-match.left = true
-redis.call('HDEL', playing, user)
-redis.call('HSET', matches, id, cjson.encode(match))
-redis.call('ZADD', pending, 0, id)
-return 1
+return was_expired and 'cancelled' or 'nothing'

@@ -1,50 +1,35 @@
--- A node has shown a match to a player's connections. The match is over once every node has that it was to be shown on.
+-- Records that a node has shown a match to a player. The match is over when every node that had to has.
 --
--- KEYS[1]  hash    match -> what is known about it
--- KEYS[2]  zset    matches that are not over, scored by when they are told (again) (ms)
--- KEYS[3]  hash    user -> match that has been found for the user and is not over yet
+-- USES     match
+-- KEYS[1]  hash    the match: state, players, and which nodes have shown it
+-- KEYS[2]  zset    pending matches, scored by when they are announced (again) (ms)
+-- KEYS[3]  hash    user -> match that is pending for the user
 -- ARGV[1]  string  match
 -- ARGV[2]  int     the player
 -- ARGV[3]  string  incarnation of the node
 --
--- RETURNS   1 where the match is over, otherwise 0
+-- RETURNS   'over', or 'pending'
 -- PUBLISHES nothing
--- REPEAT    safe: a node has shown it or not
+-- REPEAT    safe: a node is recorded once
 
-local matches, pending, playing = KEYS[1], KEYS[2], KEYS[3]
-local id, user, incarnation     = ARGV[1], ARGV[2], ARGV[3]
+local key, pending, playing = KEYS[1], KEYS[2], KEYS[3]
+local id, user, incarnation = ARGV[1], ARGV[2], ARGV[3]
 
-local match = redis.call('HGET', matches, id)
+local match = read_match(key, id)
 if not match then
-  return 1
+  return 'over'
 end
-match = cjson.decode(match)
-local node, waiting = user .. '@' .. incarnation, {}
-for _, other in ipairs(match.waiting) do
-  if other ~= node then
-    waiting[#waiting + 1] = other
-  end
-end
-match.waiting, match.taken[user] = waiting, true
+-- Also a node that was not asked: its connection came while others were notified, and is not to be notified again.
+local node, player = 'node:' .. user .. '@' .. incarnation, 'acked:' .. user
+match[node], match[player] = 'acked', 'yes'
 
--- Also a node that was not asked: its connection came while others were told, and is not to be told again.
-local is_known = false
-for _, other in ipairs(match.took) do
-  is_known = is_known or other == node
+local is_over = is_acked(match)
+for _, state in pairs(match) do
+  is_over = is_over and state ~= 'waiting'
 end
-if not is_known then
-  match.took[#match.took + 1] = node
+if is_over then
+  end_match(match, pending, playing)
+  return 'over'
 end
-
-if #waiting > 0 or not match.taken[match.users[1]] or not match.taken[match.users[2]] then
-  redis.call('HSET', matches, id, cjson.encode(match))
-  return 0
-end
-redis.call('HDEL', matches, id)
-redis.call('ZREM', pending, id)
-for _, player in ipairs(match.users) do
-  if redis.call('HGET', playing, player) == id then
-    redis.call('HDEL', playing, player)
-  end
-end
-return 1
+redis.call('HSET', key, node, 'acked', player, 'yes')
+return 'pending'

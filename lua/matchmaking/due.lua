@@ -1,40 +1,38 @@
--- Gives out who is to be told of a match, or that a ticket ran out, and keeps them from other nodes for a while: should
--- this node die before they are told, they are given out again.
+-- Hands out matches and expired tickets that are to be announced, and keeps them from other nodes for a while: if the
+-- caller dies before it has announced them, they are handed out again.
 --
--- KEYS[1]  zset    matches that are not over, scored by when they are told (again) (ms)
--- KEYS[2]  hash    match -> what is known about it
--- KEYS[3]  zset    users whose ticket ran out, scored by when they are told (again) (ms)
--- ARGV[1]  int     most of each to give out in this call
+-- USES     clock, whole
+-- KEYS[1]  zset    pending matches, scored by when they are announced (again) (ms)
+-- KEYS[2]  zset    users whose ticket expired, scored by when that is announced (again) (ms)
+-- ARGV[1]  int     most of each to hand out in this call
 -- ARGV[2]  int     ms for which they are kept from others
+-- ARGV[3]  string  prefix of the matches' keys (same hash tag as the keys)
 --
 -- RETURNS   { { match, user, user, … }, { user, … }, now (ms) }
 -- PUBLISHES nothing
--- REPEAT    safe: what was given out comes again later
+-- REPEAT    safe: the same are handed out again later
 
-local pending, matches, timeouts = KEYS[1], KEYS[2], KEYS[3]
-local batch_max, keep_ms         = ARGV[1], tonumber(ARGV[2])
+local pending, timeouts  = KEYS[1], KEYS[2]
+local batch_max, matches = ARGV[1], ARGV[3]
+local keep_ms            = tonumber(ARGV[2])
 
-local time     = redis.call('TIME')
-local now_ms   = time[1] * 1000 + math.floor(time[2] / 1000)
-local now      = string.format('%.0f', now_ms)
-local again_ms = string.format('%.0f', now_ms + keep_ms)
+local again_ms = whole(now_ms + keep_ms)
 
 local found = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', now, 'LIMIT', 0, batch_max)) do
-  local match = redis.call('HGET', matches, id)
-  if match then
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', whole(now_ms), 'LIMIT', 0, batch_max)) do
+  local player1, player2 = unpack(redis.call('HMGET', matches .. id, 'player1', 'player2'))
+  if player1 and player2 then
     redis.call('ZADD', pending, again_ms, id)
-    local users = cjson.decode(match).users
     found[#found + 1] = id
-    found[#found + 1] = users[1]
-    found[#found + 1] = users[2]
+    found[#found + 1] = player1
+    found[#found + 1] = player2
   else
     redis.call('ZREM', pending, id)
   end
 end
 
-local ran_out = redis.call('ZRANGEBYSCORE', timeouts, '-inf', now, 'LIMIT', 0, batch_max)
-for _, user in ipairs(ran_out) do
+local expired = redis.call('ZRANGEBYSCORE', timeouts, '-inf', whole(now_ms), 'LIMIT', 0, batch_max)
+for _, user in ipairs(expired) do
   redis.call('ZADD', timeouts, again_ms, user)
 end
-return { found, ran_out, now_ms }
+return { found, expired, now_ms }

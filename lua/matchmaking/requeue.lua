@@ -1,57 +1,58 @@
--- Ends a match that does not take place, and sends those who are still there to the front of the queue.
+-- Ends a match that falls through, and sends the players who are still online to the front of the queue.
 --
--- KEYS[1]  zset    users who wait, scored by their place
+-- USES     whole, ticket, match
+-- KEYS[1]  zset    users who wait, scored by place
 -- KEYS[2]  zset    the same as "<place, padded>:<user>", scored by rating
--- KEYS[3]  hash    user -> ticket, "<place> <rating> <joined at (ms)> <version>"
--- KEYS[4]  hash    user -> match that has been found for the user and is not over yet
--- KEYS[5]  hash    match -> what is known about it
--- KEYS[6]  zset    matches that are not over, scored by when they are told (again) (ms)
--- KEYS[7]  string  last number given, for places and versions
--- KEYS[8]  hash    how far tickets were looked at: "fresh" (place), "again" (place), "next" round (ms)
+-- KEYS[3]  hash    the match: state, players, and which nodes have shown it
+-- KEYS[4]  hash    user -> match that is pending for the user
+-- KEYS[5]  zset    pending matches, scored by when they are announced (again) (ms)
+-- KEYS[6]  string  last number assigned, for places, versions and matches
+-- KEYS[7]  hash    how far tickets were scanned: "fresh" (place), "again" (place), "next" round (ms)
 -- ARGV[1]  string  match
--- ARGV[2]  string  players who are still there, with spaces in between
+-- ARGV[2]  string  players who are still online, with spaces in between
+-- ARGV[3]  string  prefix of the tickets' keys (same hash tag as the keys)
 --
--- RETURNS   how many were sent back: nobody who has left, or queued again, since; nobody at all if both were told
+-- RETURNS   players who were sent back: none who has withdrawn or joined again since, and none at all if both have been
+--           shown the match
 -- PUBLISHES nothing
 -- REPEAT    safe: the match is gone
 
-local queue, ratings, tickets = KEYS[1], KEYS[2], KEYS[3]
-local playing, matches        = KEYS[4], KEYS[5]
-local pending, count, looked  = KEYS[6], KEYS[7], KEYS[8]
-local id, players             = ARGV[1], ARGV[2]
+local at                   = { queue = KEYS[1], ratings = KEYS[2] }
+local key, playing         = KEYS[3], KEYS[4]
+local pending, count, scan = KEYS[5], KEYS[6], KEYS[7]
+local id, players          = ARGV[1], ARGV[2]
+local tickets              = ARGV[3]
 
-local match = redis.call('HGET', matches, id)
+local match = read_match(key, id)
 if not match then
   return 0
 end
-match = cjson.decode(match)
-redis.call('HDEL', matches, id)
-redis.call('ZREM', pending, id)
 
--- Both were told, whoever else is waited for: the match takes place.
-local takes_place = match.taken[match.users[1]] and match.taken[match.users[2]]
-
-local is_there = {}
+local is_online = {}
 for user in string.gmatch(players, '%d+') do
-  is_there[user] = true
+  is_online[user] = true
 end
+
+-- A match that both have been shown takes place, whichever node is still waited for.
+local function wants_back(user)
+  return is_online[user] and not match['withdrawn:' .. user] and not is_acked(match)
+    and redis.call('HGET', playing, user) == id
+end
+
 local sent_back = 0
-for i, user in ipairs(match.users) do
-  if redis.call('HGET', playing, user) == id then
-    redis.call('HDEL', playing, user)
-    local wants = is_there[user] and not match.quit[user] and not takes_place
-    if wants and redis.call('HEXISTS', tickets, user) == 0 then
-      local rating, joined_ms = string.match(match.tickets[i], '^%S+ (%S+) (%S+)')
-      local version = redis.call('INCR', count)
-      local first   = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or version
-      local place   = string.format('%.0f', first - 1)
-      redis.call('ZADD', queue, place, user)
-      redis.call('ZADD', ratings, rating, string.format('%016.0f:%s', place + 2 ^ 52, user))
-      redis.call('HSET', tickets, user, table.concat({ place, rating, joined_ms, string.format('%.0f', version) }, ' '))
-      sent_back = sent_back + 1
-    end
+for number = 1, 2 do
+  local user = match['player' .. number]
+  local own  = tickets .. user
+  if wants_back(user) and not read_ticket(own, user) then
+    local version = redis.call('INCR', count)
+    local first   = redis.call('ZRANGE', at.queue, 0, 0, 'WITHSCORES')[2] or version
+    add_ticket(at, { key = own, user = user, place = whole(first - 1), rating = match['rating' .. number],
+      joined = match['joined' .. number], version = whole(version) })
+    sent_back = sent_back + 1
   end
 end
--- The round that has begun goes on: whoever is far back is to be looked at, too. Where none has, one begins at once.
-redis.call('HSET', looked, 'next', 0)
+end_match(match, pending, playing)
+
+-- A round that has begun continues, so that it reaches the last ticket. Otherwise one begins at once.
+redis.call('HSET', scan, 'next', 0)
 return sent_back

@@ -1,5 +1,6 @@
 -- Takes offline the users whose grace is over, at most a batch of them, and announces them.
 --
+-- USES     clock, whole, epoch, announce
 -- KEYS[1]  zset    users about to go offline, scored by when (ms)
 -- KEYS[2]  set     online users of the partition
 -- KEYS[3]  string  number of the last transition
@@ -10,9 +11,9 @@
 -- ARGV[3]  int     ms by which to look ahead: 0, or the grace when no node is left to do it later
 -- ARGV[4]  int     ms for which nobody is taken offline after a restart or a failover
 --
--- RETURNS   { { users taken offline }, ms until the next one is due or -1 where that is unknown }
+-- RETURNS   { { users taken offline }, ms until the next one is due or nil where that is unknown }
 -- PUBLISHES { epoch, rev, online = [], offline = [users] } when there are any
--- REPEAT    safe: whoever was taken offline is no longer in the zset
+-- REPEAT    safe: a user who was taken offline has left the zset
 
 local leaving, online    = KEYS[1], KEYS[2]
 local rev_key, epoch_key = KEYS[3], KEYS[4]
@@ -22,24 +23,20 @@ local channel            = ARGV[2]
 local ahead_ms           = tonumber(ARGV[3])
 local patience_ms        = tonumber(ARGV[4])
 
-local time   = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-
--- Another server, or this one before it was restarted, may have known more: whoever came back since, and is
--- missing in this data, gets the time to be registered again.
+-- Another server, or this one before its restart, may have known more: users who came back since, and are missing in
+-- this data, get the time to be registered again.
 local server      = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local known, from = string.match(redis.call('GET', server_key) or '', '^(%x+) (%d+)$')
 if known ~= server then
-  from = string.format('%.0f', known and now_ms + patience_ms or 0)
+  from = whole(known and now_ms + patience_ms or 0)
   redis.call('SET', server_key, server .. ' ' .. from)
 end
 if now_ms < tonumber(from) and ahead_ms == 0 then
-  return { {}, -1 }
+  return { {}, false }
 end
 
--- register.lua takes a user who is back out of the zset, so everybody found here has no connection.
-local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', string.format('%.0f', now_ms + ahead_ms),
-  'LIMIT', 0, batch_max)
+-- register.lua takes a user who is back out of the zset, so nobody found here has a connection.
+local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', whole(now_ms + ahead_ms), 'LIMIT', 0, batch_max)
 local offline = {}
 for _, user in ipairs(due) do
   redis.call('ZREM', leaving, user)
@@ -49,15 +46,11 @@ for _, user in ipairs(due) do
 end
 
 if #offline > 0 then
-  redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
-  local epoch = redis.call('GET', epoch_key)
-  local rev   = redis.call('INCR', rev_key)
-  redis.call('SPUBLISH', channel, string.format(
-    '{"epoch":"%s","rev":%.0f,"online":[],"offline":[%s]}', epoch, rev, table.concat(offline, ',')))
+  announce(epoch_key, rev_key, channel, '', table.concat(offline, ','))
 end
 
 local next_one = redis.call('ZRANGE', leaving, 0, 0, 'WITHSCORES')
 if #next_one == 0 then
-  return { offline, -1 }
+  return { offline, false }
 end
 return { offline, math.max(0, tonumber(next_one[2]) - now_ms) }

@@ -1,5 +1,6 @@
 -- Releases what a dead incarnation owes, at most a batch of it.
 --
+-- USES     clock, whole
 -- KEYS[1]  set   what the incarnation owes: "<user>/<connection>"
 -- KEYS[2]  set   incarnations that have registered anything in this partition
 -- KEYS[3]  set   online users of the partition
@@ -10,7 +11,7 @@
 -- ARGV[4]  int     grace before a user goes offline (ms)
 --
 -- RETURNS   { connections released, connections left }
--- PUBLISHES nothing: expire.lua says who went offline
+-- PUBLISHES nothing: expire.lua announces who went offline
 -- REPEAT    safe: a connection is released once
 
 local owed, nodes       = KEYS[1], KEYS[2]
@@ -20,15 +21,14 @@ local connections_begin = ARGV[2]
 local batch_max         = tonumber(ARGV[3])
 local grace_ms          = tonumber(ARGV[4])
 
-local time       = redis.call('TIME')
-local offline_at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + grace_ms)
+local offline_at          = whole(now_ms + grace_ms)
 
--- Each entry goes only after its connection: a slot that is on its way to another server may stop the script halfway.
+-- Each entry goes only after its connection: a migrating slot may stop the script halfway.
 local batch = redis.call('SRANDMEMBER', owed, batch_max)
 for _, entry in ipairs(batch) do
   local user, connection = string.match(entry, '^(%d+)/(%d+)$')
   if user then
-    -- Whose connections these are is known only now; the hash tag is the partition's.
+    -- The entry names the key; its hash tag is the partition's.
     local connections = connections_begin .. user
     redis.call('HDEL', connections, incarnation .. '/' .. connection)
     if redis.call('EXISTS', connections) == 0 and redis.call('SISMEMBER', online, user) == 1 then

@@ -1,5 +1,6 @@
--- Registers one connection of a user; announces the user if nobody had.
+-- Registers one connection of a user; announces the user who was offline.
 --
+-- USES     clock, whole, epoch, announce, deleted
 -- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
 -- KEYS[2]  set     what the owning node owes: "<user>/<connection>"
 -- KEYS[3]  set     incarnations that have registered anything in this partition
@@ -14,9 +15,9 @@
 -- ARGV[3]  int     connection on that node
 -- ARGV[4]  int     most connections a user may have
 -- ARGV[5]  string  presence channel (same hash tag as the keys)
--- ARGV[6]  int     when its token was issued (ms), 0 where nobody can say
+-- ARGV[6]  int     when its token was issued (ms); 0 for a token that does not say: any revocation refuses it
 --
--- RETURNS   { 'ok', refcount, revision of the last transition, connected at (ms) },
+-- RETURNS   { 'ok', refcount, number of the last transition, connected at (ms) },
 --           { 'deleted' } for a deleted account, { 'revoked' } for a token from before a revocation,
 --           { 'full' } at the limit: nothing is changed
 -- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user was offline
@@ -32,10 +33,9 @@ local connections_max          = tonumber(ARGV[4])
 local channel                  = ARGV[5]
 local issued_at_ms             = tonumber(ARGV[6])
 
-if redis.call('HEXISTS', profile, 'deleted') == 1 then
+if is_deleted(profile) then
   return { 'deleted' }
 end
-
 if issued_at_ms < tonumber(redis.call('GET', revoked) or 0) then
   return { 'revoked' }
 end
@@ -46,24 +46,16 @@ if redis.call('HLEN', connections) >= connections_max
   return { 'full' }
 end
 
--- Times written by many nodes are read off one clock: the server's.
-local time   = redis.call('TIME')
-local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-
-redis.call('HSETNX', connections, field, now_ms)
+redis.call('HSETNX', connections, field, whole(now_ms))
 redis.call('SADD', owed, user .. '/' .. connection)
 redis.call('SADD', nodes, incarnation)
 redis.call('ZREM', leaving, user)
 local refcount = redis.call('HLEN', connections)
 local since    = tonumber(redis.call('HGET', connections, field))
-if redis.call('SADD', online, user) == 0 then
-  return { 'ok', refcount, tonumber(redis.call('GET', rev_key) or 0), since }
+local rev
+if redis.call('SADD', online, user) == 1 then
+  rev = announce(epoch_key, rev_key, channel, user, '')
+else
+  rev = tonumber(redis.call('GET', rev_key) or 0)
 end
-
--- The microsecond at which a life of the data begins names it: no other life began then.
-redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
-local epoch = redis.call('GET', epoch_key)
-local rev   = redis.call('INCR', rev_key)
-redis.call('SPUBLISH', channel, string.format(
-  '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[]}', epoch, rev, user))
 return { 'ok', refcount, rev, since }

@@ -1,5 +1,6 @@
 -- Releases one connection of a user; after the last one the user is about to go offline.
 --
+-- USES     clock, whole
 -- KEYS[1]  hash  connections of the user: "<incarnation>/<connection>" -> connected at (ms)
 -- KEYS[2]  set   what the owning node owes: "<user>/<connection>"
 -- KEYS[3]  set   incarnations that have registered anything in this partition
@@ -10,9 +11,9 @@
 -- ARGV[3]  int     connection on that node
 -- ARGV[4]  int     grace before the user goes offline (ms)
 --
--- RETURNS   { refcount, time at which the user goes offline (ms) or 0 }
--- PUBLISHES nothing: expire.lua says who went offline
--- REPEAT    safe: a connection is released once, a grace that runs is not started over
+-- RETURNS   { refcount, time at which the user goes offline (ms), or nil while the user has connections or is offline }
+-- PUBLISHES nothing: expire.lua announces who went offline
+-- REPEAT    safe: a connection is released once, a running grace does not start over
 
 local connections, owed, nodes = KEYS[1], KEYS[2], KEYS[3]
 local online, leaving          = KEYS[4], KEYS[5]
@@ -28,10 +29,8 @@ end
 
 local refcount = redis.call('HLEN', connections)
 if refcount > 0 or redis.call('SISMEMBER', online, user) == 0 then
-  return { refcount, 0 }
+  return { refcount, false }
 end
 
-local time   = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', leaving, 'NX', string.format('%.0f', now_ms + grace_ms), user)
+redis.call('ZADD', leaving, 'NX', whole(now_ms + grace_ms), user)
 return { refcount, tonumber(redis.call('ZSCORE', leaving, user)) }

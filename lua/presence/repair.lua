@@ -1,5 +1,6 @@
--- Puts right what is said about one user: derives it from the user's connections.
+-- Derives the records about one user from the user's connections.
 --
+-- USES     clock, whole, epoch, announce
 -- KEYS[1]  hash    connections of the user: "<incarnation>/<connection>" -> connected at (ms)
 -- KEYS[2]  set     incarnations that have registered anything in this partition
 -- KEYS[3]  set     online users of the partition
@@ -7,14 +8,14 @@
 -- KEYS[5]  string  number of the last transition
 -- KEYS[6]  string  name of this life of the data
 -- ARGV[1]  int     user id
--- ARGV[2]  string  what the keys of what nodes owe begin with (same hash tag as the keys)
+-- ARGV[2]  string  prefix of the keys of what nodes owe (same hash tag as the keys)
 -- ARGV[3]  int     most connections to look at in this call
 -- ARGV[4]  int     grace before the user goes offline (ms)
 -- ARGV[5]  string  presence channel (same hash tag as the keys)
 --
--- RETURNS   how many things were wrong
+-- RETURNS   how many records were wrong
 -- PUBLISHES { epoch, rev, online = [user], offline = [] } when the user has connections and was offline
--- REPEAT    safe: what is right is left as it is
+-- REPEAT    safe: correct records stay as they are
 
 local connections, nodes = KEYS[1], KEYS[2]
 local online, leaving    = KEYS[3], KEYS[4]
@@ -24,9 +25,7 @@ local batch_max          = tonumber(ARGV[3])
 local grace_ms           = tonumber(ARGV[4])
 local channel            = ARGV[5]
 
-local time   = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local wrong  = 0
+local wrong = 0
 
 -- No grace ends, and no connection began, further ahead than this.
 local far_ms = 24 * 60 * 60 * 1000
@@ -39,22 +38,22 @@ if redis.call('EXISTS', connections) == 0 then
   if at and tonumber(at) <= now_ms + grace_ms + far_ms then
     return 0
   end
-  redis.call('ZADD', leaving, string.format('%.0f', now_ms + grace_ms), user)
+  redis.call('ZADD', leaving, whole(now_ms + grace_ms), user)
   return 1
 end
 
--- Each connection is owed by its node, and each node that owes is known, or reaping would pass over them.
+-- Reaping finds only connections that their node owes, and only nodes that the partition lists.
 local page = redis.call('HSCAN', connections, 0, 'COUNT', batch_max)[2]
 for at = 1, math.min(#page, 2 * batch_max), 2 do
   local incarnation, connection = string.match(page[at], '^(.*)/(%d+)$')
   if incarnation then
-    -- Whose these are is known only now; the hash tag is the partition's.
+    -- The field names the key; its hash tag is the partition's.
     wrong = wrong + redis.call('SADD', owed_begin .. incarnation, user .. '/' .. connection)
     wrong = wrong + redis.call('SADD', nodes, incarnation)
   end
   local since = string.match(page[at + 1], '^%d+$')
   if not since or tonumber(since) > now_ms + far_ms then
-    redis.call('HSET', connections, page[at], string.format('%.0f', now_ms))
+    redis.call('HSET', connections, page[at], whole(now_ms))
     wrong = wrong + 1
   end
 end
@@ -62,10 +61,6 @@ end
 wrong = wrong + redis.call('ZREM', leaving, user)
 if redis.call('SADD', online, user) == 1 then
   wrong = wrong + 1
-  redis.call('SETNX', epoch_key, string.format('%x%05x', time[1], time[2]))
-  local epoch = redis.call('GET', epoch_key)
-  local rev   = redis.call('INCR', rev_key)
-  redis.call('SPUBLISH', channel, string.format(
-    '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[]}', epoch, rev, user))
+  announce(epoch_key, rev_key, channel, user, '')
 end
 return wrong

@@ -19,7 +19,7 @@ use self::rating::{RATING_DEFAULT, rating};
 use super::presence::Presence;
 use super::topic::Topics;
 pub(crate) use crate::engine::matchmaking::QueueStats;
-use crate::engine::matchmaking::{Enqueued, PairingRules, TicketSelector};
+use crate::engine::matchmaking::{Enqueued, PairingRules};
 use crate::engine::{Engine, EngineError, Kind, TopicMessage};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::Metrics;
@@ -177,18 +177,20 @@ impl Matchmaking {
         };
         let rating = self.rating_of(user).await?;
         let enqueued = self.enqueue(user, rating).await?;
-        joined.already = enqueued.already;
-        if enqueued.since_ms > 0
-            && let Some(entry) = self.waiting.lock().get_mut(&user)
-        {
-            entry.ticket = Some((rating, enqueued.since_ms));
+        joined.already = !matches!(enqueued, Enqueued::Queued { .. });
+        let since_ms = match enqueued {
+            Enqueued::Queued { since_ms } | Enqueued::AlreadyQueued { since_ms } => since_ms,
+            Enqueued::Matched => return Ok(joined),
+        };
+        if let Some(entry) = self.waiting.lock().get_mut(&user) {
+            entry.ticket = Some((rating, since_ms));
         }
         Ok(joined)
     }
 
     async fn enqueue(&self, user: UserId, rating: i64) -> Result<Enqueued, EngineError> {
-        let enqueued = self.engine.enqueue(user, rating, None).await?;
-        if !enqueued.already {
+        let enqueued = self.engine.enqueue(user, rating).await?;
+        if matches!(enqueued, Enqueued::Queued { .. }) {
             self.metrics.matchmaking_joins.inc();
         }
         self.wanted.notify_one();
@@ -204,12 +206,13 @@ impl Matchmaking {
             Some(rating) => rating.clamp(-RATING_MAX, RATING_MAX),
             None => self.rating_of(user).await?,
         };
-        Ok(self.enqueue(user, rating).await?.already)
+        let enqueued = self.enqueue(user, rating).await?;
+        Ok(!matches!(enqueued, Enqueued::Queued { .. }))
     }
 
     pub(crate) async fn leave(&self, user: UserId) -> Result<bool, EngineError> {
         self.forget(user);
-        let left = self.engine.cancel(user, TicketSelector::Any).await?;
+        let left = self.engine.cancel(user).await?;
         // Another node may still hold a ticket of the user.
         self.engine.publish_left(user).await?;
         if left {
@@ -314,11 +317,11 @@ impl Matchmaking {
         rating: i64,
         since_ms: u64,
     ) -> Result<(), EngineError> {
-        self.engine.enqueue(user, rating, Some(since_ms)).await?;
+        self.engine.restore(user, rating, since_ms).await?;
         // A user who left or was matched in the meantime did so before the ticket was enqueued again.
         let still_waits = self.waiting.lock().contains_key(&user);
         if !still_waits {
-            self.engine.cancel(user, TicketSelector::Any).await?;
+            self.engine.cancel(user).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Accounts as an engine knows them: deleted or not, and which tokens are valid.
 
-use super::{Engine, EngineError, matchmaking};
+use super::{Engine, EngineError};
 use crate::ids::UserId;
 
 /// Which tokens of a user are valid.
@@ -43,7 +43,7 @@ impl Engine {
     /// Returns the number of nodes that received it.
     pub async fn delete_account(&self, user: UserId) -> Result<u64, EngineError> {
         let nodes = dispatch!(self.delete_account(user))?;
-        self.cancel(user, matchmaking::TicketSelector::Any).await?;
+        self.cancel(user).await?;
         Ok(nodes)
     }
 }

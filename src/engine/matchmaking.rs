@@ -22,20 +22,19 @@ pub struct PairingRules {
 
 /// The result of joining the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enqueued {
-    /// The user was already queued, or has a pending match.
-    pub already: bool,
-    /// When the user joined, in ms since 1970 on the engine's clock; 0 if a match is pending.
-    pub since_ms: u64,
-}
-
-/// Which ticket to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TicketSelector {
-    /// Any ticket, or a match not announced yet.
-    Any,
-    /// The ticket, if it still has this version.
-    Version(u64),
+pub enum Enqueued {
+    /// The user has a new ticket.
+    Queued {
+        /// When the user joined, in ms since 1970 on the engine's clock.
+        since_ms: u64,
+    },
+    /// The user has had a ticket.
+    AlreadyQueued {
+        /// When the user joined, in ms since 1970 on the engine's clock.
+        since_ms: u64,
+    },
+    /// A match is pending that is about to be announced to the user.
+    Matched,
 }
 
 /// The result of scanning a batch of tickets.
@@ -43,14 +42,23 @@ pub enum TicketSelector {
 pub struct Paired {
     /// Matches made.
     pub matches: u64,
-    /// Tickets that expired.
-    pub expired: u64,
     /// Users in the queue.
     pub queue_len: u64,
     /// More tickets are due for scanning.
     pub more: bool,
-    /// Scanned users who remain queued, with their ticket's version.
-    pub waiting: Vec<(UserId, u64)>,
+    /// Scanned users who remain queued.
+    pub waiting: Vec<Unmatched>,
+}
+
+/// A scanned user who remains queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// The queued user.
+    pub user: UserId,
+    /// The ticket's version.
+    pub version: u64,
+    /// Time since the user joined.
+    pub waited: Duration,
 }
 
 /// A match that not every node has confirmed.
@@ -78,8 +86,8 @@ pub struct Due {
 pub enum NotifyOutcome {
     /// These players have not been notified on every node.
     Users(Vec<UserId>),
-    /// A player withdrew before any player was notified.
-    Withdrawn,
+    /// A player left before any player was notified.
+    Cancelled,
     /// The match no longer exists.
     Over,
 }
@@ -111,24 +119,35 @@ pub struct Ticket {
 }
 
 impl Engine {
-    /// Adds `user` to the queue; idempotent. `joined_at_ms` restores the original time if the engine may have lost the
-    /// ticket.
-    pub async fn enqueue(
+    /// Adds `user` to the queue; idempotent.
+    pub async fn enqueue(&self, user: UserId, rating: i64) -> Result<Enqueued, EngineError> {
+        dispatch!(self.enqueue(user, rating))
+    }
+
+    /// Adds `user` to the queue again if the engine has lost the ticket, with the original time.
+    pub async fn restore(
         &self,
         user: UserId,
         rating: i64,
-        joined_at_ms: Option<u64>,
+        joined_at_ms: u64,
     ) -> Result<Enqueued, EngineError> {
-        dispatch!(self.enqueue(user, rating, joined_at_ms))
+        dispatch!(self.restore(user, rating, joined_at_ms))
     }
 
-    /// Removes `user` from the queue; idempotent. Returns whether the user was queued.
-    pub async fn cancel(
-        &self,
-        user: UserId,
-        selector: TicketSelector,
-    ) -> Result<bool, EngineError> {
-        dispatch!(self.cancel(user, selector))
+    /// Removes `user` from the queue, or from a match that is not announced yet; idempotent. Returns whether there was
+    /// anything to cancel.
+    pub async fn cancel(&self, user: UserId) -> Result<bool, EngineError> {
+        dispatch!(self.cancel(user))
+    }
+
+    /// Removes the ticket of `user` if it still has this version.
+    pub async fn drop_ticket(&self, user: UserId, version: u64) -> Result<(), EngineError> {
+        dispatch!(self.drop_ticket(user, version))
+    }
+
+    /// Removes the ticket of `user` if it still has this version; [`Self::due`] hands out the user.
+    pub async fn expire_ticket(&self, user: UserId, version: u64) -> Result<(), EngineError> {
+        dispatch!(self.expire_ticket(user, version))
     }
 
     /// Scans at most `batch_max` tickets and makes matches; unmatched tickets are scanned again after `rest`.

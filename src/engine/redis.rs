@@ -34,6 +34,7 @@ use self::bus::Subscriber;
 use self::keys::Keyspace;
 use self::layout::check_layout;
 use self::scripts::Scripts;
+pub use self::scripts::script_text;
 use self::servers::Servers;
 use super::{EngineError, ErrorReply, Messages, OpenError};
 use crate::ids::{Incarnation, UserId, random_name};

@@ -17,18 +17,21 @@ use fred::util::sha1_hash;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use vigie::internals::script_text;
 
 const TICKETS: u64 = 100_000;
 /// Tickets that a node examines in one call.
 const BATCH: &str = "100";
+const TICKETS_PREFIX: &str = "vigie:{mm}:ticket:";
+const MATCHES: &str = "vigie:{mm}:match:";
 /// Calls on their way at once, as of several nodes.
 const PIPELINE: usize = 64;
 
-const ENQUEUE: &str = include_str!("../../lua/matchmaking/enqueue.lua");
-const PAIR: &str = include_str!("../../lua/matchmaking/pair.lua");
-const DUE: &str = include_str!("../../lua/matchmaking/due.lua");
-const TELL: &str = include_str!("../../lua/matchmaking/tell.lua");
-const CONFIRM: &str = include_str!("../../lua/matchmaking/confirm.lua");
+const ENQUEUE: &str = "matchmaking/enqueue";
+const PAIR: &str = "matchmaking/pair";
+const DUE: &str = "matchmaking/due";
+const NOTIFY: &str = "matchmaking/notify";
+const CONFIRM: &str = "matchmaking/confirm";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -98,6 +101,7 @@ impl Redis {
     }
 
     async fn call<R: FromValue>(&self, script: &str, names: &[&str], args: &[String]) -> R {
+        let script = script_text(script).expect("a script of the hub");
         let mut words = vec![sha1_hash(script), names.len().to_string()];
         words.extend(names.iter().map(|name| format!("vigie:{{mm}}:{name}")));
         words.extend_from_slice(args);
@@ -132,15 +136,16 @@ impl Redis {
 
     async fn fill(&self, ratings: std::ops::RangeInclusive<i64>) {
         let mut rng = StdRng::seed_from_u64(1);
-        let names = [
-            "queue", "ratings", "tickets", "playing", "matches", "timeouts", "count",
-        ];
         let users: Vec<u64> = (1..=TICKETS).collect();
         for batch in users.chunks(PIPELINE) {
             let calls = batch.iter().map(|user| {
                 let rating = rng.random_range(ratings.clone());
-                let args = [user.to_string(), rating.to_string(), "0".to_owned()];
-                async move { self.call::<(String, u64)>(ENQUEUE, &names, &args).await }
+                let args = [user.to_string(), rating.to_string(), MATCHES.to_owned()];
+                let ticket = format!("ticket:{user}");
+                async move {
+                    let names = ["queue", "ratings", &ticket, "playing", "timeouts", "count"];
+                    self.call::<(String, u64)>(ENQUEUE, &names, &args).await
+                }
             });
             join_all(calls).await;
         }
@@ -148,18 +153,17 @@ impl Redis {
 
     async fn empty(&self, ratings: &str) {
         let names = [
-            "queue", "ratings", "tickets", "playing", "matches", "pending", "timeouts", "count",
-            "looked", "made",
+            "queue", "ratings", "playing", "pending", "count", "scan", "made",
         ];
         // The window takes in everybody: where it does not, a call looks at tickets and makes no pairs.
-        let args = [BATCH, "1000000000", "0", "600000", "1000"].map(str::to_owned);
+        let args = [BATCH, "1000000000", "0", "1000", TICKETS_PREFIX, MATCHES].map(str::to_owned);
         let before = self.cpu().await;
         let mut pairs = 0;
         loop {
-            let (made, _, _, more, _): (u64, u64, u64, u64, Vec<u64>) =
+            let (made, _, more, _): (u64, u64, String, Vec<u64>) =
                 self.call(PAIR, &names, &args).await;
             pairs += made;
-            if more == 0 {
+            if more == "done" {
                 break;
             }
         }
@@ -178,10 +182,13 @@ impl Redis {
     async fn tell_all(&self) -> u64 {
         let mut told = 0;
         loop {
-            let args = [PIPELINE.to_string(), "600000".to_owned()];
-            let (due, _, _): (Vec<String>, Vec<String>, u64) = self
-                .call(DUE, &["pending", "matches", "timeouts"], &args)
-                .await;
+            let args = [
+                PIPELINE.to_string(),
+                "600000".to_owned(),
+                MATCHES.to_owned(),
+            ];
+            let (due, _, _): (Vec<String>, Vec<String>, u64) =
+                self.call(DUE, &["pending", "timeouts"], &args).await;
             if due.is_empty() {
                 return told;
             }
@@ -195,13 +202,14 @@ impl Redis {
     }
 
     async fn tell(&self, id: &str, a: &str, b: &str) {
-        let names = ["matches", "pending", "playing"];
+        let found = format!("match:{id}");
+        let names = [found.as_str(), "pending", "playing"];
         let node = "node.0123456789abc";
         let args = [id.to_owned(), format!("{a}@{node} {b}@{node}")];
-        let _: Vec<String> = self.call(TELL, &names, &args).await;
+        let _: Vec<String> = self.call(NOTIFY, &names, &args).await;
         for user in [a, b] {
             let args = [id, user, node].map(str::to_owned);
-            let _: u64 = self.call(CONFIRM, &names, &args).await;
+            let _: String = self.call(CONFIRM, &names, &args).await;
         }
     }
 }

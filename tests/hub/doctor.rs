@@ -451,7 +451,7 @@ async fn it_writes_nothing_where_nothing_is() {
     assert_eq!(redis.cli(&["DBSIZE"]).await, "0");
 
     redis
-        .cli(&["HSET", "vigie:meta", "layout", "1", "partitions", "8"])
+        .cli(&["HSET", "vigie:meta", "layout", "2", "partitions", "8"])
         .await;
     let said = doctor_with(&env, &["--repair"]).await;
     assert_eq!((said.code, said.stdout.as_str()), (2, ""));
@@ -656,14 +656,14 @@ async fn what_no_node_can_have_written() {
         (vec!["SET", &key(11, "revoked"), "x"], "x"),
         (vec!["SET", &key(8, "revoked"), FAR], FAR),
         (vec!["ZADD", &mm("ratings"), "1500", "x"], "x"),
-        (vec!["HSET", &mm("tickets"), "5", "x"], "5"),
+        (vec!["HSET", &mm("ticket:5"), "place", "x"], "place"),
         (vec!["HSET", &mm("playing"), "5", "x"], "5"),
-        (vec!["HSET", &mm("matches"), "1-1", "{}"], "1-1"),
+        (vec!["HSET", &mm("match:1-1"), "player1", "x"], "player1"),
         (vec!["ZADD", &mm("pending"), FAR, "1-2"], "1-2"),
         (vec!["ZADD", &mm("timeouts"), FAR, "x"], "x"),
         (vec!["SET", &mm("count"), "x"], "x"),
-        (vec!["HSET", &mm("looked"), "next", FAR], "next"),
-        (vec!["HSET", &mm("made"), "77", "1 1"], "77"),
+        (vec!["HSET", &mm("scan"), "next", FAR], "next"),
+        (vec!["HSET", &mm("made"), FAR, "1"], FAR),
     ]
     .map(|(words, entry)| (words.into_iter().map(str::to_owned).collect(), entry))
     .to_vec();
@@ -673,7 +673,12 @@ async fn what_no_node_can_have_written() {
         key(4, "profile"),
         mm("queue"),
     ];
-    let misplaced = [of_ada("conns:5"), "vigie:{77}:node:gone.x1".to_owned()];
+    let misplaced = [
+        of_ada("conns:5"),
+        "vigie:{77}:node:gone.x1".to_owned(),
+        mm("ticket:8"),
+        mm("match:1-3"),
+    ];
     let strangers = ["vigie:x", "vigie:eu:{0}:online"];
     for (words, _) in &entries {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -686,6 +691,9 @@ async fn what_no_node_can_have_written() {
         .cli(&["HSET", &misplaced[0], "gone.x1/5", "1"])
         .await;
     cluster.cli(&["SADD", &misplaced[1], "5/5"]).await;
+    // Well-formed, but in no index.
+    cluster.cli(&["HSET", &misplaced[2], "place", "1"]).await;
+    cluster.cli(&["HSET", &misplaced[3], "state", "made"]).await;
 
     let said = doctor(&cluster, &["--json"]).await;
     let orphans = said.json()["orphans"].clone();

@@ -21,11 +21,17 @@ use fred::types::{ClusterHash, CustomCommand, Message, Value as Answer};
 use fred::util::sha1_hash;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
+use vigie::internals::script_text;
 
 use crate::harness::{ADA, BOB, Cluster, DEADLINE, MARKER, Offline, Online, Redis, eventually_eq};
 
 /// The largest id and the largest revision.
 const LARGEST: u64 = 9_007_199_254_740_991;
+
+/// The text of a script, with the fragments that it uses.
+pub(crate) fn text_of(script: &str) -> &'static str {
+    script_text(script).unwrap_or_else(|| panic!("there is no lua/{script}.lua"))
+}
 
 /// A Redis of the test's own, to call scripts on.
 struct Server {
@@ -40,19 +46,20 @@ impl Server {
         Self { commands, redis }
     }
 
-    /// Calls a script as a node does: by its hash, and by its text where Redis does not know it.
+    /// Calls a script, such as `presence/register`, as a node does: by its hash, and by its text where Redis does not know it.
     async fn run<const K: usize>(&self, script: &str, keys: [String; K], args: &[String]) -> Value {
-        let (hash, count) = (sha1_hash(script), K.to_string());
+        let text = text_of(script);
+        let (hash, count) = (sha1_hash(text), K.to_string());
         let call = |command: &'static str, first: String| {
             let mut words = vec![command.to_owned(), first, count.clone()];
             words.extend(keys.iter().chain(args).cloned());
             async move { self.send(&words).await }
         };
         let answer = match call("EVALSHA", hash).await {
-            Err(error) if error.starts_with("NOSCRIPT") => call("EVAL", script.to_owned()).await,
+            Err(error) if error.starts_with("NOSCRIPT") => call("EVAL", text.to_owned()).await,
             answer => answer,
         };
-        answer.unwrap_or_else(|error| panic!("the script failed: {error}"))
+        answer.unwrap_or_else(|error| panic!("{script}.lua failed: {error}"))
     }
 
     /// Runs a command that must succeed.
@@ -214,28 +221,25 @@ fn key(name: impl std::fmt::Display) -> String {
 }
 
 /// Every script that nodes call when something happens, not by the clock.
-const CALLED: [(&str, &str); 18] = [
-    ("claim", include_str!("../../lua/meta/claim.lua")),
-    ("begin", include_str!("../../lua/lease/begin.lua")),
-    ("position", include_str!("../../lua/presence/position.lua")),
-    ("register", include_str!("../../lua/presence/register.lua")),
-    ("release", include_str!("../../lua/presence/release.lua")),
-    ("read", include_str!("../../lua/profile/read.lua")),
-    ("update", include_str!("../../lua/profile/update.lua")),
-    ("publish", include_str!("../../lua/topic/publish.lua")),
-    (
-        "disconnect",
-        include_str!("../../lua/account/disconnect.lua"),
-    ),
-    ("revoke", include_str!("../../lua/account/revoke.lua")),
-    ("delete", include_str!("../../lua/account/delete.lua")),
-    ("enqueue", include_str!("../../lua/matchmaking/enqueue.lua")),
-    ("cancel", include_str!("../../lua/matchmaking/cancel.lua")),
-    ("pair", include_str!("../../lua/matchmaking/pair.lua")),
-    ("due", include_str!("../../lua/matchmaking/due.lua")),
-    ("tell", include_str!("../../lua/matchmaking/tell.lua")),
-    ("confirm", include_str!("../../lua/matchmaking/confirm.lua")),
-    ("status", include_str!("../../lua/matchmaking/status.lua")),
+const CALLED: [&str; 18] = [
+    "meta/claim",
+    "lease/begin",
+    "presence/position",
+    "presence/register",
+    "presence/release",
+    "profile/read",
+    "profile/update",
+    "topic/publish",
+    "account/disconnect",
+    "account/revoke",
+    "account/delete",
+    "matchmaking/enqueue",
+    "matchmaking/cancel",
+    "matchmaking/pair",
+    "matchmaking/due",
+    "matchmaking/notify",
+    "matchmaking/confirm",
+    "matchmaking/status",
 ];
 
 /// Goal: a Redis that has forgotten the scripts (SCRIPT FLUSH, a restart, a fail-over) costs nothing.
@@ -305,15 +309,15 @@ async fn a_flushed_script_cache_goes_unnoticed() {
     assert_eq!(observer.watch(BOB).await["profile"], Value::Null);
 
     flush(&cluster, &mut seen).await;
-    let names = CALLED.iter().map(|(name, _)| name);
-    let missing: Vec<_> = names.filter(|name| !seen.contains(name)).collect();
+    let missing: Vec<_> = CALLED.iter().filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "never sent again: {missing:?}");
 }
 
 /// Notes which scripts Redis was sent since the last time, and makes it forget all.
 async fn flush(cluster: &Cluster, seen: &mut Vec<&'static str>) {
-    for (name, text) in CALLED {
-        if cluster.cli(&["SCRIPT", "EXISTS", &sha1_hash(text)]).await == "1" {
+    for name in CALLED {
+        let hash = sha1_hash(text_of(name));
+        if cluster.cli(&["SCRIPT", "EXISTS", &hash]).await == "1" {
             seen.push(name);
         }
     }

@@ -1,11 +1,20 @@
-//! The Lua scripts: headers say what bodies read, and no script is forgotten anywhere.
+//! The Lua scripts: headers say what bodies read and use, and no script is forgotten anywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{files, markdown, read, report};
 
 /// More arguments than this mean that a script does two things.
 const ARGV_MAX: usize = 6;
+
+/// The same for keys.
+const KEYS_MAX: usize = 10;
+
+/// Where the fragments are that scripts share.
+const SHARED: &str = "lua/shared/";
+
+/// Where scripts are compiled in.
+const SCRIPTS: &str = "src/engine/redis/scripts.rs";
 
 /// What a slot may hold.
 const TYPES: [&str; 6] = ["int", "string", "hash", "set", "zset", "list"];
@@ -51,12 +60,18 @@ fn headers_list_the_slots_that_bodies_read() {
     );
 }
 
+/// The scripts, without the fragments that they share.
+fn scripts() -> Vec<String> {
+    let files = files("lua", "lua").into_iter();
+    files.filter(|file| !file.starts_with(SHARED)).collect()
+}
+
 /// Goal: a header says what a script is for, answers, publishes and does when repeated, and the
-/// script stays small. Method: the lines are there, and no more than six arguments.
+/// script stays small. Method: the lines are there, and no more than six arguments and ten keys.
 #[test]
 fn headers_are_complete() {
     let mut findings = Vec::new();
-    for file in files("lua", "lua") {
+    for file in scripts() {
         let text = read(&file);
         let (header, body) = parts(&text);
         if header
@@ -79,7 +94,8 @@ fn headers_are_complete() {
                 ));
             }
         }
-        let publishes = body.contains("PUBLISH");
+        let shared = |name: &String| owned_parts(&fragment(name)).1.contains("PUBLISH");
+        let publishes = body.contains("PUBLISH") || uses(header).iter().any(shared);
         if publishes == header.contains("PUBLISHES nothing") {
             let does = if publishes {
                 "publishes"
@@ -90,11 +106,13 @@ fn headers_are_complete() {
                 "{file}: the body {does}, the header says otherwise"
             ));
         }
-        let arguments = slots_read(&body, "ARGV").len();
-        if arguments > ARGV_MAX {
-            findings.push(format!(
-                "{file}: {arguments} arguments; more than {ARGV_MAX} mean two scripts"
-            ));
+        for (array, most) in [("ARGV", ARGV_MAX), ("KEYS", KEYS_MAX)] {
+            let slots = slots_read(&body, array).len();
+            if slots > most {
+                findings.push(format!(
+                    "{file}: {slots} slots of {array}; more than {most} mean two scripts"
+                ));
+            }
         }
     }
     report(
@@ -103,28 +121,102 @@ fn headers_are_complete() {
     );
 }
 
+/// Goal: a script is compiled in with exactly the fragments that its header names, and needs each of them.
+/// Method: the declarations in `scripts.rs` against the line `-- USES`; each fragment gives a name that the script, or a
+/// fragment after it, calls, and comes after the fragments that it uses itself.
+#[test]
+fn scripts_have_the_fragments_that_they_use() {
+    let declared = declared();
+    let mut findings = Vec::new();
+    for file in scripts() {
+        let (header, body) = owned_parts(&file);
+        let used = uses(&header);
+        let name = script_name(&file);
+        match declared.get(name) {
+            None => findings.push(format!("{SCRIPTS} does not declare \"{name}\"")),
+            Some(fragments) if *fragments != used => findings.push(format!(
+                "{file}: the header uses {used:?}, {SCRIPTS} declares {fragments:?}"
+            )),
+            Some(_) => {}
+        }
+        for (at, fragment_name) in used.iter().enumerate() {
+            let (header, _) = owned_parts(&fragment(fragment_name));
+            let later = used[at + 1..].iter();
+            let later = later.map(|name| owned_parts(&fragment(name)).1);
+            let readers: Vec<String> = later.chain([body.clone()]).collect();
+            let gives = gives(&header);
+            let is_read = |name: &String| readers.iter().any(|text| has_word(text, name));
+            if !gives.iter().any(is_read) {
+                findings.push(format!("{file} uses {fragment_name} for nothing"));
+            }
+            for needed in uses(&header) {
+                if !used[..at].contains(&needed) {
+                    findings.push(format!(
+                        "{file}: {fragment_name} uses {needed}, which must come before it"
+                    ));
+                }
+            }
+        }
+    }
+    report(
+        "Scripts are compiled in with the fragments that they use.",
+        &findings,
+    );
+}
+
+/// Goal: a fragment says what it gives, and gives it; some script uses it, and it reads no slots of its own.
+/// Method: the lines `-- GIVES` against the names that the body declares at its top level.
+#[test]
+fn fragments_say_what_they_give() {
+    let used: BTreeSet<String> = declared().into_values().flatten().collect();
+    let mut findings = Vec::new();
+    for file in files("lua/shared", "lua") {
+        let (header, body) = owned_parts(&file);
+        let given: BTreeSet<String> = gives(&header).into_iter().collect();
+        let locals = body.lines().filter_map(|line| line.strip_prefix("local "));
+        let locals = locals.map(|rest| identifier(rest.strip_prefix("function ").unwrap_or(rest)));
+        let locals: BTreeSet<String> = locals.collect();
+        if given != locals {
+            findings.push(format!(
+                "{file}: the header gives {given:?}, the body declares {locals:?}"
+            ));
+        }
+        if body.contains("KEYS") || body.contains("ARGV") {
+            findings.push(format!(
+                "{file}: a fragment takes what it needs as arguments"
+            ));
+        }
+        if !used.iter().any(|name| fragment(name) == file) {
+            findings.push(format!("{file}: no script uses it"));
+        }
+    }
+    report("Fragments say what they give.", &findings);
+}
+
 /// Goal: every script is compiled in, tested and described. Method: each is named where it must be.
 #[test]
 fn no_script_is_forgotten() {
-    let compiled_in = "src/engine/redis/scripts.rs";
     let description = "lua/README.md";
     let described = markdown::names(description, &read(description), "scripts");
     let mut findings = Vec::new();
-    let scripts = files("lua", "lua");
+    let (scripts, declared) = (scripts(), declared());
     for file in &scripts {
-        let name = file.trim_start_matches("lua/");
+        let name = script_name(file);
         let (folder, _) = name.split_once('/').unwrap_or((name, ""));
         let tests = format!("tests/hub/scripts/{folder}.rs");
-        for place in [compiled_in, tests.as_str()] {
-            let included = std::fs::read_to_string(crate::root().join(place)).unwrap_or_default();
-            if !included.contains(&format!("include_str!(\"../../../{file}\")")) {
-                findings.push(format!("{place} does not include {file}"));
-            }
+        let tested = std::fs::read_to_string(crate::root().join(&tests)).unwrap_or_default();
+        if !tested.contains(&format!("\"{name}\"")) {
+            findings.push(format!("{tests} does not run {name}"));
         }
-        if !described.contains(name) {
+        if !described.contains(&format!("{name}.lua")) {
             findings.push(format!(
-                "{description}: the table of scripts does not have `{name}`"
+                "{description}: the table of scripts does not have `{name}.lua`"
             ));
+        }
+    }
+    for name in declared.keys() {
+        if !scripts.contains(&format!("lua/{name}.lua")) {
+            findings.push(format!("{SCRIPTS}: there is no {name}"));
         }
     }
     for name in &described {
@@ -138,13 +230,72 @@ fn no_script_is_forgotten() {
     );
 }
 
+/// The scripts that `scripts!` declares, each with its fragments: `field = "folder/name" (fragments);`.
+fn declared() -> BTreeMap<String, Vec<String>> {
+    let source = read(SCRIPTS);
+    let (_, block) = source
+        .split_once("\nscripts! {")
+        .expect("scripts.rs declares scripts");
+    let (block, _) = block.split_once("\n}").expect("the declaration ends");
+    let declarations = block.split(';').filter_map(|declaration| {
+        let (_, rest) = declaration.split_once("= \"")?;
+        let (name, rest) = rest.split_once('"')?;
+        let (_, fragments) = rest.trim_end().strip_suffix(')')?.split_once('(')?;
+        Some((name.to_owned(), list(fragments)))
+    });
+    declarations.collect()
+}
+
+/// `lua/presence/register.lua` → `presence/register`.
+fn script_name(file: &str) -> &str {
+    file.trim_start_matches("lua/").trim_end_matches(".lua")
+}
+
+fn fragment(name: &str) -> String {
+    format!("{SHARED}{name}.lua")
+}
+
+/// The fragments that a header names.
+fn uses(header: &str) -> Vec<String> {
+    let lines = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("-- USES "));
+    lines.flat_map(list).collect()
+}
+
+/// The names that the header of a fragment gives.
+fn gives(header: &str) -> Vec<String> {
+    let lines = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("-- GIVES "));
+    lines.map(|rest| identifier(rest.trim_start())).collect()
+}
+
+fn list(names: &str) -> Vec<String> {
+    let names = names.split(',').map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn identifier(text: &str) -> String {
+    let is_part = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    text.chars().take_while(is_part).collect()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).any(|found| found == word)
+}
+
 /// Goal: a node that starts tries every command that it needs, so that a right that is missing is named at once.
 /// Method: the commands of the other scripts, and the methods of the Redis client that `src/engine/redis` calls, are among
 /// those of `meta/probe.lua`.
 #[test]
 fn every_command_is_tried() {
     let file = "lua/meta/probe.lua";
-    let (_, body) = parts(&read(file)).clone();
+    let (_, body) = owned_parts(file);
     let tried: BTreeSet<String> = body.split("{ '").skip(1).map(word).collect();
     let mut findings = Vec::new();
     let mut called = BTreeSet::new();
@@ -237,6 +388,12 @@ fn the_writers_of_keys_exist() {
         }
     }
     report("Whoever is said to write a key exists.", &findings);
+}
+
+fn owned_parts(file: &str) -> (String, String) {
+    let text = read(file);
+    let (header, body) = parts(&text);
+    (header.to_owned(), body)
 }
 
 /// The header, and the body without comments.

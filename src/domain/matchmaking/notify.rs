@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::{Matchmaking, Streams};
-use crate::engine::matchmaking::{NotifyOutcome, Paired, PendingMatch, TicketSelector};
+use crate::engine::matchmaking::{NotifyOutcome, Paired, PendingMatch, Unmatched};
 use crate::engine::{EngineError, Kind, TopicMessage, Views};
 use crate::ids::{MatchId, UserId};
 use crate::telemetry::warn_seldom;
@@ -62,11 +62,20 @@ impl Matchmaking {
         let mut notified = false;
         loop {
             let paired = self.pair().await?;
-            // Ask the engine only about users who look offline to this node: that is almost free.
-            let unseen = paired
+            let max_wait = self.rules.max_wait;
+            let (expired, waiting): (Vec<Unmatched>, Vec<Unmatched>) = paired
                 .waiting
                 .into_iter()
-                .filter(|(user, _)| !self.presence.may_be_online(*user));
+                .partition(|unmatched| unmatched.waited >= max_wait);
+            let expired = expired
+                .iter()
+                .map(|ticket| self.engine.expire_ticket(ticket.user, ticket.version));
+            try_join_all(expired).await?;
+            // Ask the engine only about users who look offline to this node: that is almost free.
+            let unseen = waiting
+                .iter()
+                .filter(|ticket| !self.presence.may_be_online(ticket.user))
+                .map(|ticket| (ticket.user, ticket.version));
             if let Err(error) = self.drop_if_offline(unseen).await {
                 // Other players are notified nevertheless.
                 tracing::debug!(%error, "could not see who is offline; trying again");
@@ -214,7 +223,7 @@ impl Matchmaking {
                 });
                 try_join_all(notified).await.map(|_| ())
             }
-            NotifyOutcome::Withdrawn => self.cancel_match(&pending.id, &[a, b]).await,
+            NotifyOutcome::Cancelled => self.cancel_match(&pending.id, &[a, b]).await,
             NotifyOutcome::Over => Ok(()),
         }
     }
@@ -265,9 +274,7 @@ impl Matchmaking {
         let dropped = tickets.map(async |(user, version)| {
             let (online, _) = self.engine.connections_of(user).await?;
             if !online {
-                self.engine
-                    .cancel(user, TicketSelector::Version(version))
-                    .await?;
+                self.engine.drop_ticket(user, version).await?;
             }
             Ok(())
         });

@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 use super::Memory;
 use crate::clock::now_ms;
 use crate::engine::matchmaking::{
-    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket,
-    TicketSelector,
+    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket, Unmatched,
 };
 use crate::engine::{EngineError, TopicMessage};
 use crate::ids::{MatchId, UserId, random_name};
@@ -91,11 +90,44 @@ impl MatchmakingState {
             .insert(ticket.user, QueuedTicket { place, ticket });
     }
 
+    /// Adds a user to the queue, or renews the ticket.
+    fn join(&mut self, user: UserId, rating: i64, joined_at_ms: u64) -> Enqueued {
+        self.playing.remove(&user);
+        let version = self.next_number();
+        if let Some(queued) = self.tickets.get_mut(&user) {
+            queued.ticket.version = version;
+            let since_ms = queued.ticket.joined_at_ms;
+            return Enqueued::AlreadyQueued { since_ms };
+        }
+        self.timeouts.remove(&user);
+        let ticket = Ticket {
+            user,
+            rating,
+            joined_at_ms,
+            version,
+        };
+        self.insert(version as i64, ticket);
+        Enqueued::Queued {
+            since_ms: joined_at_ms,
+        }
+    }
+
+    fn match_of(&mut self, user: UserId) -> Option<&mut MatchState> {
+        let id = self.playing.get(&user)?;
+        self.matches.get_mut(id)
+    }
+
     fn remove(&mut self, user: UserId) -> Option<Ticket> {
         let QueuedTicket { place, ticket } = self.tickets.remove(&user)?;
         self.queue.remove(&place);
         self.ratings.remove(&(ticket.rating, place));
         Some(ticket)
+    }
+
+    /// Removes the ticket if it still has this version. Returns whether it had.
+    fn remove_version(&mut self, user: UserId, version: u64) -> bool {
+        let queued = self.tickets.get(&user);
+        queued.is_some_and(|queued| queued.ticket.version == version) && self.remove(user).is_some()
     }
 
     /// Users to scan, and whether more are due.
@@ -203,75 +235,67 @@ impl Memory {
         &self,
         user: UserId,
         rating: i64,
-        joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
         let mut matchmaking = self.matchmaking.lock();
-        let id = matchmaking.playing.get(&user).cloned();
-        let found = id.and_then(|id| matchmaking.matches.get_mut(&id));
-        if let Some(found) = found
-            && (joined_at_ms.is_some() || !found.acked_users.contains(&user))
+        if let Some(found) = matchmaking.match_of(user)
+            && !found.acked_users.contains(&user)
         {
-            if joined_at_ms.is_none() {
-                found.withdrawn.remove(&user);
-            }
-            let (already, since_ms) = (true, 0);
-            return Ok(Enqueued { already, since_ms });
+            found.withdrawn.remove(&user);
+            return Ok(Enqueued::Matched);
         }
-        matchmaking.playing.remove(&user);
-        let version = matchmaking.next_number();
-        if let Some(waiting) = matchmaking.tickets.get_mut(&user) {
-            waiting.ticket.version = version;
-            return Ok(Enqueued {
-                already: true,
-                since_ms: waiting.ticket.joined_at_ms,
-            });
-        }
-        matchmaking.timeouts.remove(&user);
-        let ticket = Ticket {
-            user,
-            rating,
-            joined_at_ms: joined_at_ms.unwrap_or_else(now_ms),
-            version,
-        };
-        matchmaking.insert(version as i64, ticket);
-        Ok(Enqueued {
-            already: false,
-            since_ms: ticket.joined_at_ms,
-        })
+        Ok(matchmaking.join(user, rating, now_ms()))
     }
 
-    pub(in crate::engine) fn cancel(
+    pub(in crate::engine) fn restore(
         &self,
         user: UserId,
-        selector: TicketSelector,
-    ) -> Result<bool, EngineError> {
+        rating: i64,
+        joined_at_ms: u64,
+    ) -> Result<Enqueued, EngineError> {
         let mut matchmaking = self.matchmaking.lock();
-        if let Some(waiting) = matchmaking.tickets.get(&user) {
-            let is_meant = [
-                TicketSelector::Any,
-                TicketSelector::Version(waiting.ticket.version),
-            ]
-            .contains(&selector);
-            if is_meant {
-                matchmaking.remove(user);
-            }
-            return Ok(is_meant);
+        if matchmaking.match_of(user).is_some() {
+            return Ok(Enqueued::Matched);
         }
-        if selector != TicketSelector::Any {
-            return Ok(false);
+        Ok(matchmaking.join(user, rating, joined_at_ms))
+    }
+
+    pub(in crate::engine) fn cancel(&self, user: UserId) -> Result<bool, EngineError> {
+        let mut matchmaking = self.matchmaking.lock();
+        if matchmaking.remove(user).is_some() {
+            return Ok(true);
         }
-        let left = matchmaking.timeouts.remove(&user).is_some();
-        let id = matchmaking.playing.get(&user).cloned();
-        let Some(found) = id.and_then(|id| matchmaking.matches.get_mut(&id)) else {
-            return Ok(left);
+        let had_expired = matchmaking.timeouts.remove(&user).is_some();
+        let Some(found) = matchmaking.match_of(user) else {
+            return Ok(had_expired);
         };
         if found.notified {
             found.withdrawn.insert(user);
-            return Ok(left);
+            return Ok(had_expired);
         }
         (found.cancelled, found.due_ms) = (true, 0);
         matchmaking.playing.remove(&user);
         Ok(true)
+    }
+
+    pub(in crate::engine) fn drop_ticket(
+        &self,
+        user: UserId,
+        version: u64,
+    ) -> Result<(), EngineError> {
+        self.matchmaking.lock().remove_version(user, version);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn expire_ticket(
+        &self,
+        user: UserId,
+        version: u64,
+    ) -> Result<(), EngineError> {
+        let mut matchmaking = self.matchmaking.lock();
+        if matchmaking.remove_version(user, version) {
+            matchmaking.timeouts.insert(user, 0);
+        }
+        Ok(())
     }
 
     pub(in crate::engine) fn pair(
@@ -292,12 +316,6 @@ impl Memory {
                 continue;
             };
             let waited_ms = now_ms.saturating_sub(waiting.ticket.joined_at_ms);
-            if waited_ms >= rules.max_wait.as_millis() as u64 {
-                matchmaking.remove(user);
-                matchmaking.timeouts.insert(user, 0);
-                paired.expired += 1;
-                continue;
-            }
             let widened = u64::from(rules.widen_per_second) * waited_ms / 1000;
             let reach = (u64::from(rules.rating_window) + widened) as i64;
             match matchmaking.closest(&waiting, reach) {
@@ -305,13 +323,17 @@ impl Memory {
                     matchmaking.make_match(user, opponent);
                     paired.matches += 1;
                 }
-                None => paired.waiting.push((user, waiting.ticket.version)),
+                None => paired.waiting.push(Unmatched {
+                    user,
+                    version: waiting.ticket.version,
+                    waited: Duration::from_millis(waited_ms),
+                }),
             }
         }
         // A user without a match may have been chosen since by another with a wider window.
         paired
             .waiting
-            .retain(|(user, _)| matchmaking.tickets.contains_key(user));
+            .retain(|unmatched| matchmaking.tickets.contains_key(&unmatched.user));
         paired.queue_len = matchmaking.queue.len() as u64;
         let second = now_ms / 1000;
         if paired.matches > 0 {
@@ -372,7 +394,7 @@ impl Memory {
             return Ok(NotifyOutcome::Over);
         };
         if found.cancelled {
-            return Ok(NotifyOutcome::Withdrawn);
+            return Ok(NotifyOutcome::Cancelled);
         }
         found.notified = true;
         let users = found.users().into_iter();

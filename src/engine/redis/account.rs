@@ -1,6 +1,11 @@
 //! Accounts in Redis: typed calls of `lua/account/`, and which tokens are valid.
 
+use fred::error::Error;
+use fred::types::{FromValue, Value};
+
 use super::Redis;
+use super::scripts::Reply;
+use super::topic::Sent;
 use crate::engine::{AccountStatus, EngineError, Revoked};
 use crate::ids::UserId;
 
@@ -11,12 +16,9 @@ impl Redis {
     ) -> Result<Option<u64>, EngineError> {
         let keys = self.request_keys(user);
         let args = vec![self.profile_ttl_ms.to_string(), self.keys.topic(user)];
-        let nodes: i64 = self
-            .scripts
-            .disconnect
-            .call(&self.servers, keys, args)
-            .await?;
-        Ok(u64::try_from(nodes).ok())
+        let script = &self.scripts.disconnect;
+        let Sent(nodes) = script.call(&self.servers, keys, args).await?;
+        Ok(nodes)
     }
 
     pub(in crate::engine) async fn revoke(
@@ -30,10 +32,8 @@ impl Redis {
             self.revocation_ttl_ms.to_string(),
             self.keys.topic(user),
         ];
-        let (nodes, before_ms): (i64, u64) =
-            self.scripts.revoke.call(&self.servers, keys, args).await?;
-        let nodes = u64::try_from(nodes).ok();
-        Ok(nodes.map(|nodes| Revoked { nodes, before_ms }))
+        let Revocation(revoked) = self.scripts.revoke.call(&self.servers, keys, args).await?;
+        Ok(revoked)
     }
 
     pub(in crate::engine) async fn account_status(
@@ -61,5 +61,22 @@ impl Redis {
             .delete_account
             .call(&self.servers, keys, args)
             .await
+    }
+}
+
+/// The answer of `account/revoke.lua`; `None` for a deleted account.
+struct Revocation(Option<Revoked>);
+
+impl FromValue for Revocation {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut reply = Reply::from_value(value)?;
+        match reply.word() {
+            "sent" => Ok(Self(Some(Revoked {
+                nodes: reply.next()?,
+                before_ms: reply.next()?,
+            }))),
+            "deleted" => Ok(Self(None)),
+            _ => Err(reply.unknown()),
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Keyspace {
 
     /// KEY ZSET: incarnation → end of its lease, ms; an incarnation that is not in it is dead
     /// LIVES until the lease is over and a node reaps it, or its own node stops
-    /// WRITTEN BY `lease/begin.lua`, `lease/renew.lua`, `lease/bury.lua`; `ZREM`
+    /// WRITTEN BY `lease/begin.lua`, `lease/renew.lua`, `lease/expire.lua`; `ZREM`
     pub(crate) fn leases(&self) -> String {
         format!("{}:nodes", self.prefix)
     }
@@ -224,64 +224,74 @@ impl Keyspace {
 
     /// KEY ZSET: users who wait for an opponent → place
     /// LIVES while anybody waits
-    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
-    ///   `matchmaking/requeue.lua`
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/restore.lua`, `matchmaking/cancel.lua`, `matchmaking/drop.lua`,
+    ///   `matchmaking/expire.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
     pub(crate) fn queue(&self) -> String {
         self.of_matchmaking("queue")
     }
 
     /// KEY ZSET: the same users, as `<place, padded>:<user>` → rating
     /// LIVES while anybody waits
-    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
-    ///   `matchmaking/requeue.lua`
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/restore.lua`, `matchmaking/cancel.lua`, `matchmaking/drop.lua`,
+    ///   `matchmaking/expire.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
     pub(crate) fn ratings(&self) -> String {
         self.of_matchmaking("ratings")
     }
 
-    /// KEY HASH: user → `<place> <rating> <joined at, ms> <version>`
-    /// LIVES while anybody waits
-    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/pair.lua`,
-    ///   `matchmaking/requeue.lua`
-    pub(crate) fn tickets(&self) -> String {
-        self.of_matchmaking("tickets")
+    /// KEY HASH: a ticket: `place`, `rating`, `joined` (ms), `version` (a new one whenever the user joins again)
+    /// LIVES while the user waits
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/restore.lua`, `matchmaking/cancel.lua`, `matchmaking/drop.lua`,
+    ///   `matchmaking/expire.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
+    pub(crate) fn ticket(&self, user: UserId) -> String {
+        self.of_matchmaking(&format!("ticket:{user}"))
     }
 
-    /// KEY HASH: user → match that was found for the user and is not over
+    /// Prefix of [`Self::ticket`]; the user's id follows.
+    pub(crate) fn tickets_prefix(&self) -> String {
+        self.of_matchmaking("ticket:")
+    }
+
+    /// KEY HASH: user → match that is pending for the user
     /// LIVES until the match is over
-    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
-    ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/restore.lua`, `matchmaking/cancel.lua`,
+    ///   `matchmaking/notify.lua`, `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
     pub(crate) fn playing(&self) -> String {
         self.of_matchmaking("playing")
     }
 
-    /// KEY HASH: match → JSON: `users`, their `tickets`, `waiting` (`<user>@<incarnation>` that have not shown it yet),
-    ///   `took`, `taken`, `quit`, `told`, `left`
+    /// KEY HASH: a match: `state` (`made`, `notified`, `cancelled`), `player1`, `rating1`, `joined1` (ms), `player2`, …;
+    ///   `node:<user>@<incarnation>` → `waiting` or `acked`; `acked:<user>`, `withdrawn:<user>` → `yes`
     /// LIVES until the match is over
-    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`, `matchmaking/notify.lua`,
     ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
-    pub(crate) fn matches(&self) -> String {
-        self.of_matchmaking("matches")
+    pub(crate) fn pending_match(&self, id: &str) -> String {
+        self.of_matchmaking(&format!("match:{id}"))
+    }
+
+    /// Prefix of [`Self::pending_match`]; the match's id follows.
+    pub(crate) fn matches_prefix(&self) -> String {
+        self.of_matchmaking("match:")
     }
 
     /// KEY ZSET: match → when it is announced, or announced again, ms
     /// LIVES until the match is over
-    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/due.lua`, `matchmaking/cancel.lua`, `matchmaking/tell.lua`,
+    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/due.lua`, `matchmaking/cancel.lua`, `matchmaking/notify.lua`,
     ///   `matchmaking/confirm.lua`, `matchmaking/requeue.lua`
     pub(crate) fn pending(&self) -> String {
         self.of_matchmaking("pending")
     }
 
-    /// KEY ZSET: users whose ticket expired → when they are notified, or notified again, ms
-    /// LIVES until they are notified
-    /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/due.lua`, `matchmaking/enqueue.lua`, `matchmaking/cancel.lua`;
-    ///   `ZREM`
+    /// KEY ZSET: users whose ticket expired → when that is announced, or announced again, ms
+    /// LIVES until it is announced
+    /// WRITTEN BY `matchmaking/expire.lua`, `matchmaking/due.lua`, `matchmaking/enqueue.lua`, `matchmaking/restore.lua`,
+    ///   `matchmaking/cancel.lua`; `ZREM`
     pub(crate) fn timeouts(&self) -> String {
         self.of_matchmaking("timeouts")
     }
 
     /// KEY STRING: last number assigned, for places, versions and matches
     /// LIVES forever
-    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
+    /// WRITTEN BY `matchmaking/enqueue.lua`, `matchmaking/restore.lua`, `matchmaking/pair.lua`, `matchmaking/requeue.lua`
     pub(crate) fn count(&self) -> String {
         self.of_matchmaking("count")
     }
@@ -289,11 +299,11 @@ impl Keyspace {
     /// KEY HASH: how far tickets have been scanned: `fresh`, `again` (places), `next` (ms), `streak`
     /// LIVES forever
     /// WRITTEN BY `matchmaking/pair.lua`, `matchmaking/requeue.lua`
-    pub(crate) fn looked(&self) -> String {
-        self.of_matchmaking("looked")
+    pub(crate) fn scan(&self) -> String {
+        self.of_matchmaking("scan")
     }
 
-    /// KEY HASH: second modulo 60 → `<second> <matches made in it>`
+    /// KEY HASH: second → matches made in it, for the last minute with any
     /// LIVES forever
     /// WRITTEN BY `matchmaking/pair.lua`
     pub(crate) fn made(&self) -> String {

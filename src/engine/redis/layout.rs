@@ -4,7 +4,7 @@ use super::{Redis, RedisOptions};
 use crate::engine::{EngineError, OpenError};
 
 /// Version of the key layout. A node that finds another refuses to start.
-pub(super) const LAYOUT: u64 = 1;
+pub(super) const LAYOUT: u64 = 2;
 
 impl Redis {
     pub(super) async fn recorded_layout(&self) -> Result<Option<(u64, u64)>, EngineError> {

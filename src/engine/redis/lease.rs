@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use fred::types::FromValue;
 use futures_util::future::join_all;
 
 use super::layout::LAYOUT;
-use super::scripts::{Script, bad_answer};
+use super::scripts::Script;
 use super::servers::slot_of;
 use super::{Redis, connection_report};
 use crate::engine::{EngineError, NodeInfo, Reaped};
@@ -42,7 +43,8 @@ impl Redis {
             }
             Err(error) => return Err(error),
         }
-        let _ends_at_ms = self.lease(&self.scripts.begin, info, lease).await?;
+        let begin = &self.scripts.begin_lease;
+        let _ends_at_ms: u64 = self.lease(begin, info, lease).await?;
         // In a Cluster the report may be on another server. The lease holds without it.
         if let Err(error) = self.describe(info, lease).await {
             warn_seldom!(%error, "could not publish the node's report");
@@ -55,17 +57,16 @@ impl Redis {
         info: &NodeInfo,
         lease: Duration,
     ) -> Result<Option<u64>, EngineError> {
-        let ends_ms = self.lease(&self.scripts.renew, info, lease).await?;
-        Ok((ends_ms > 0).then_some(ends_ms))
+        self.lease(&self.scripts.renew_lease, info, lease).await
     }
 
     /// Returns the end of the lease, in ms.
-    async fn lease(
+    async fn lease<R: FromValue>(
         &self,
         script: &Script,
         info: &NodeInfo,
         lease: Duration,
-    ) -> Result<u64, EngineError> {
+    ) -> Result<R, EngineError> {
         let args = vec![info.incarnation.clone(), lease.as_millis().to_string()];
         script
             .call(&self.servers, vec![self.keys.leases()], args)
@@ -104,7 +105,8 @@ impl Redis {
     ) -> Result<Vec<String>, EngineError> {
         let keys = vec![self.keys.leases()];
         let args = vec![EXPIRE_BATCH_MAX.to_string(), until_ms.to_string()];
-        self.scripts.bury.call(&self.servers, keys, args).await
+        let script = &self.scripts.expire_leases;
+        script.call(&self.servers, keys, args).await
     }
 
     pub(in crate::engine) async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
@@ -155,13 +157,10 @@ impl Redis {
             grace.as_millis().to_string(),
         ];
         // The script computes key names itself, so it must not follow a migrating slot.
-        let answer = self
-            .scripts
-            .reap
-            .call_once(&self.servers, keys, args, false)
-            .await
-            .map_err(|error| self.servers.failure(error))?;
-        let (released, left) = answer.convert().map_err(bad_answer)?;
+        let script = &self.scripts.reap;
+        let answer = script.call_once(&self.servers, keys, args, false).await;
+        let answer = answer.map_err(|error| self.servers.failure(error))?;
+        let (released, left) = script.decode(answer)?;
         Ok(Reaped { released, left })
     }
 

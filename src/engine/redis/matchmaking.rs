@@ -5,13 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fred::error::Error;
+use fred::types::{FromValue, Value};
 use serde_json::value::RawValue;
 
 use super::Redis;
+use super::scripts::{Reply, Script};
 use crate::engine::EngineError;
 use crate::engine::matchmaking::{
-    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket,
-    TicketSelector,
+    Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket, Unmatched,
 };
 use crate::ids::{MatchId, UserId};
 
@@ -20,55 +22,83 @@ impl Redis {
         &self,
         user: UserId,
         rating: i64,
-        joined_at_ms: Option<u64>,
     ) -> Result<Enqueued, EngineError> {
-        let at = &self.keys;
-        let keys = vec![
-            at.queue(),
-            at.ratings(),
-            at.tickets(),
-            at.playing(),
-            at.matches(),
-            at.timeouts(),
-            at.count(),
-        ];
         let args = vec![
             user.to_string(),
             rating.to_string(),
-            joined_at_ms.unwrap_or(0).to_string(),
+            self.keys.matches_prefix(),
         ];
-        let (status, since_ms): (String, u64) =
-            self.scripts.enqueue.call(&self.servers, keys, args).await?;
-        let already = match status.as_str() {
-            "queued" => false,
-            "already_queued" => true,
-            _ => return Err(EngineError::Answer("enqueue.lua".to_owned())),
-        };
-        Ok(Enqueued { already, since_ms })
+        let script = &self.scripts.enqueue;
+        script.call(&self.servers, self.join_keys(user), args).await
     }
 
-    pub(in crate::engine) async fn cancel(
+    pub(in crate::engine) async fn restore(
         &self,
         user: UserId,
-        selector: TicketSelector,
-    ) -> Result<bool, EngineError> {
+        rating: i64,
+        joined_at_ms: u64,
+    ) -> Result<Enqueued, EngineError> {
+        let args = vec![
+            user.to_string(),
+            rating.to_string(),
+            joined_at_ms.to_string(),
+            self.keys.matches_prefix(),
+        ];
+        let script = &self.scripts.restore;
+        script.call(&self.servers, self.join_keys(user), args).await
+    }
+
+    fn join_keys(&self, user: UserId) -> Vec<String> {
+        let at = &self.keys;
+        vec![
+            at.queue(),
+            at.ratings(),
+            at.ticket(user),
+            at.playing(),
+            at.timeouts(),
+            at.count(),
+        ]
+    }
+
+    pub(in crate::engine) async fn cancel(&self, user: UserId) -> Result<bool, EngineError> {
         let at = &self.keys;
         let keys = vec![
             at.queue(),
             at.ratings(),
-            at.tickets(),
+            at.ticket(user),
             at.playing(),
-            at.matches(),
             at.pending(),
             at.timeouts(),
         ];
-        let version = match selector {
-            TicketSelector::Any => 0,
-            TicketSelector::Version(version) => version,
-        };
+        let args = vec![user.to_string(), at.matches_prefix()];
+        let YesNo(cancelled) = self.scripts.cancel.call(&self.servers, keys, args).await?;
+        Ok(cancelled)
+    }
+
+    pub(in crate::engine) async fn drop_ticket(
+        &self,
+        user: UserId,
+        version: u64,
+    ) -> Result<(), EngineError> {
+        let at = &self.keys;
+        let keys = vec![at.queue(), at.ratings(), at.ticket(user)];
         let args = vec![user.to_string(), version.to_string()];
-        let taken_out: u64 = self.scripts.cancel.call(&self.servers, keys, args).await?;
-        Ok(taken_out > 0)
+        let script = &self.scripts.drop_ticket;
+        let YesNo(_dropped) = script.call(&self.servers, keys, args).await?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn expire_ticket(
+        &self,
+        user: UserId,
+        version: u64,
+    ) -> Result<(), EngineError> {
+        let at = &self.keys;
+        let keys = vec![at.queue(), at.ratings(), at.ticket(user), at.timeouts()];
+        let args = vec![user.to_string(), version.to_string()];
+        let script = &self.scripts.expire_ticket;
+        let YesNo(_expired) = script.call(&self.servers, keys, args).await?;
+        Ok(())
     }
 
     pub(in crate::engine) async fn pair(
@@ -81,34 +111,21 @@ impl Redis {
         let keys = vec![
             at.queue(),
             at.ratings(),
-            at.tickets(),
             at.playing(),
-            at.matches(),
             at.pending(),
-            at.timeouts(),
             at.count(),
-            at.looked(),
+            at.scan(),
             at.made(),
         ];
         let args = vec![
             batch_max.to_string(),
             rules.rating_window.to_string(),
             rules.widen_per_second.to_string(),
-            rules.max_wait.as_millis().to_string(),
             rest.as_millis().to_string(),
+            at.tickets_prefix(),
+            at.matches_prefix(),
         ];
-        let (matches, expired, queue_len, more, waiting): (u64, u64, u64, u64, Vec<u64>) =
-            self.scripts.pair.call(&self.servers, keys, args).await?;
-        let waiting = waiting.chunks_exact(2);
-        Ok(Paired {
-            matches,
-            expired,
-            queue_len,
-            more: more > 0,
-            waiting: waiting
-                .filter_map(|pair| Some((UserId::try_from(pair[0]).ok()?, pair[1])))
-                .collect(),
-        })
+        self.call_owner(&self.scripts.pair, keys, args).await
     }
 
     pub(in crate::engine) async fn due(
@@ -117,21 +134,25 @@ impl Redis {
         keep: Duration,
     ) -> Result<Due, EngineError> {
         let at = &self.keys;
-        let keys = vec![at.pending(), at.matches(), at.timeouts()];
-        let args = vec![batch_max.to_string(), keep.as_millis().to_string()];
-        let (matches, expired, now_ms): (Vec<String>, Vec<String>, u64) =
-            self.scripts.due.call(&self.servers, keys, args).await?;
-        let pending = |words: &[String]| {
-            Some(PendingMatch {
-                id: MatchId::new(&words[0]),
-                users: [words[1].parse().ok()?, words[2].parse().ok()?],
-            })
-        };
-        Ok(Due {
-            matches: matches.chunks_exact(3).filter_map(pending).collect(),
-            expired: users(&expired),
-            now_ms,
-        })
+        let keys = vec![at.pending(), at.timeouts()];
+        let args = vec![
+            batch_max.to_string(),
+            keep.as_millis().to_string(),
+            at.matches_prefix(),
+        ];
+        self.call_owner(&self.scripts.due, keys, args).await
+    }
+
+    /// Runs a script that derives keys from a prefix. While a slot is migrating, only its owner is asked: elsewhere the
+    /// derived keys may be missing although they exist.
+    async fn call_owner<R: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<String>,
+    ) -> Result<R, EngineError> {
+        let answer = script.call_once(&self.servers, keys, args, false).await;
+        script.decode(answer.map_err(|error| self.servers.failure(error))?)
     }
 
     pub(in crate::engine) async fn begin_notify(
@@ -139,20 +160,18 @@ impl Redis {
         id: &MatchId,
         nodes: &[(UserId, String)],
     ) -> Result<NotifyOutcome, EngineError> {
-        let at = &self.keys;
-        let keys = vec![at.matches(), at.pending(), at.playing()];
         let nodes: Vec<String> = nodes
             .iter()
             .map(|(user, incarnation)| player_at(*user, incarnation))
             .collect();
         let args = vec![id.to_string(), nodes.join(" ")];
-        let answer: Vec<String> = self.scripts.tell.call(&self.servers, keys, args).await?;
-        match answer.split_first() {
-            Some((status, players)) if status == "told" => Ok(NotifyOutcome::Users(users(players))),
-            Some((status, _)) if status == "left" => Ok(NotifyOutcome::Withdrawn),
-            Some((status, _)) if status == "over" => Ok(NotifyOutcome::Over),
-            Some(_) | None => Err(EngineError::Answer("tell.lua".to_owned())),
-        }
+        let script = &self.scripts.notify;
+        script.call(&self.servers, self.match_keys(id), args).await
+    }
+
+    fn match_keys(&self, id: &MatchId) -> Vec<String> {
+        let at = &self.keys;
+        vec![at.pending_match(id.as_str()), at.pending(), at.playing()]
     }
 
     pub(in crate::engine) async fn publish_match(
@@ -174,15 +193,16 @@ impl Redis {
         id: &MatchId,
         user: UserId,
     ) -> Result<bool, EngineError> {
-        let at = &self.keys;
-        let keys = vec![at.matches(), at.pending(), at.playing()];
         let args = vec![
             id.to_string(),
             user.to_string(),
             self.incarnation().to_string(),
         ];
-        let over: u64 = self.scripts.confirm.call(&self.servers, keys, args).await?;
-        Ok(over > 0)
+        let script = &self.scripts.confirm;
+        let YesNo(over) = script
+            .call(&self.servers, self.match_keys(id), args)
+            .await?;
+        Ok(over)
     }
 
     pub(in crate::engine) async fn requeue(
@@ -194,16 +214,15 @@ impl Redis {
         let keys = vec![
             at.queue(),
             at.ratings(),
-            at.tickets(),
+            at.pending_match(id.as_str()),
             at.playing(),
-            at.matches(),
             at.pending(),
             at.count(),
-            at.looked(),
+            at.scan(),
         ];
         let online: Vec<String> = online.iter().map(UserId::to_string).collect();
-        let args = vec![id.to_string(), online.join(" ")];
-        self.scripts.requeue.call(&self.servers, keys, args).await
+        let args = vec![id.to_string(), online.join(" "), at.tickets_prefix()];
+        self.call_owner(&self.scripts.requeue, keys, args).await
     }
 
     pub(in crate::engine) async fn publish_timeout(
@@ -234,15 +253,23 @@ impl Redis {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let fields: Vec<String> = users.iter().map(UserId::to_string).collect();
-        let found: Vec<Option<String>> = self
-            .servers
-            .call("HMGET", self.keys.tickets(), fields)
-            .await?;
-        Ok(users
+        // All have one slot, so one pipeline reads them.
+        let fields = ["rating", "joined", "version"];
+        let reads: Vec<(&'static str, Vec<String>)> = users
             .iter()
-            .zip(found)
-            .filter_map(|(user, text)| ticket(*user, &text?))
+            .map(|user| {
+                let mut args = vec![self.keys.ticket(*user)];
+                args.extend(fields.map(str::to_owned));
+                ("HMGET", args)
+            })
+            .collect();
+        let found = self
+            .servers
+            .call_together(&self.keys.queue(), &reads)
+            .await?;
+        let tickets = users.iter().zip(found);
+        Ok(tickets
+            .filter_map(|(user, fields)| ticket(*user, fields))
             .collect())
     }
 
@@ -264,12 +291,10 @@ impl Redis {
 
     pub(in crate::engine) async fn queue_stats(&self) -> Result<QueueStats, EngineError> {
         let at = &self.keys;
-        let keys = vec![at.queue(), at.tickets(), at.pending(), at.made()];
-        let (queue_len, oldest_wait_ms, pending, matches_per_minute) = self
-            .scripts
-            .status
-            .call(&self.servers, keys, Vec::new())
-            .await?;
+        let keys = vec![at.queue(), at.pending(), at.made()];
+        let args = vec![at.tickets_prefix()];
+        let (queue_len, oldest_wait_ms, pending, matches_per_minute) =
+            self.scripts.status.call(&self.servers, keys, args).await?;
         Ok(QueueStats {
             queue_len,
             oldest_wait_ms,
@@ -288,13 +313,96 @@ fn users(words: &[String]) -> Vec<UserId> {
     words.iter().filter_map(|word| word.parse().ok()).collect()
 }
 
-/// Parses `<place> <rating> <joined at> <version>`.
-fn ticket(user: UserId, text: &str) -> Option<Ticket> {
-    let mut words = text.split(' ').skip(1);
+/// Decodes the fields `rating`, `joined` and `version` of a ticket; `None` where there is none.
+fn ticket(user: UserId, fields: Value) -> Option<Ticket> {
+    let (rating, joined_at_ms, version) = fields.convert().ok()?;
     Some(Ticket {
         user,
-        rating: words.next()?.parse().ok()?,
-        joined_at_ms: words.next()?.parse().ok()?,
-        version: words.next()?.parse().ok()?,
+        rating,
+        joined_at_ms,
+        version,
     })
+}
+
+impl FromValue for Enqueued {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut reply = Reply::from_value(value)?;
+        match reply.word() {
+            "queued" => Ok(Self::Queued {
+                since_ms: reply.next()?,
+            }),
+            "already_queued" => Ok(Self::AlreadyQueued {
+                since_ms: reply.next()?,
+            }),
+            "matched" => Ok(Self::Matched),
+            _ => Err(reply.unknown()),
+        }
+    }
+}
+
+/// The answer of a script that did something or did not.
+struct YesNo(bool);
+
+impl FromValue for YesNo {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let reply = Reply::from_value(value)?;
+        match reply.word() {
+            "cancelled" | "dropped" | "expired" | "over" => Ok(Self(true)),
+            "nothing" | "kept" | "pending" => Ok(Self(false)),
+            _ => Err(reply.unknown()),
+        }
+    }
+}
+
+impl FromValue for Paired {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let (matches, queue_len, rest, waiting): (u64, u64, Reply, Vec<u64>) = value.convert()?;
+        let read = |words: &[u64]| {
+            Some(Unmatched {
+                user: UserId::try_from(words[0]).ok()?,
+                version: words[1],
+                waited: Duration::from_millis(words[2]),
+            })
+        };
+        let more = match rest.word() {
+            "more" => true,
+            "done" => false,
+            _ => return Err(rest.unknown()),
+        };
+        Ok(Self {
+            matches,
+            queue_len,
+            more,
+            waiting: waiting.chunks_exact(3).filter_map(read).collect(),
+        })
+    }
+}
+
+impl FromValue for Due {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let (matches, expired, now_ms): (Vec<String>, Vec<String>, u64) = value.convert()?;
+        let pending = |words: &[String]| {
+            Some(PendingMatch {
+                id: MatchId::new(&words[0]),
+                users: [words[1].parse().ok()?, words[2].parse().ok()?],
+            })
+        };
+        Ok(Self {
+            matches: matches.chunks_exact(3).filter_map(pending).collect(),
+            expired: users(&expired),
+            now_ms,
+        })
+    }
+}
+
+impl FromValue for NotifyOutcome {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let reply = Reply::from_value(value)?;
+        match reply.word() {
+            "notify" => Ok(Self::Users(users(&reply.rest::<Vec<String>>()?))),
+            "cancelled" => Ok(Self::Cancelled),
+            "over" => Ok(Self::Over),
+            _ => Err(reply.unknown()),
+        }
+    }
 }

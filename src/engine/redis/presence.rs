@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use fred::error::Error;
+use fred::types::{FromValue, Value};
+
 use super::Redis;
+use super::scripts::Reply;
 use crate::engine::{
     Admission, EngineError, Expired, Position, RegisteredConnection, Registration,
 };
@@ -37,23 +41,7 @@ impl Redis {
             self.keys.presence_channel(partition),
             admission.issued_at_ms.unwrap_or(0).to_string(),
         ];
-        let answer: Vec<fred::types::Value> = self
-            .scripts
-            .register
-            .call(&self.servers, keys, args)
-            .await?;
-        let number = |at: usize| answer.get(at).and_then(fred::types::Value::as_u64);
-        match answer.first().and_then(|status| status.as_str()).as_deref() {
-            Some("deleted") => Ok(Registration::AccountDeleted),
-            Some("revoked") => Ok(Registration::TokenRevoked),
-            Some("full") => Ok(Registration::TooManyConnections),
-            Some("ok") => Ok(Registration::Registered {
-                refcount: number(1).unwrap_or(0),
-                revision: number(2).unwrap_or(0),
-                since_ms: number(3).unwrap_or(0),
-            }),
-            _ => Err(EngineError::Answer("register.lua".to_owned())),
-        }
+        self.scripts.register.call(&self.servers, keys, args).await
     }
 
     pub(in crate::engine) async fn release(
@@ -89,7 +77,7 @@ impl Redis {
             connection.to_string(),
             grace.as_millis().to_string(),
         ];
-        let (refcount, _offline_at_ms): (u64, u64) =
+        let (refcount, _offline_at_ms): (u64, Option<u64>) =
             self.scripts.release.call(&self.servers, keys, args).await?;
         Ok(refcount)
     }
@@ -114,12 +102,12 @@ impl Redis {
             ahead.as_millis().to_string(),
             restart_grace.as_millis().to_string(),
         ];
-        let (offline, next_due_ms): (Vec<u64>, i64) =
+        let (offline, next_due_ms): (Vec<u64>, Option<u64>) =
             self.scripts.expire.call(&self.servers, keys, args).await?;
         let offline = offline.into_iter();
         Ok(Expired {
             offline: offline.filter_map(|id| UserId::try_from(id).ok()).collect(),
-            next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis),
+            next_due: next_due_ms.map(Duration::from_millis),
         })
     }
 
@@ -180,6 +168,23 @@ impl Redis {
         let args = vec![self.keys.pulse_channel(partition)];
         let _listeners: u64 = self.scripts.pulse.call(&self.servers, keys, args).await?;
         Ok(())
+    }
+}
+
+impl FromValue for Registration {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut reply = Reply::from_value(value)?;
+        match reply.word() {
+            "ok" => Ok(Self::Registered {
+                refcount: reply.next()?,
+                revision: reply.next()?,
+                since_ms: reply.next()?,
+            }),
+            "deleted" => Ok(Self::AccountDeleted),
+            "revoked" => Ok(Self::TokenRevoked),
+            "full" => Ok(Self::TooManyConnections),
+            _ => Err(reply.unknown()),
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use fred::error::Error;
+use fred::types::{FromValue, Value};
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use strum::IntoEnumIterator;
 
 use super::Redis;
-use super::scripts::bad_answer;
+use super::scripts::Reply;
 use super::servers::Servers;
 use crate::engine::{EngineError, Kind, PublishOutcome, Stored, Update, Views};
 use crate::ids::{Revision, UserId, random_name};
@@ -61,8 +63,7 @@ impl Redis {
 
     async fn publish_one(&self, (keys, args): &ScriptCall) -> Result<PublishOutcome, EngineError> {
         let (keys, args) = (keys.clone(), args.clone());
-        let answer = self.scripts.update.call(&self.servers, keys, args).await?;
-        published(answer)
+        self.scripts.update.call(&self.servers, keys, args).await
     }
 
     /// Publishes without following redirects: a redirected update was not executed.
@@ -76,7 +77,7 @@ impl Redis {
             .call_once(&self.servers, keys.clone(), args.clone(), with_source)
             .await;
         match answer {
-            Ok(answer) => published(answer).map_err(UpdateError::Failed),
+            Ok(answer) => script.decode(answer).map_err(UpdateError::Failed),
             Err(error) if Servers::is_redirected(&error) => Err(UpdateError::Redirected),
             Err(error) => Err(UpdateError::Failed(self.servers.failure(error))),
         }
@@ -164,16 +165,20 @@ impl From<UpdateError> for EngineError {
     }
 }
 
-/// Decodes the answer of `profile/update.lua`.
-fn published(answer: fred::types::Value) -> Result<PublishOutcome, EngineError> {
-    let answer = answer.convert().map_err(bad_answer)?;
-    let (status, revision, nodes): (String, u64, u64) = answer;
-    let revision = Revision(revision);
-    match status.as_str() {
-        "ok" => Ok(PublishOutcome::Stored { revision, nodes }),
-        "stale" => Ok(PublishOutcome::Stale { revision }),
-        "deleted" => Ok(PublishOutcome::AccountDeleted),
-        _ => Err(EngineError::Answer("update.lua".to_owned())),
+impl FromValue for PublishOutcome {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut reply = Reply::from_value(value)?;
+        match reply.word() {
+            "ok" => Ok(Self::Stored {
+                revision: Revision(reply.next()?),
+                nodes: reply.next()?,
+            }),
+            "stale" => Ok(Self::Stale {
+                revision: Revision(reply.next()?),
+            }),
+            "deleted" => Ok(Self::AccountDeleted),
+            _ => Err(reply.unknown()),
+        }
     }
 }
 

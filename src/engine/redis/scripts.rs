@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use fred::error::{Error, ErrorKind};
 use fred::types::{FromValue, Value};
 use fred::util::sha1_hash;
 
@@ -9,144 +10,92 @@ use super::servers::{Servers, slot_of};
 use crate::engine::{EngineError, ErrorReply};
 use crate::telemetry::{Counter, Metrics, Times};
 
+/// The text of a script: its fragments of `lua/shared/`, in this order, and its own file.
+macro_rules! text {
+    ($name:literal $($fragment:tt)*) => {
+        concat!(
+            $(include_str!(concat!("../../../lua/shared/", stringify!($fragment), ".lua")), "\n",)*
+            include_str!(concat!("../../../lua/", $name, ".lua")),
+        )
+    };
+}
+
+/// Declares the scripts, each as `field = "folder/name" (fragments)`.
+macro_rules! scripts {
+    ($($field:ident = $name:literal ($($fragment:tt),*);)+) => {
+        /// All scripts. The header of each documents its keys, arguments and answer.
+        pub(crate) struct Scripts {
+            $(pub(crate) $field: Script,)+
+        }
+
+        impl Scripts {
+            /// Durations and errors are recorded in `metrics`.
+            pub(crate) fn new(metrics: &Metrics) -> Self {
+                Self {
+                    $($field: Script::new(text!($name $($fragment)*), metrics, $name),)+
+                }
+            }
+        }
+
+        /// The text of a script, such as `presence/register`, as Redis gets it; `None` for an unknown name.
+        pub fn script_text(name: &str) -> Option<&'static str> {
+            match name {
+                $($name => Some(text!($name $($fragment)*)),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+scripts! {
+    claim = "meta/claim" ();
+    probe = "meta/probe" ();
+
+    begin_lease = "lease/begin" (clock, whole);
+    renew_lease = "lease/renew" (clock, whole);
+    expire_leases = "lease/expire" (clock, whole);
+
+    register = "presence/register" (clock, whole, epoch, announce, deleted);
+    release = "presence/release" (clock, whole);
+    expire = "presence/expire" (clock, whole, epoch, announce);
+    reap = "presence/reap" (clock, whole);
+    repair = "presence/repair" (clock, whole, epoch, announce);
+    position = "presence/position" (clock, epoch);
+    pulse = "presence/pulse" (clock, epoch);
+
+    read = "profile/read" (clock, epoch);
+    update = "profile/update" (clock, whole, epoch, once, deleted);
+    publish = "topic/publish" (whole, once, deleted);
+
+    delete_account = "account/delete" (clock, whole);
+    disconnect = "account/disconnect" (clock, whole, once, deleted, disconnect);
+    revoke = "account/revoke" (clock, whole, once, deleted, disconnect);
+
+    enqueue = "matchmaking/enqueue" (clock, whole, ticket, join, match);
+    restore = "matchmaking/restore" (whole, ticket, join, match);
+    cancel = "matchmaking/cancel" (ticket, match);
+    drop_ticket = "matchmaking/drop" (ticket);
+    expire_ticket = "matchmaking/expire" (ticket);
+    pair = "matchmaking/pair" (clock, whole, ticket, made);
+    due = "matchmaking/due" (clock, whole);
+    notify = "matchmaking/notify" (match);
+    confirm = "matchmaking/confirm" (match);
+    requeue = "matchmaking/requeue" (whole, ticket, match);
+    status = "matchmaking/status" (clock, made);
+}
+
 pub(crate) struct Script {
+    name: &'static str,
     source: &'static str,
     hash: String,
     times: Times,
     errors: Counter,
 }
 
-/// All scripts. The header of each documents its keys, arguments and answer.
-pub(crate) struct Scripts {
-    pub(crate) register: Script,
-    pub(crate) release: Script,
-    pub(crate) expire: Script,
-    pub(crate) position: Script,
-    pub(crate) pulse: Script,
-    pub(crate) update: Script,
-    pub(crate) read: Script,
-    pub(crate) publish: Script,
-    pub(crate) delete_account: Script,
-    pub(crate) disconnect: Script,
-    pub(crate) revoke: Script,
-    pub(crate) begin: Script,
-    pub(crate) renew: Script,
-    pub(crate) bury: Script,
-    pub(crate) reap: Script,
-    pub(crate) repair: Script,
-    pub(crate) claim: Script,
-    pub(crate) probe: Script,
-    pub(crate) enqueue: Script,
-    pub(crate) cancel: Script,
-    pub(crate) pair: Script,
-    pub(crate) due: Script,
-    pub(crate) tell: Script,
-    pub(crate) confirm: Script,
-    pub(crate) requeue: Script,
-    pub(crate) status: Script,
-}
-
-impl Scripts {
-    /// Durations and errors are recorded in `metrics`.
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        let script = |name, source| Script::new(source, metrics, name);
-        Self {
-            register: script(
-                "presence/register",
-                include_str!("../../../lua/presence/register.lua"),
-            ),
-            release: script(
-                "presence/release",
-                include_str!("../../../lua/presence/release.lua"),
-            ),
-            expire: script(
-                "presence/expire",
-                include_str!("../../../lua/presence/expire.lua"),
-            ),
-            position: script(
-                "presence/position",
-                include_str!("../../../lua/presence/position.lua"),
-            ),
-            pulse: script(
-                "presence/pulse",
-                include_str!("../../../lua/presence/pulse.lua"),
-            ),
-            update: script(
-                "profile/update",
-                include_str!("../../../lua/profile/update.lua"),
-            ),
-            read: script(
-                "profile/read",
-                include_str!("../../../lua/profile/read.lua"),
-            ),
-            publish: script(
-                "topic/publish",
-                include_str!("../../../lua/topic/publish.lua"),
-            ),
-            delete_account: script(
-                "account/delete",
-                include_str!("../../../lua/account/delete.lua"),
-            ),
-            disconnect: script(
-                "account/disconnect",
-                include_str!("../../../lua/account/disconnect.lua"),
-            ),
-            revoke: script(
-                "account/revoke",
-                include_str!("../../../lua/account/revoke.lua"),
-            ),
-            begin: script("lease/begin", include_str!("../../../lua/lease/begin.lua")),
-            bury: script("lease/bury", include_str!("../../../lua/lease/bury.lua")),
-            reap: script(
-                "presence/reap",
-                include_str!("../../../lua/presence/reap.lua"),
-            ),
-            repair: script(
-                "presence/repair",
-                include_str!("../../../lua/presence/repair.lua"),
-            ),
-            renew: script("lease/renew", include_str!("../../../lua/lease/renew.lua")),
-            claim: script("meta/claim", include_str!("../../../lua/meta/claim.lua")),
-            probe: script("meta/probe", include_str!("../../../lua/meta/probe.lua")),
-            enqueue: script(
-                "matchmaking/enqueue",
-                include_str!("../../../lua/matchmaking/enqueue.lua"),
-            ),
-            cancel: script(
-                "matchmaking/cancel",
-                include_str!("../../../lua/matchmaking/cancel.lua"),
-            ),
-            pair: script(
-                "matchmaking/pair",
-                include_str!("../../../lua/matchmaking/pair.lua"),
-            ),
-            due: script(
-                "matchmaking/due",
-                include_str!("../../../lua/matchmaking/due.lua"),
-            ),
-            tell: script(
-                "matchmaking/tell",
-                include_str!("../../../lua/matchmaking/tell.lua"),
-            ),
-            confirm: script(
-                "matchmaking/confirm",
-                include_str!("../../../lua/matchmaking/confirm.lua"),
-            ),
-            requeue: script(
-                "matchmaking/requeue",
-                include_str!("../../../lua/matchmaking/requeue.lua"),
-            ),
-            status: script(
-                "matchmaking/status",
-                include_str!("../../../lua/matchmaking/status.lua"),
-            ),
-        }
-    }
-}
-
 impl Script {
     fn new(source: &'static str, metrics: &Metrics, name: &'static str) -> Self {
         Self {
+            name,
             source,
             hash: sha1_hash(source),
             times: metrics.script_times(name),
@@ -171,9 +120,15 @@ impl Script {
         }
         self.observe(begun, answer.is_ok());
         answer
-            .map_err(|error| servers.failure(error))?
+            .map_err(|error| servers.failure(error))
+            .and_then(|answer| self.decode(answer))
+    }
+
+    /// Decodes an answer of the script.
+    pub(crate) fn decode<R: FromValue>(&self, answer: Value) -> Result<R, EngineError> {
+        answer
             .convert()
-            .map_err(bad_answer)
+            .map_err(|error| EngineError::Answer(format!("{}.lua: {error}", self.name)))
     }
 
     /// Runs the script without following redirects of a Cluster. With `with_source` Redis caches the script, so that
@@ -184,7 +139,7 @@ impl Script {
         keys: Vec<String>,
         args: Vec<String>,
         with_source: bool,
-    ) -> Result<Value, fred::error::Error> {
+    ) -> Result<Value, Error> {
         let begun = Instant::now();
         let slot = keys.first().map_or(0, |key| slot_of(key));
         let mut command = self.evalsha_args(keys, args);
@@ -218,8 +173,49 @@ impl Script {
     }
 }
 
+/// An answer that begins with a word, or is one: the word says how to read the rest.
+pub(crate) struct Reply {
+    word: String,
+    rest: std::vec::IntoIter<Value>,
+}
+
+impl FromValue for Reply {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut values = value.into_array().into_iter();
+        Ok(Self {
+            word: values.next().unwrap_or(Value::Null).convert()?,
+            rest: values,
+        })
+    }
+}
+
+impl Reply {
+    pub(crate) fn word(&self) -> &str {
+        &self.word
+    }
+
+    /// Decodes the next part of the answer.
+    pub(crate) fn next<R: FromValue>(&mut self) -> Result<R, Error> {
+        self.rest.next().unwrap_or(Value::Null).convert()
+    }
+
+    /// Decodes all that is left of the answer.
+    /// Decodes all that is left of the answer.
+    pub(crate) fn rest<R: FromValue>(self) -> Result<R, Error> {
+        Value::Array(self.rest.collect()).convert()
+    }
+
+    /// The error for a word that the script does not answer.
+    pub(crate) fn unknown(&self) -> Error {
+        Error::new(
+            ErrorKind::Protocol,
+            format!("unknown answer {:?}", self.word),
+        )
+    }
+}
+
 /// Whether the server does not know the script.
-fn is_forgotten(answer: &Result<Value, fred::error::Error>) -> bool {
+fn is_forgotten(answer: &Result<Value, Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
@@ -236,7 +232,7 @@ const NOT_NOW: [&str; 7] = [
 ];
 
 /// Converts an error of fred's.
-pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
+pub(crate) fn unavailable(error: Error) -> EngineError {
     let details = error.details();
     if NOT_NOW.iter().any(|code| details.starts_with(code)) {
         return EngineError::NotNow(format!("redis does not serve the key yet ({details})"));
@@ -248,6 +244,6 @@ pub(crate) fn unavailable(error: fred::error::Error) -> EngineError {
 }
 
 /// An answer of an unexpected type.
-pub(crate) fn bad_answer(error: fred::error::Error) -> EngineError {
+pub(crate) fn bad_answer(error: Error) -> EngineError {
     EngineError::Answer(error.to_string())
 }

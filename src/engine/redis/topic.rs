@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use fred::error::Error;
+use fred::types::{FromValue, Value};
 use serde_json::value::RawValue;
 
 use super::Redis;
+use super::scripts::Reply;
 use crate::engine::EngineError;
 use crate::ids::{UserId, random_name};
 
@@ -42,8 +45,8 @@ impl Redis {
     ) -> Result<Option<u64>, EngineError> {
         let keys = self.request_keys(user);
         let args = vec![message, self.keys.topic(user)];
-        let nodes: i64 = self.scripts.publish.call(&self.servers, keys, args).await?;
-        Ok(u64::try_from(nodes).ok())
+        let Sent(nodes) = self.scripts.publish.call(&self.servers, keys, args).await?;
+        Ok(nodes)
     }
 
     /// The key for the answer to a new request, and the key that tells whether the account was deleted.
@@ -53,5 +56,19 @@ impl Redis {
             self.keys.request(partition, &random_name()),
             self.keys.profile(user),
         ]
+    }
+}
+
+/// The number of nodes that received a message; `None` for a deleted account.
+pub(super) struct Sent(pub(super) Option<u64>);
+
+impl FromValue for Sent {
+    fn from_value(value: Value) -> Result<Self, Error> {
+        let mut reply = Reply::from_value(value)?;
+        match reply.word() {
+            "sent" => Ok(Self(Some(reply.next()?))),
+            "deleted" => Ok(Self(None)),
+            _ => Err(reply.unknown()),
+        }
     }
 }

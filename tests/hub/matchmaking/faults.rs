@@ -12,8 +12,7 @@ use super::{
 use crate::harness::{
     ADA, BOB, Builder, Client, Cluster, Connecting, EVE, Servers, eventually, eventually_eq,
 };
-
-const PAIR: &str = include_str!("../../../lua/matchmaking/pair.lua");
+use crate::scripts::text_of;
 
 /// Nobody is paired by the nodes: ratings have to be the same, and the tests' are not.
 fn picky(builder: Builder) -> Builder {
@@ -34,15 +33,15 @@ fn fragile() -> Builder {
 /// Makes matches as a node does that dies before it tells anybody: whatever the ratings. Returns how many.
 async fn pair_and_die(cluster: &Cluster) -> u64 {
     let names = [
-        "queue", "ratings", "tickets", "playing", "matches", "pending", "timeouts", "count",
-        "looked", "made",
+        "queue", "ratings", "playing", "pending", "count", "scan", "made",
     ];
     let keys = names.map(|name| format!("vigie:{{mm}}:{name}"));
-    // Everybody is looked at again.
-    cluster.cli(&["DEL", &keys[8]]).await;
-    let mut words = vec!["EVAL", PAIR, "10"];
+    // Everybody is scanned again.
+    cluster.cli(&["DEL", "vigie:{mm}:scan"]).await;
+    let mut words = vec!["EVAL", text_of("matchmaking/pair"), "7"];
     words.extend(keys.iter().map(String::as_str));
-    words.extend(["1000", "1000000", "0", "600000", "600000"]);
+    words.extend(["1000", "1000000", "0", "600000"]);
+    words.extend(["vigie:{mm}:ticket:", "vigie:{mm}:match:"]);
     let answer = cluster.cli(&words).await;
     let matches = answer.lines().next().unwrap_or_default();
     matches.parse().unwrap_or_else(|_| panic!("{answer}"))
@@ -236,10 +235,9 @@ async fn a_queue_that_redis_lost_is_there_again() {
     let (ada, bob) = (cluster.connect(0, ADA).await, cluster.connect(1, BOB).await);
     assert_eq!(join(&ada).await, "queued");
     let joined_at = async || {
-        let ticket = cluster
-            .cli(&["HGET", "vigie:{mm}:tickets", &ADA.to_string()])
-            .await;
-        ticket.split(' ').nth(2).map(str::to_owned)
+        let ticket = format!("vigie:{{mm}}:ticket:{ADA}");
+        let joined = cluster.cli(&["HGET", &ticket, "joined"]).await;
+        (!joined.is_empty()).then_some(joined)
     };
     let since = joined_at().await;
     assert!(since.is_some());

@@ -5,23 +5,23 @@ use serde_json::{Value, json};
 use super::{LARGEST, Server, key, number};
 use crate::harness::{ADA, BOB};
 
-const DISCONNECT: &str = include_str!("../../../lua/account/disconnect.lua");
-const REVOKE: &str = include_str!("../../../lua/account/revoke.lua");
-const DELETE: &str = include_str!("../../../lua/account/delete.lua");
+const DISCONNECT: &str = "account/disconnect";
+const REVOKE: &str = "account/revoke";
+const DELETE: &str = "account/delete";
 
 pub async fn delete(server: &Server, user: u64) -> Value {
     let topic = key(format_args!("user:{user}"));
     server.run(DELETE, [profile(user)], &[topic]).await
 }
 
-/// Nodes that listened, or -1.
+/// How many nodes listened.
 async fn disconnect(server: &Server, request: &str, keep_ms: u64) -> Value {
     let keys = [key(format_args!("request:{request}")), profile(ADA)];
     let args = [keep_ms.to_string(), key("user:42")];
     server.run(DISCONNECT, keys, &args).await
 }
 
-/// Nodes that listened, or -1, and before when Ada's tokens are refused. Her profile and the revocation are kept for
+/// How many nodes listened, and before when Ada's tokens are refused. Her profile and the revocation are kept for
 /// so many milliseconds.
 pub async fn revoke(
     server: &Server,
@@ -108,7 +108,7 @@ async fn disconnecting_leaves_a_mark() {
     let server = Server::start().await;
     let mut topic = server.listen(&key("user:42")).await;
     let before = server.now_ms().await;
-    assert_eq!(disconnect(&server, "r1", 60_000).await, 1);
+    assert_eq!(disconnect(&server, "r1", 60_000).await, json!(["sent", 1]));
     let after = server.now_ms().await;
     assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
     topic.hears_nothing().await;
@@ -127,19 +127,19 @@ async fn disconnecting_leaves_a_mark() {
 #[tokio::test]
 async fn a_request_disconnects_once() {
     let server = Server::start().await;
-    assert_eq!(disconnect(&server, "r1", 60_000).await, 0);
+    assert_eq!(disconnect(&server, "r1", 60_000).await, json!(["sent", 0]));
     server
         .command(&["HSET", &profile(ADA), "disconnected", "1700000000000"])
         .await;
     let before = server.contents().await;
     let mut topic = server.listen(&key("user:42")).await;
-    assert_eq!(disconnect(&server, "r1", 60_000).await, 0);
+    assert_eq!(disconnect(&server, "r1", 60_000).await, json!(["sent", 0]));
     assert_eq!(server.contents().await, before);
     topic.hears_nothing().await;
     let left_ms = number(&server.command(&["PTTL", &key("request:r1")]).await);
     assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
 
-    assert_eq!(disconnect(&server, "r2", 60_000).await, 1);
+    assert_eq!(disconnect(&server, "r2", 60_000).await, json!(["sent", 1]));
     assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
     let fields = server.hash(&profile(ADA)).await;
     assert!(number(&json!(fields["disconnected"])) > 1_700_000_000_000);
@@ -164,12 +164,12 @@ async fn last_updates_survive_disconnecting() {
 #[tokio::test]
 async fn a_deleted_account_is_not_disconnected() {
     let server = Server::start().await;
-    assert_eq!(disconnect(&server, "r1", 60_000).await, 0);
+    assert_eq!(disconnect(&server, "r1", 60_000).await, json!(["sent", 0]));
     delete(&server, ADA).await;
     let before = server.contents().await;
     let mut topic = server.listen(&key("user:42")).await;
-    assert_eq!(disconnect(&server, "r1", 60_000).await, 0);
-    assert_eq!(disconnect(&server, "r2", 60_000).await, -1);
+    assert_eq!(disconnect(&server, "r1", 60_000).await, json!(["sent", 0]));
+    assert_eq!(disconnect(&server, "r2", 60_000).await, json!(["deleted"]));
     assert_eq!(server.contents().await, before);
     topic.hears_nothing().await;
 }
@@ -183,11 +183,11 @@ async fn revoking_is_disconnecting_with_a_memory() {
     let before = server.now_ms().await;
     let answer = revoke(&server, "r1", (60_000, 90_000)).await;
     let after = server.now_ms().await;
-    assert_eq!(answer[0], 1, "{answer}");
+    assert_eq!(answer[1], 1, "{answer}");
     assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
     topic.hears_nothing().await;
 
-    let revoked = number(&answer[1]);
+    let revoked = number(&answer[2]);
     // The millisecond that had begun counts as before.
     let within = before + 1..=after + 1;
     assert!(within.contains(&revoked), "{before} {revoked} {after}");
@@ -209,7 +209,7 @@ async fn revoking_is_disconnecting_with_a_memory() {
 async fn a_request_revokes_once() {
     let server = Server::start().await;
     let answer = revoke(&server, "r1", (60_000, 60_000)).await;
-    assert_eq!(answer[0], 0, "{answer}");
+    assert_eq!(answer[1], 0, "{answer}");
     server
         .command(&["SET", &key("revoked:42"), "1700000000000"])
         .await;
@@ -222,8 +222,8 @@ async fn a_request_revokes_once() {
     assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
 
     let again = revoke(&server, "r2", (60_000, 60_000)).await;
-    assert_eq!(again[0], 1, "{again}");
-    assert!(number(&again[1]) >= number(&answer[1]), "{again}");
+    assert_eq!(again[1], 1, "{again}");
+    assert!(number(&again[2]) >= number(&answer[2]), "{again}");
     assert_eq!(topic.next().await, json!({ "kind": "disconnect" }));
 }
 
@@ -238,7 +238,7 @@ async fn a_revocation_moves_forward_only() {
         .command(&["SET", &key("revoked:42"), &text, "PX", "10000"])
         .await;
     let answer = revoke(&server, "r1", (60_000, 60_000)).await;
-    assert_eq!(answer, json!([0, later]));
+    assert_eq!(answer, json!(["sent", 0, later]));
     assert_eq!(server.command(&["GET", &key("revoked:42")]).await, text);
     let left_ms = number(&server.command(&["PTTL", &key("revoked:42")]).await);
     assert!(left_ms > 10_000, "{left_ms}");
@@ -255,7 +255,7 @@ async fn a_deleted_account_has_nothing_to_revoke() {
     let mut topic = server.listen(&key("user:42")).await;
     assert_eq!(revoke(&server, "r1", (60_000, 60_000)).await, answer);
     let refused = revoke(&server, "r2", (60_000, 60_000)).await;
-    assert_eq!(refused, json!([-1, 0]));
+    assert_eq!(refused, json!(["deleted"]));
     assert_eq!(server.contents().await, before);
     topic.hears_nothing().await;
 }

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::{LARGEST, Server, number};
 
-const BEGIN: &str = include_str!("../../../lua/lease/begin.lua");
-const RENEW: &str = include_str!("../../../lua/lease/renew.lua");
-const BURY: &str = include_str!("../../../lua/lease/bury.lua");
+const BEGIN: &str = "lease/begin";
+const RENEW: &str = "lease/renew";
+const EXPIRE: &str = "lease/expire";
 const LEASES: &str = "vigie:nodes";
 
 async fn begin(server: &Server, incarnation: &str, lease_ms: u64) -> u64 {
@@ -14,20 +14,21 @@ async fn begin(server: &Server, incarnation: &str, lease_ms: u64) -> u64 {
     number(&server.run(BEGIN, [LEASES.to_owned()], &args).await)
 }
 
-/// The end of the lease, or 0.
-async fn renew(server: &Server, incarnation: &str, lease_ms: u64) -> u64 {
+/// The end of the lease, if it is there.
+async fn renew(server: &Server, incarnation: &str, lease_ms: u64) -> Option<u64> {
     let args = [incarnation.to_owned(), lease_ms.to_string()];
-    number(&server.run(RENEW, [LEASES.to_owned()], &args).await)
+    let answer = server.run(RENEW, [LEASES.to_owned()], &args).await;
+    (!answer.is_null()).then(|| number(&answer))
 }
 
-/// The incarnations whose leases were taken away.
-async fn bury(server: &Server, batch_max: u64) -> Value {
-    bury_until(server, batch_max, LARGEST).await
+/// The incarnations whose leases were removed.
+async fn expire(server: &Server, batch_max: u64) -> Value {
+    expire_until(server, batch_max, LARGEST).await
 }
 
-async fn bury_until(server: &Server, batch_max: u64, latest_ms: u64) -> Value {
+async fn expire_until(server: &Server, batch_max: u64, latest_ms: u64) -> Value {
     let args = [batch_max.to_string(), latest_ms.to_string()];
-    server.run(BURY, [LEASES.to_owned()], &args).await
+    server.run(EXPIRE, [LEASES.to_owned()], &args).await
 }
 
 async fn ends(server: &Server, incarnation: &str, end: u64) {
@@ -69,7 +70,7 @@ async fn renewing_concerns_one_incarnation() {
     let mut latest = begin(&server, "a.2", 60_000).await;
     for _ in 0..20 {
         let before = server.now_ms().await;
-        let next = renew(&server, "a.2", 60_000).await;
+        let next = renew(&server, "a.2", 60_000).await.expect("it is there");
         assert!(
             next >= latest && next >= before + 60_000,
             "{next} after {latest}"
@@ -87,7 +88,7 @@ async fn a_lease_that_is_over_can_be_renewed() {
     let server = Server::start().await;
     ends(&server, "a.1", 1000).await;
     let before = server.now_ms().await;
-    let end = renew(&server, "a.1", 6000).await;
+    let end = renew(&server, "a.1", 6000).await.expect("it is there");
     assert!(end >= before + 6000, "{end} {before}");
     assert_eq!(server.scores(LEASES).await, scores([("a.1", end)]));
 }
@@ -97,13 +98,13 @@ async fn a_lease_that_is_over_can_be_renewed() {
 #[tokio::test]
 async fn a_lease_that_is_gone_is_not_renewed() {
     let server = Server::start().await;
-    assert_eq!(renew(&server, "a.1", 6000).await, 0);
+    assert_eq!(renew(&server, "a.1", 6000).await, None);
     ends(&server, "a.1", 1000).await;
-    assert_eq!(bury(&server, 10).await, json!(["a.1"]));
-    assert_eq!(renew(&server, "a.1", 6000).await, 0);
+    assert_eq!(expire(&server, 10).await, json!(["a.1"]));
+    assert_eq!(renew(&server, "a.1", 6000).await, None);
     begin(&server, "b.1", 6000).await;
     server.command(&["FLUSHALL"]).await;
-    assert_eq!(renew(&server, "b.1", 6000).await, 0);
+    assert_eq!(renew(&server, "b.1", 6000).await, None);
     assert!(server.contents().await.is_empty());
 }
 
@@ -116,9 +117,9 @@ async fn only_what_is_over_is_taken_away() {
         ends(&server, incarnation, end).await;
     }
     let end = begin(&server, "d.1", 60_000).await;
-    assert_eq!(bury(&server, 10).await, json!(["a.1", "c.1", "b.1"]));
+    assert_eq!(expire(&server, 10).await, json!(["a.1", "c.1", "b.1"]));
     assert_eq!(server.scores(LEASES).await, scores([("d.1", end)]));
-    assert_eq!(bury(&server, 10).await, json!([]));
+    assert_eq!(expire(&server, 10).await, json!([]));
     assert_eq!(server.scores(LEASES).await, scores([("d.1", end)]));
 }
 
@@ -136,7 +137,7 @@ async fn a_batch_is_a_batch() {
         json!(["e.1"]),
         json!([]),
     ] {
-        assert_eq!(bury(&server, 2).await, batch);
+        assert_eq!(expire(&server, 2).await, batch);
     }
 }
 
@@ -147,7 +148,10 @@ async fn a_late_call_takes_nothing_away() {
     let server = Server::start().await;
     ends(&server, "a.1", 1000).await;
     let now = server.now_ms().await;
-    assert_eq!(bury_until(&server, 10, now - 1000).await, json!([]));
+    assert_eq!(expire_until(&server, 10, now - 1000).await, json!([]));
     assert_eq!(server.scores(LEASES).await, scores([("a.1", 1000)]));
-    assert_eq!(bury_until(&server, 10, now + 10_000).await, json!(["a.1"]));
+    assert_eq!(
+        expire_until(&server, 10, now + 10_000).await,
+        json!(["a.1"])
+    );
 }

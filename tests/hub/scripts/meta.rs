@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::Server;
 
-const CLAIM: &str = include_str!("../../../lua/meta/claim.lua");
-const PROBE: &str = include_str!("../../../lua/meta/probe.lua");
+const CLAIM: &str = "meta/claim";
+const PROBE: &str = "meta/probe";
 
 async fn probe(server: &Server) -> Value {
     let keys =

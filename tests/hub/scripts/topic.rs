@@ -1,12 +1,12 @@
 //! `lua/topic/`: messages that are not kept.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::account::delete;
 use super::{Server, key, number};
 use crate::harness::ADA;
 
-const PUBLISH: &str = include_str!("../../../lua/topic/publish.lua");
+const PUBLISH: &str = "topic/publish";
 
 async fn publish(server: &Server, request: &str, message: &str) -> Value {
     let keys = [key(format_args!("request:{request}")), key("profile:42")];
@@ -24,7 +24,7 @@ async fn a_message_arrives_to_the_letter() {
         server.listen(&key("user:42")).await,
     ];
     let message = r#"{"kind":"event", "event":"é%s\"","data":[9007199254740991,1.50,null]}"#;
-    assert_eq!(publish(&server, "r1", message).await, 2);
+    assert_eq!(publish(&server, "r1", message).await, json!(["sent", 2]));
     for topic in &mut topics {
         assert_eq!(topic.next_text().await, message);
         topic.hears_nothing().await;
@@ -40,14 +40,14 @@ async fn a_request_publishes_once() {
     let server = Server::start().await;
     let mut topic = server.listen(&key("user:42")).await;
     let message = r#"{"kind":"disconnect"}"#;
-    assert_eq!(publish(&server, "r1", message).await, 1);
+    assert_eq!(publish(&server, "r1", message).await, json!(["sent", 1]));
     let mut late = server.listen(&key("user:42")).await;
-    assert_eq!(publish(&server, "r1", message).await, 1);
+    assert_eq!(publish(&server, "r1", message).await, json!(["sent", 1]));
     late.hears_nothing().await;
     assert_eq!(topic.next_text().await, message);
     assert_eq!(topic.next_text().await, "marker");
 
-    assert_eq!(publish(&server, "r2", message).await, 2);
+    assert_eq!(publish(&server, "r2", message).await, json!(["sent", 2]));
     assert_eq!(topic.next_text().await, message);
     assert_eq!(late.next_text().await, message);
 }
@@ -56,9 +56,15 @@ async fn a_request_publishes_once() {
 #[tokio::test]
 async fn nobody_listening_is_remembered() {
     let server = Server::start().await;
-    assert_eq!(publish(&server, "r1", r#"{"kind":"disconnect"}"#).await, 0);
+    assert_eq!(
+        publish(&server, "r1", r#"{"kind":"disconnect"}"#).await,
+        json!(["sent", 0])
+    );
     let mut topic = server.listen(&key("user:42")).await;
-    assert_eq!(publish(&server, "r1", r#"{"kind":"disconnect"}"#).await, 0);
+    assert_eq!(
+        publish(&server, "r1", r#"{"kind":"disconnect"}"#).await,
+        json!(["sent", 0])
+    );
     topic.hears_nothing().await;
 }
 
@@ -77,12 +83,21 @@ async fn an_answer_lives_for_a_minute() {
 #[tokio::test]
 async fn a_deleted_account_gets_nothing() {
     let server = Server::start().await;
-    assert_eq!(publish(&server, "r1", r#"{"kind":"disconnect"}"#).await, 0);
+    assert_eq!(
+        publish(&server, "r1", r#"{"kind":"disconnect"}"#).await,
+        json!(["sent", 0])
+    );
     delete(&server, ADA).await;
     let before = server.contents().await;
     let mut topic = server.listen(&key("user:42")).await;
-    assert_eq!(publish(&server, "r1", r#"{"kind":"disconnect"}"#).await, 0);
-    assert_eq!(publish(&server, "r2", r#"{"kind":"disconnect"}"#).await, -1);
+    assert_eq!(
+        publish(&server, "r1", r#"{"kind":"disconnect"}"#).await,
+        json!(["sent", 0])
+    );
+    assert_eq!(
+        publish(&server, "r2", r#"{"kind":"disconnect"}"#).await,
+        json!(["deleted"])
+    );
     topic.hears_nothing().await;
     assert_eq!(server.contents().await, before);
 }

@@ -34,10 +34,10 @@ impl KeyKind {
             | Self::Node
             | Self::Connections(_)
             | Self::Profile(_)
-            | Self::Tickets
+            | Self::Ticket(_)
             | Self::Playing
-            | Self::Matches
-            | Self::Looked
+            | Self::Match
+            | Self::Scan
             | Self::Made => Reading::Pages("HSCAN", 2),
             Self::Epoch(_)
             | Self::Revision(_)
@@ -98,7 +98,26 @@ impl Doctor {
             }
             cursor = page.next;
         }
+        if findings.is_empty() && self.is_unlisted(key, known).await? {
+            findings.push(Finding::of_key(FindingKind::Misplaced, key, known));
+        }
         Ok(findings)
+    }
+
+    /// Whether this is a ticket or a match that its index does not list, so that no script ever removes it.
+    async fn is_unlisted(&self, key: &str, known: &KeyKind) -> Result<bool, EngineError> {
+        let keys = &self.redis.keys;
+        let (index, member) = match known {
+            KeyKind::Ticket(user) => (keys.queue(), user.to_string()),
+            KeyKind::Match => {
+                let id = key.trim_start_matches(&keys.matches_prefix());
+                (keys.pending(), id.to_owned())
+            }
+            _ => return Ok(false),
+        };
+        let place = self.redis.servers.call("ZSCORE", index, vec![member]);
+        let place: Option<String> = lenient(place.await)?;
+        Ok(place.is_none() && self.exists(key.to_owned()).await?)
     }
 
     async fn unreadable_text(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::validator::is_match;
 use crate::engine::redis::keys::Keyspace;
 use crate::ids::UserId;
 
@@ -25,13 +26,13 @@ pub(super) enum KeyKind {
     Revoked(UserId),
     Queue,
     Ratings,
-    Tickets,
+    Ticket(UserId),
     Playing,
-    Matches,
+    Match,
     Pending,
     Timeouts,
     Count,
-    Looked,
+    Scan,
     Made,
     /// Connections or registrations under a key that no node reads.
     Misplaced,
@@ -48,9 +49,10 @@ impl KeyKind {
             | Self::Revision(partition)
             | Self::Server(partition)
             | Self::Registrations(partition) => (Some(*partition), None),
-            Self::Connections(user) | Self::Profile(user) | Self::Revoked(user) => {
-                (None, Some(*user))
-            }
+            Self::Connections(user)
+            | Self::Profile(user)
+            | Self::Revoked(user)
+            | Self::Ticket(user) => (None, Some(*user)),
             _ => (None, None),
         }
     }
@@ -78,13 +80,11 @@ impl KeyCatalog {
             (keys.leases(), KeyKind::Leases),
             (keys.queue(), KeyKind::Queue),
             (keys.ratings(), KeyKind::Ratings),
-            (keys.tickets(), KeyKind::Tickets),
             (keys.playing(), KeyKind::Playing),
-            (keys.matches(), KeyKind::Matches),
             (keys.pending(), KeyKind::Pending),
             (keys.timeouts(), KeyKind::Timeouts),
             (keys.count(), KeyKind::Count),
-            (keys.looked(), KeyKind::Looked),
+            (keys.scan(), KeyKind::Scan),
             (keys.made(), KeyKind::Made),
         ]);
         for partition in 0..keys.partitions() {
@@ -132,6 +132,12 @@ impl KeyCatalog {
         }
         if key.starts_with(&self.keys.reply("")) {
             return Some(KeyKind::Reply);
+        }
+        if let Some(id) = key.strip_prefix(&self.keys.tickets_prefix()) {
+            return id.parse().ok().map(KeyKind::Ticket);
+        }
+        if let Some(id) = key.strip_prefix(&self.keys.matches_prefix()) {
+            return is_match(id).then_some(KeyKind::Match);
         }
         let (begin, name) = split(key);
         if !begin.starts_with(split_open(&self.keys.online(0))) {
@@ -200,13 +206,13 @@ mod tests {
             (keys.revoked(user), KeyKind::Revoked(user)),
             (keys.queue(), KeyKind::Queue),
             (keys.ratings(), KeyKind::Ratings),
-            (keys.tickets(), KeyKind::Tickets),
             (keys.playing(), KeyKind::Playing),
-            (keys.matches(), KeyKind::Matches),
+            (keys.ticket(user), KeyKind::Ticket(user)),
+            (keys.pending_match("1-1"), KeyKind::Match),
             (keys.pending(), KeyKind::Pending),
             (keys.timeouts(), KeyKind::Timeouts),
             (keys.count(), KeyKind::Count),
-            (keys.looked(), KeyKind::Looked),
+            (keys.scan(), KeyKind::Scan),
             (keys.made(), KeyKind::Made),
         ] {
             assert_eq!(known.of(&key), Some(expected), "{key}");
@@ -232,6 +238,8 @@ mod tests {
             "a:b:x",
             "a:b:{77}:online",
             "a:b:{mm}:x",
+            "a:b:{mm}:ticket:x",
+            "a:b:{mm}:match:x",
             "c:{0}:conns:7",
             "a:b:c:{3}:conns:7",
         ];

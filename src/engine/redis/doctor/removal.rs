@@ -97,11 +97,11 @@ impl Doctor {
             | KeyKind::Meta
             | KeyKind::Node
             | KeyKind::Profile(_)
-            | KeyKind::Tickets
             | KeyKind::Playing
-            | KeyKind::Matches
-            | KeyKind::Looked
+            | KeyKind::Scan
             | KeyKind::Made => commands.hdel(key, entry).await,
+            // Scripts ignore an incomplete one.
+            KeyKind::Ticket(_) | KeyKind::Match => commands.del(key).await,
             KeyKind::Epoch(_)
             | KeyKind::Revision(_)
             | KeyKind::Server(_)

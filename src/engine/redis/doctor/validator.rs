@@ -1,7 +1,6 @@
 //! Validates entries: could a node have written them? Nodes skip or fail on the rest, so nothing else would ever remove
 //! it.
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::key_kind::KeyKind;
@@ -43,20 +42,19 @@ impl Validator<'_> {
             KeyKind::Revoked(_) => self.is_time(entry),
             KeyKind::Queue => is_user(entry) && is_score(value),
             KeyKind::Ratings => is_rated(entry) && is_score(value),
-            KeyKind::Tickets => is_user(entry) && self.is_ticket(value),
+            KeyKind::Ticket(_) => self.is_field_of_ticket(entry, value),
             KeyKind::Playing => is_user(entry) && is_match(value),
-            KeyKind::Matches => is_match(entry) && is_known_match(value),
+            KeyKind::Match => self.is_field_of_match(entry, value),
             KeyKind::Pending => is_match(entry) && self.is_soon(value, 0),
             KeyKind::Timeouts => is_user(entry) && self.is_soon(value, 0),
-            KeyKind::Looked => match entry {
+            KeyKind::Scan => match entry {
                 "next" => self.is_soon(value, 0),
                 "fresh" | "again" | "streak" => value.parse::<f64>().is_ok_and(|at| !at.is_nan()),
                 _ => true,
             },
             KeyKind::Made => {
-                let second = entry.parse::<u8>().is_ok_and(|second| second < 60);
-                second
-                    && words(value).is_some_and(|words: [&str; 2]| words.into_iter().all(is_number))
+                let at_ms = number(entry).and_then(|second| second.checked_mul(1000));
+                at_ms.is_some_and(|at_ms| at_ms <= self.now_ms + FAR_MS) && is_number(value)
             }
             // Checked as a whole elsewhere, or expiring.
             KeyKind::Members(_)
@@ -103,10 +101,25 @@ impl Validator<'_> {
         }
     }
 
-    fn is_ticket(&self, ticket: &str) -> bool {
-        words(ticket).is_some_and(|[place, rating, joined_at, version]| {
-            is_score(place) && is_score(rating) && self.is_time(joined_at) && is_number(version)
-        })
+    /// Unknown fields are those of a newer node.
+    fn is_field_of_ticket(&self, field: &str, value: &str) -> bool {
+        match field {
+            "place" | "rating" => is_score(value),
+            "joined" => self.is_time(value),
+            "version" => is_number(value),
+            _ => true,
+        }
+    }
+
+    /// Unknown fields are those of a newer node.
+    fn is_field_of_match(&self, field: &str, value: &str) -> bool {
+        match field {
+            "state" => ["made", "notified", "cancelled"].contains(&value),
+            "player1" | "player2" => is_user(value),
+            "rating1" | "rating2" => is_score(value),
+            "joined1" | "joined2" => self.is_time(value),
+            _ => true,
+        }
     }
 }
 
@@ -170,25 +183,10 @@ fn is_rated(text: &str) -> bool {
 }
 
 /// `<microsecond>-<number>`, in hexadecimal digits.
-fn is_match(text: &str) -> bool {
+pub(super) fn is_match(text: &str) -> bool {
     let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let parts = text.split_once('-');
     parts.is_some_and(|(begun, number)| is_hex(begun) && is_hex(number))
-}
-
-/// The fields of a match that scripts need.
-#[derive(Deserialize)]
-struct KnownMatch {
-    users: [String; 2],
-    tickets: [String; 2],
-}
-
-fn is_known_match(json: &str) -> bool {
-    let known = serde_json::from_str::<KnownMatch>(json);
-    known.is_ok_and(|known| {
-        let four = |ticket: &String| words::<4>(ticket).is_some();
-        known.users.iter().all(|user| is_user(user)) && known.tickets.iter().all(four)
-    })
 }
 
 /// Exactly `COUNT` words.

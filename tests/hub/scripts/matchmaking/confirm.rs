@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{assert_sound, confirm, enqueue, key, match_of, matches, playing, queue, tell};
+use super::{
+    acked, assert_sound, confirm, enqueue, key, match_of, matches, nodes, notify, playing, queue,
+};
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::Server;
 
@@ -13,16 +15,16 @@ async fn a_match_is_over_after_the_last_node() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
     let other = match_of(&server, 1000, [EVE, 5]).await;
-    tell(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "b.1").await, 0);
+    notify(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "b.1").await, "pending");
     let found = &matches(&server).await[&id];
-    assert_eq!(found["waiting"], json!(["42@a.1", "7@b.1"]));
-    assert_eq!(found["took"], json!(["42@b.1"]));
-    assert_eq!(found["taken"], json!({ "42": true }));
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 0);
+    assert_eq!(nodes(found, "waiting"), ["42@a.1", "7@b.1"]);
+    assert_eq!(nodes(found, "acked"), ["42@b.1"]);
+    assert_eq!(acked(found), ["42"]);
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "pending");
     assert_sound(&server, "all but one").await;
 
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 1);
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "over");
     let left: Vec<String> = matches(&server).await.into_keys().collect();
     assert_eq!(left, std::slice::from_ref(&other));
     let claims = [(EVE, other.clone()), (5, other)];
@@ -37,15 +39,15 @@ async fn a_match_is_over_after_the_last_node() {
 async fn a_repeat_changes_nothing() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "7@a.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
+    notify(&server, &id, &["42@a.1", "7@a.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
     let before = matches(&server).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
     assert_eq!(matches(&server).await, before);
-    assert_eq!(confirm(&server, &id, BOB, "a.1").await, 1);
+    assert_eq!(confirm(&server, &id, BOB, "a.1").await, "over");
     let before = server.contents().await;
-    assert_eq!(confirm(&server, &id, BOB, "a.1").await, 1);
-    assert_eq!(confirm(&server, "x", ADA, "a.1").await, 1);
+    assert_eq!(confirm(&server, &id, BOB, "a.1").await, "over");
+    assert_eq!(confirm(&server, "x", ADA, "a.1").await, "over");
     assert_eq!(server.contents().await, before);
 }
 
@@ -55,14 +57,14 @@ async fn a_repeat_changes_nothing() {
 async fn a_node_that_was_not_asked_ends_nothing() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "c.1").await, 0);
-    assert_eq!(confirm(&server, &id, BOB, "a.1").await, 0);
+    notify(&server, &id, &["42@a.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "c.1").await, "pending");
+    assert_eq!(confirm(&server, &id, BOB, "a.1").await, "pending");
     let found = &matches(&server).await[&id];
-    assert_eq!(found["taken"], json!({ "42": true, "7": true }));
-    assert_eq!(found["waiting"], json!(["42@a.1", "7@b.1"]));
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 1);
+    assert_eq!(acked(found), ["42", "7"]);
+    assert_eq!(nodes(found, "waiting"), ["42@a.1", "7@b.1"]);
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "over");
     assert_sound(&server, "over").await;
 }
 
@@ -72,10 +74,10 @@ async fn a_node_that_was_not_asked_ends_nothing() {
 async fn both_players_are_needed() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
+    notify(&server, &id, &["42@a.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
     assert_eq!(playing(&server).await.len(), 2);
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 1);
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "over");
     assert!(matches(&server).await.is_empty());
 }
 
@@ -85,13 +87,13 @@ async fn both_players_are_needed() {
 async fn a_later_match_goes_on() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+    notify(&server, &id, &["42@a.1", "7@b.1"]).await;
     confirm(&server, &id, BOB, "b.1").await;
     let later = match_of(&server, 1000, [EVE, BOB]).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 1);
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "over");
     let claims = [(EVE, later.clone()), (BOB, later)];
     assert_eq!(playing(&server).await, claims.into());
-    assert_eq!(enqueue(&server, BOB, 1000).await[1], 0);
+    assert_eq!(enqueue(&server, BOB, 1000).await, json!(["matched"]));
     assert!(queue(&server).await.is_empty());
     assert_sound(&server, "the first is over").await;
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{
-    LONG_MS, RULES, Rules, assert_sound, due, enqueue_all, key, match_of, matches, pair, timeouts,
-};
+use super::{LONG_MS, assert_sound, due, enqueue_all, expire, key, match_of, matches, timeouts};
 use crate::harness::{ADA, BOB};
 use crate::scripts::Server;
 
@@ -41,14 +39,7 @@ async fn a_match_is_kept_from_others() {
 async fn a_timeout_is_kept_from_others() {
     let server = Server::start().await;
     enqueue_all(&server, 1000, &[ADA, BOB]).await;
-    pair(
-        &server,
-        Rules {
-            max_wait_ms: 0,
-            ..RULES
-        },
-    )
-    .await;
+    expire(&server, &[ADA, BOB]).await;
     for keep_ms in [0, LONG_MS] {
         let answer = due(&server, 10, keep_ms).await;
         assert_eq!(answer[0], json!([]));
@@ -70,14 +61,7 @@ async fn a_timeout_is_kept_from_others() {
 async fn a_batch_is_given_out_at_a_time() {
     let server = Server::start().await;
     enqueue_all(&server, 1000, &[11, 12, 13, 14, 15]).await;
-    pair(
-        &server,
-        Rules {
-            max_wait_ms: 0,
-            ..RULES
-        },
-    )
-    .await;
+    expire(&server, &[11, 12, 13, 14, 15]).await;
     for pair in 0..5 {
         match_of(&server, 0, [20 + pair, 30 + pair]).await;
     }

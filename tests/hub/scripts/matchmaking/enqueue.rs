@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    RULES, Rules, Ticket, assert_sound, confirm, enqueue, enqueue_all, enqueue_since, key,
-    match_of, matches, pair, playing, queue, tell, ticket, timeouts,
+    Ticket, assert_sound, confirm, enqueue, enqueue_all, expire, key, match_of, matches, notify,
+    playing, queue, restore, ticket, timeouts,
 };
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::{Server, number};
@@ -29,7 +29,7 @@ async fn a_user_is_queued_last() {
     assert_eq!(ticket(&server, ADA).await, Some(expected));
     let mut keys = server.redis.keys("*").await;
     keys.sort();
-    let names = ["count", "queue", "ratings", "tickets"];
+    let names = ["count", "queue", "ratings", "ticket:42"];
     assert_eq!(keys, names.map(key));
 
     enqueue(&server, BOB, 5).await;
@@ -47,8 +47,11 @@ async fn joining_again_keeps_the_place() {
     let joined = enqueue(&server, ADA, 1000).await;
     enqueue(&server, BOB, 5).await;
     let first = ticket(&server, ADA).await.expect("it waits");
-    for (version, since_ms) in [(3, 0), (4, 1_700_000_000_000)] {
-        let again = enqueue_since(&server, ADA, 2000, since_ms).await;
+    for version in [3, 4] {
+        let again = match version {
+            3 => enqueue(&server, ADA, 2000).await,
+            _ => restore(&server, ADA, 2000, 1_700_000_000_000).await,
+        };
         assert_eq!(again, json!(["already_queued", joined[1]]));
         assert_eq!(
             ticket(&server, ADA).await,
@@ -65,14 +68,14 @@ async fn joining_again_keeps_the_place() {
 async fn who_is_about_to_be_told_does_not_wait() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    let about_to = json!(["already_queued", 0]);
+    let about_to = json!(["matched"]);
     let before = server.contents().await;
     assert_eq!(enqueue(&server, ADA, 1000).await, about_to);
     assert_eq!(enqueue(&server, BOB, 1000).await, about_to);
-    assert_eq!(enqueue_since(&server, BOB, 1000, 1).await, about_to);
+    assert_eq!(restore(&server, BOB, 1000, 1).await, about_to);
     assert_eq!(server.contents().await, before);
 
-    tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+    notify(&server, &id, &["42@a.1", "7@b.1"]).await;
     confirm(&server, &id, BOB, "b.1").await;
     let before = server.contents().await;
     assert_eq!(enqueue(&server, ADA, 1000).await, about_to);
@@ -86,11 +89,11 @@ async fn who_is_about_to_be_told_does_not_wait() {
 async fn who_has_taken_a_match_can_wait_again() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 0);
+    notify(&server, &id, &["42@a.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "pending");
     let before = server.contents().await;
-    let answer = enqueue_since(&server, BOB, 1000, 1_700_000_000_000).await;
-    assert_eq!(answer, json!(["already_queued", 0]));
+    let answer = restore(&server, BOB, 1000, 1_700_000_000_000).await;
+    assert_eq!(answer, json!(["matched"]));
     assert_eq!(server.contents().await, before);
 
     assert_eq!(enqueue(&server, BOB, 1000).await[0], "queued");
@@ -100,27 +103,13 @@ async fn who_has_taken_a_match_can_wait_again() {
     assert_sound(&server, "one of them waits again").await;
 }
 
-/// Goal: a ticket that was lost comes back with the time at which the user joined first.
-/// Method: a time of another day; asked once more.
-#[tokio::test]
-async fn a_lost_ticket_keeps_its_time() {
-    let server = Server::start().await;
-    let since_ms = 1_700_000_000_000_u64;
-    let answer = enqueue_since(&server, ADA, 1000, since_ms).await;
-    assert_eq!(answer, json!(["queued", since_ms]));
-    let joined_ms = ticket(&server, ADA).await.expect("it waits").joined_ms;
-    assert_eq!(joined_ms, since_ms);
-    let answer = enqueue(&server, ADA, 1000).await;
-    assert_eq!(answer, json!(["already_queued", since_ms]));
-}
-
 /// Goal: an entry that points to a match which is gone, as a loss may leave it, keeps nobody from waiting.
 /// Method: the entry without a record.
 #[tokio::test]
 async fn a_claim_of_no_match_is_none() {
     let server = Server::start().await;
     server.command(&["HSET", &key("playing"), "42", "x"]).await;
-    assert_eq!(enqueue_since(&server, ADA, 1000, 5).await[0], "queued");
+    assert_eq!(restore(&server, ADA, 1000, 5).await[0], "queued");
     assert_sound(&server, "queued").await;
 }
 
@@ -130,11 +119,7 @@ async fn a_claim_of_no_match_is_none() {
 async fn who_is_back_has_not_run_out() {
     let server = Server::start().await;
     enqueue_all(&server, 1000, &[ADA, BOB]).await;
-    let rules = Rules {
-        max_wait_ms: 0,
-        ..RULES
-    };
-    assert_eq!(pair(&server, rules).await, json!([0, 2, 0, 1, []]));
+    expire(&server, &[ADA, BOB]).await;
     assert_eq!(timeouts(&server).await, [ADA, BOB].into());
     assert_eq!(enqueue(&server, ADA, 1000).await[0], "queued");
     assert_eq!(timeouts(&server).await, [BOB].into());

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    LONG_MS, RULES, Rules, assert_sound, cancel, enqueue, enqueue_all, enqueue_since, key, matches,
-    pair, pairs, playing, queue, ticket, timeouts,
+    LONG_MS, RULES, Rules, assert_sound, cancel, enqueue, enqueue_all, key, matches, pair, pairs,
+    playing, queue, restore, scan, ticket,
 };
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::{Server, number};
@@ -26,24 +26,32 @@ async fn paired(users: &[(u64, i64)], window: u64) -> Vec<(u64, u64)> {
 async fn two_equals_are_paired() {
     let server = Server::start().await;
     enqueue_all(&server, 1000, &[ADA, BOB]).await;
-    let tickets = server.hash(&key("tickets")).await;
-    assert_eq!(pair(&server, RULES).await, json!([1, 0, 0, 1, []]));
+    let of_ada = ticket(&server, ADA).await.expect("it waits");
+    let of_bob = ticket(&server, BOB).await.expect("it waits");
+    assert_eq!(pair(&server, RULES).await, json!([1, 0, "more", []]));
     let found = matches(&server).await;
     let (id, found) = found.first_key_value().expect("a match");
-    let expected = json!({
-        "users": ["42", "7"], "tickets": [tickets["42"], tickets["7"]],
-        "waiting": {}, "took": {}, "taken": {}, "quit": {}, "told": false, "left": false,
-    });
-    assert_eq!(*found, expected);
+    let expected = [
+        ("state", "made".to_owned()),
+        ("player1", "42".to_owned()),
+        ("rating1", "1000".to_owned()),
+        ("joined1", of_ada.joined_ms.to_string()),
+        ("player2", "7".to_owned()),
+        ("rating2", "1000".to_owned()),
+        ("joined2", of_bob.joined_ms.to_string()),
+    ];
+    let expected = expected.map(|(field, value)| (field.to_owned(), value));
+    assert_eq!(*found, expected.into());
     let claims = [(ADA, id.clone()), (BOB, id.clone())];
     assert_eq!(playing(&server).await, claims.into());
     let pending = server.scores(&key("pending")).await;
     assert_eq!(pending, [(id.clone(), 0)]);
     let mut keys = server.redis.keys("*").await;
     keys.sort();
-    let names = ["count", "looked", "made", "matches", "pending", "playing"];
+    let record = format!("match:{id}");
+    let names = ["count", "made", &record, "pending", "playing", "scan"];
     assert_eq!(keys, names.map(key));
-    assert_eq!(pair(&server, RULES).await, json!([0, 0, 0, 0, []]));
+    assert_eq!(pair(&server, RULES).await, json!([0, 0, "done", []]));
     assert_eq!(matches(&server).await.len(), 1);
 }
 
@@ -59,9 +67,9 @@ async fn nobody_plays_against_oneself() {
         ..RULES
     };
     let waiting = json!([ADA.to_string(), "1"]);
-    assert_eq!(pair(&server, rules).await, json!([0, 0, 1, 1, waiting]));
+    assert_eq!(pair(&server, rules).await, json!([0, 1, "more", waiting]));
     for _ in 0..3 {
-        assert_eq!(pair(&server, rules).await, json!([0, 0, 1, 0, waiting]));
+        assert_eq!(pair(&server, rules).await, json!([0, 1, "done", waiting]));
     }
     assert!(playing(&server).await.is_empty());
 }
@@ -131,7 +139,7 @@ async fn the_window_widens() {
     for (other, matches) in [(150, 1), (-150, 1), (1000, 0), (-1000, 0)] {
         let server = Server::start().await;
         let joined_ms = server.now_ms().await - 10_000;
-        enqueue_since(&server, ADA, 0, joined_ms).await;
+        restore(&server, ADA, 0, joined_ms).await;
         enqueue(&server, BOB, other).await;
         assert_eq!(pair(&server, rules).await[0], matches, "{other}");
     }
@@ -142,8 +150,8 @@ async fn the_window_widens() {
     // A clock that was set back makes no window narrower.
     let server = Server::start().await;
     let joined_ms = server.now_ms().await + LONG_MS;
-    enqueue_since(&server, ADA, 0, joined_ms).await;
-    enqueue_since(&server, BOB, 50, joined_ms).await;
+    restore(&server, ADA, 0, joined_ms).await;
+    restore(&server, BOB, 50, joined_ms).await;
     assert_eq!(pair(&server, rules).await[0], 1);
 }
 
@@ -155,12 +163,12 @@ async fn who_was_taken_later_does_not_wait() {
     let server = Server::start().await;
     enqueue(&server, ADA, 0).await;
     let joined_ms = server.now_ms().await - 100_000;
-    enqueue_since(&server, BOB, 100, joined_ms).await;
+    restore(&server, BOB, 100, joined_ms).await;
     enqueue(&server, EVE, 5000).await;
     enqueue(&server, EVE, 5000).await;
     let rules = Rules { widen: 5, ..RULES };
     let waiting = json!([EVE.to_string(), "4"]);
-    assert_eq!(pair(&server, rules).await, json!([1, 0, 1, 1, waiting]));
+    assert_eq!(pair(&server, rules).await, json!([1, 1, "more", waiting]));
     assert_eq!(pairs(&server).await, [(BOB, ADA)].into());
 }
 
@@ -178,7 +186,8 @@ async fn a_batch_is_looked_at_at_a_time() {
         ..RULES
     };
     // A fresh batch says that there is more: those who were looked at before.
-    let rounds = [(1, 1), (3, 1), (5, 1), (1, 1), (3, 1), (5, 0), (1, 1)];
+    let more = ["more", "more", "more", "more", "more", "done", "more"];
+    let rounds = [1, 3, 5, 1, 3, 5, 1].into_iter().zip(more);
     for (first, more) in rounds {
         let users: &[u64] = if first == 5 {
             &[5]
@@ -190,7 +199,7 @@ async fn a_batch_is_looked_at_at_a_time() {
             .flat_map(|user| [user.to_string(), user.to_string()])
             .collect();
         let answer = pair(&server, rules).await;
-        assert_eq!(answer, json!([0, 0, 5, more, waiting]));
+        assert_eq!(answer, json!([0, 5, more, waiting]));
     }
     // Their opponents may be anywhere.
     assert_eq!(enqueue(&server, 6, 1000).await[0], "queued");
@@ -198,7 +207,7 @@ async fn a_batch_is_looked_at_at_a_time() {
         batch_max: 1,
         ..rules
     };
-    assert_eq!(pair(&server, rules).await, json!([1, 0, 4, 1, []]));
+    assert_eq!(pair(&server, rules).await, json!([1, 4, "more", []]));
     assert_eq!(pairs(&server).await, [(1, 6)].into());
 }
 
@@ -209,30 +218,28 @@ async fn fresh_tickets_do_not_rest() {
     let server = Server::start().await;
     enqueue(&server, ADA, 0).await;
     let waits = |user: u64, version: &str| json!([user.to_string(), version]);
-    assert_eq!(pair(&server, RULES).await[4], waits(ADA, "1"));
+    assert_eq!(pair(&server, RULES).await[3], waits(ADA, "1"));
     let before = server.now_ms().await;
-    assert_eq!(pair(&server, RULES).await[4], waits(ADA, "1"));
+    assert_eq!(pair(&server, RULES).await[3], waits(ADA, "1"));
     let after = server.now_ms().await;
-    let next = number(&json!(server.hash(&key("looked")).await["next"]));
+    let next = number(&json!(server.hash(&key("scan")).await["next"]));
     let rested = before + LONG_MS..=after + LONG_MS;
     assert!(rested.contains(&next), "{before} {next}");
-    let rests = json!([0, 0, 1, 0, []]);
+    let rests = json!([0, 1, "done", []]);
     assert_eq!(pair(&server, RULES).await, rests);
 
     enqueue(&server, BOB, 500).await;
     let answer = pair(&server, RULES).await;
-    assert_eq!(answer, json!([0, 0, 2, 1, waits(BOB, "2")]));
-    assert_eq!(pair(&server, RULES).await, json!([0, 0, 2, 0, []]));
+    assert_eq!(answer, json!([0, 2, "more", waits(BOB, "2")]));
+    assert_eq!(pair(&server, RULES).await, json!([0, 2, "done", []]));
     enqueue(&server, EVE, 0).await;
-    assert_eq!(pair(&server, RULES).await, json!([1, 0, 1, 1, []]));
+    assert_eq!(pair(&server, RULES).await, json!([1, 1, "more", []]));
     assert_eq!(pairs(&server).await, [(ADA, EVE)].into());
 
     let now = server.now_ms().await.to_string();
-    server
-        .command(&["HSET", &key("looked"), "next", &now])
-        .await;
+    server.command(&["HSET", &key("scan"), "next", &now]).await;
     let answer = pair(&server, RULES).await;
-    assert_eq!(answer, json!([0, 0, 1, 0, waits(BOB, "2")]));
+    assert_eq!(answer, json!([0, 1, "done", waits(BOB, "2")]));
 }
 
 /// Goal: those who wait have their turn although others keep coming. Method: one who found nobody; before each call
@@ -241,7 +248,7 @@ async fn fresh_tickets_do_not_rest() {
 async fn those_who_wait_have_their_turn() {
     let server = Server::start().await;
     enqueue(&server, ADA, 0).await;
-    let waited = |answer: &Value| answer[4][0] == json!(ADA.to_string());
+    let waited = |answer: &Value| answer[3][0] == json!(ADA.to_string());
     assert!(waited(&pair(&server, RULES).await));
     let mut turns = 0;
     for user in 101..=140 {
@@ -255,12 +262,12 @@ async fn those_who_wait_have_their_turn() {
     assert!(turns >= 3, "{turns}");
 }
 
-/// Goal: a ticket that somebody deleted by hand loses nobody else. Method: HDEL of an opponent's ticket; then of all.
+/// Goal: a ticket that somebody deleted by hand loses nobody else. Method: DEL of an opponent's ticket; then of all.
 #[tokio::test]
 async fn a_missing_ticket_harms_nobody() {
     let server = Server::start().await;
     enqueue_all(&server, 1000, &[ADA, BOB]).await;
-    server.command(&["HDEL", &key("tickets"), "7"]).await;
+    server.command(&["DEL", &key("ticket:7")]).await;
     for _ in 0..3 {
         assert_eq!(
             pair(
@@ -275,7 +282,7 @@ async fn a_missing_ticket_harms_nobody() {
         );
     }
     assert_eq!(queue(&server).await, [ADA]);
-    server.command(&["DEL", &key("tickets")]).await;
+    server.command(&["DEL", &key("ticket:42")]).await;
     enqueue(&server, ADA, 1000).await;
     for _ in 0..3 {
         assert_eq!(
@@ -295,22 +302,19 @@ async fn a_missing_ticket_harms_nobody() {
     assert_eq!(pairs(&server).await, [(ADA, EVE)].into());
 }
 
-/// Goal: a ticket runs out after its time, even if there is an opponent by now, and its user is to be told.
-/// Method: a ticket of the past beside an equal one of now; the keys.
+/// Goal: a node learns how long those who wait on have waited, by which it decides whether a ticket has expired.
+/// Method: a ticket of ten seconds ago, and one of a clock that was set back since.
 #[tokio::test]
-async fn a_ticket_runs_out() {
+async fn who_waits_on_has_waited_so_long() {
     let server = Server::start().await;
-    let joined_ms = server.now_ms().await - LONG_MS;
-    enqueue_since(&server, ADA, 1000, joined_ms).await;
-    enqueue_since(&server, BOB, 1000, joined_ms + LONG_MS / 2).await;
-    let waiting = json!([BOB.to_string(), "2"]);
-    assert_eq!(pair(&server, RULES).await, json!([0, 1, 1, 1, waiting]));
-    assert_eq!(timeouts(&server).await, [ADA].into());
-    assert_eq!(queue(&server).await, [BOB]);
-    assert_eq!(ticket(&server, ADA).await, None);
-    assert_sound(&server, "one ran out").await;
-    let due = server.scores(&key("timeouts")).await;
-    assert_eq!(due, [("42".to_owned(), 0)]);
+    let joined_ms = server.now_ms().await - 10_000;
+    restore(&server, ADA, 0, joined_ms).await;
+    restore(&server, BOB, 9000, joined_ms + LONG_MS).await;
+    let answer = scan(&server, RULES).await;
+    let longest_ms = server.now_ms().await - joined_ms;
+    let waited_ms = number(&answer[3][2]);
+    assert!((10_000..=longest_ms).contains(&waited_ms), "{answer}");
+    assert_eq!(answer[3], json!(["42", "1", waited_ms, "7", "2", 0]));
 }
 
 /// Goal: no two matches have one id, also after Redis has lost its data.
@@ -332,28 +336,24 @@ async fn ids_are_never_used_again() {
     assert_eq!((ids.len(), many), (60, 60));
 }
 
-/// Goal: matches are counted by the second in which they were made.
-/// Method: two calls; all entries added up, and an old entry of the same second of a minute is replaced.
+/// Goal: matches are counted by the second in which they were made, and seconds that no longer count are removed.
+/// Method: two calls; all entries added up, beside one of long ago, one of the future, and one of half a minute ago.
 #[tokio::test]
 async fn matches_made_are_counted() {
     let server = Server::start().await;
-    for second in 0..60 {
+    let now = server.now_ms().await / 1000;
+    for second in [1_700_000_000, now + 3600, now - 30] {
         let field = second.to_string();
-        server
-            .command(&["HSET", &key("made"), &field, "1700000000 9"])
-            .await;
+        server.command(&["HSET", &key("made"), &field, "9"]).await;
     }
     enqueue_all(&server, 1000, &[1, 2, 3, 4]).await;
     pair(&server, RULES).await;
     enqueue_all(&server, 1000, &[5, 6]).await;
     pair(&server, RULES).await;
     let made = server.hash(&key("made")).await;
-    assert_eq!(made.len(), 60);
-    let fresh = made.values().filter_map(|entry| {
-        let (second, many) = entry.split_once(' ')?;
-        (second != "1700000000").then(|| number(&json!(many)))
-    });
-    assert_eq!(fresh.sum::<u64>(), 3);
+    let counts = made.values().map(|many| number(&json!(many)));
+    assert_eq!(counts.sum::<u64>(), 9 + 3, "{made:?}");
+    assert!(made.contains_key(&(now - 30).to_string()), "{made:?}");
 }
 
 /// Goal: somebody who has left is in nobody's way. Method: the closest one leaves before anybody looks.
@@ -363,7 +363,7 @@ async fn who_has_left_is_not_paired() {
     for (user, rating) in [(ADA, 0), (BOB, 1), (EVE, 2)] {
         enqueue(&server, user, rating).await;
     }
-    cancel(&server, BOB, 0).await;
+    cancel(&server, BOB).await;
     let answer = pair(
         &server,
         Rules {
@@ -372,6 +372,6 @@ async fn who_has_left_is_not_paired() {
         },
     )
     .await;
-    assert_eq!(answer[4], Value::Array(Vec::new()));
+    assert_eq!(answer[3], Value::Array(Vec::new()));
     assert_eq!(pairs(&server).await, [(ADA, EVE)].into());
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    RULES, Ticket, assert_sound, cancel, confirm, enqueue, enqueue_all, enqueue_since, key,
-    match_of, matches, pair, pairs, playing, queue, requeue, tell, ticket,
+    RULES, Ticket, assert_sound, cancel, confirm, enqueue, enqueue_all, key, match_of, matches,
+    notify, pair, pairs, playing, queue, requeue, restore, ticket,
 };
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::Server;
@@ -15,7 +15,7 @@ use crate::scripts::Server;
 async fn who_is_there_goes_to_the_front() {
     let server = Server::start().await;
     let since_ms = server.now_ms().await - 5000;
-    enqueue_since(&server, ADA, -20, since_ms).await;
+    restore(&server, ADA, -20, since_ms).await;
     enqueue(&server, BOB, -20).await;
     pair(&server, RULES).await;
     let id = playing(&server).await[&ADA].clone();
@@ -78,9 +78,9 @@ async fn who_comes_back_does_not_rest() {
     for _ in 0..2 {
         pair(&server, RULES).await;
     }
-    assert_eq!(pair(&server, RULES).await[4], json!([]));
+    assert_eq!(pair(&server, RULES).await[3], json!([]));
     assert_eq!(requeue(&server, &id, &[BOB]).await, 1);
-    assert_eq!(server.hash(&key("looked")).await["next"], "0");
+    assert_eq!(server.hash(&key("scan")).await["next"], "0");
     assert_eq!(pair(&server, RULES).await[0], 1);
     assert_eq!(pairs(&server).await, [(BOB, 11)].into());
     assert_eq!(queue(&server).await, [12]);
@@ -95,9 +95,9 @@ async fn who_left_is_not_sent_back() {
         let server = Server::start().await;
         let id = match_of(&server, 1000, [ADA, BOB]).await;
         if is_told {
-            tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+            notify(&server, &id, &["42@a.1", "7@b.1"]).await;
         }
-        cancel(&server, ADA, 0).await;
+        cancel(&server, ADA).await;
         assert_eq!(requeue(&server, &id, &[ADA, BOB]).await, 1);
         assert_eq!(queue(&server).await, [BOB]);
         assert!(playing(&server).await.is_empty());
@@ -112,7 +112,7 @@ async fn who_queued_again_is_not_sent_back() {
     for is_in_a_match in [false, true] {
         let server = Server::start().await;
         let id = match_of(&server, 1000, [ADA, BOB]).await;
-        tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+        notify(&server, &id, &["42@a.1", "7@b.1"]).await;
         confirm(&server, &id, BOB, "b.1").await;
         enqueue(&server, BOB, 2000).await;
         if is_in_a_match {
@@ -145,9 +145,9 @@ async fn nobody_may_be_there() {
 async fn a_match_that_both_were_told_of_takes_place() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "42@gone.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 0);
+    notify(&server, &id, &["42@a.1", "42@gone.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "pending");
     assert_eq!(requeue(&server, &id, &[ADA]).await, 0);
     assert!(queue(&server).await.is_empty() && playing(&server).await.is_empty());
     assert!(matches(&server).await.is_empty());

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{confirm, enqueue, enqueue_since, key, match_of, status, tell};
+use super::{confirm, enqueue, key, match_of, notify, restore, status};
 use crate::harness::{ADA, BOB, EVE};
 use crate::scripts::{Server, number};
 
@@ -21,12 +21,12 @@ async fn the_status_counts() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [11, 12]).await;
     match_of(&server, 1000, [13, 14]).await;
-    tell(&server, &id, &["11@a.1", "12@a.1"]).await;
+    notify(&server, &id, &["11@a.1", "12@a.1"]).await;
     confirm(&server, &id, 11, "a.1").await;
     confirm(&server, &id, 12, "a.1").await;
     let joined_ms = server.now_ms().await - 5000;
-    enqueue_since(&server, ADA, 1, joined_ms).await;
-    enqueue_since(&server, BOB, 500, joined_ms - 5000).await;
+    restore(&server, ADA, 1, joined_ms).await;
+    restore(&server, BOB, 500, joined_ms - 5000).await;
     enqueue(&server, EVE, 1000).await;
 
     let contents = server.contents().await;
@@ -44,13 +44,10 @@ async fn the_status_counts() {
 async fn a_minute_is_counted() {
     let server = Server::start().await;
     let now = server.now_ms().await / 1000;
-    let entries = [(1, now - 60, 5), (2, now - 30, 7), (3, now - 86_400, 9)];
-    for (field, second, many) in entries {
-        let (field, entry) = (field.to_string(), format!("{second} {many}"));
-        server
-            .command(&["HSET", &key("made"), &field, &entry])
-            .await;
+    for (second, many) in [(now - 60, "5"), (now - 30, "7"), (now - 86_400, "9")] {
+        let field = second.to_string();
+        server.command(&["HSET", &key("made"), &field, many]).await;
     }
-    enqueue_since(&server, ADA, 1, 1000 * now + 60_000).await;
+    restore(&server, ADA, 1, 1000 * now + 60_000).await;
     assert_eq!(status(&server).await, json!([1, 0, 0, 7]));
 }

@@ -16,15 +16,16 @@ async fn the_last_release_starts_the_grace() {
         register(&server, ADA, node, connection).await;
     }
     let mut presence = presence(&server).await;
-    assert_eq!(release(&server, ADA, "a.1", 1, LONG_MS).await, (2, 0));
+    assert_eq!(release(&server, ADA, "a.1", 1, LONG_MS).await, (2, None));
     assert_eq!(server.set(&key("nodes")).await, ["a.1", "b.1"]);
-    assert_eq!(release(&server, ADA, "a.1", 2, LONG_MS).await, (1, 0));
+    assert_eq!(release(&server, ADA, "a.1", 2, LONG_MS).await, (1, None));
     assert_eq!(server.set(&key("nodes")).await, ["b.1"]);
     assert!(server.scores(&key("leaving")).await.is_empty());
 
     let before = server.now_ms().await;
     let (refcount, due) = release(&server, ADA, "b.1", 1, LONG_MS).await;
     let after = server.now_ms().await;
+    let due = due.expect("the grace runs");
     assert_eq!(refcount, 0);
     assert!(
         (before + LONG_MS..=after + LONG_MS).contains(&due),
@@ -65,7 +66,7 @@ async fn releasing_again_changes_nothing() {
 #[tokio::test]
 async fn releasing_what_is_not_there_changes_nothing() {
     let server = Server::start().await;
-    assert_eq!(release(&server, ADA, "a.1", 1, 0).await, (0, 0));
+    assert_eq!(release(&server, ADA, "a.1", 1, 0).await, (0, None));
     assert!(
         server.contents().await.is_empty(),
         "{:?}",
@@ -74,9 +75,9 @@ async fn releasing_what_is_not_there_changes_nothing() {
 
     register(&server, ADA, "a.1", 1).await;
     let before = server.contents().await;
-    assert_eq!(release(&server, ADA, "b.1", 1, 0).await, (1, 0));
-    assert_eq!(release(&server, ADA, "a.1", 2, 0).await, (1, 0));
-    assert_eq!(release(&server, BOB, "b.1", 1, 0).await, (0, 0));
+    assert_eq!(release(&server, ADA, "b.1", 1, 0).await, (1, None));
+    assert_eq!(release(&server, ADA, "a.1", 2, 0).await, (1, None));
+    assert_eq!(release(&server, BOB, "b.1", 1, 0).await, (0, None));
     assert_eq!(server.contents().await, before);
 }
 
@@ -86,9 +87,9 @@ async fn releasing_what_is_not_there_changes_nothing() {
 async fn a_release_before_the_registration_is_nothing() {
     let server = Server::start().await;
     let mut presence = presence(&server).await;
-    assert_eq!(release(&server, ADA, "a.1", 1, 0).await, (0, 0));
+    assert_eq!(release(&server, ADA, "a.1", 1, 0).await, (0, None));
     assert_eq!(register(&server, ADA, "a.1", 1).await, json!(["ok", 1, 1]));
-    assert_eq!(expire(&server, 10, LONG_MS).await, (0, -1));
+    assert_eq!(expire(&server, 10, LONG_MS).await, (0, None));
     assert_eq!(
         next_transition(&server, &mut presence).await,
         (1, vec![ADA], vec![])
@@ -107,7 +108,7 @@ async fn who_is_back_within_the_grace_never_left() {
     release(&server, ADA, "a.1", 1, LONG_MS).await;
     assert_eq!(register(&server, ADA, "b.1", 1).await, json!(["ok", 1, 1]));
     assert!(server.scores(&key("leaving")).await.is_empty());
-    assert_eq!(expire(&server, 10, 2 * LONG_MS).await, (0, -1));
+    assert_eq!(expire(&server, 10, 2 * LONG_MS).await, (0, None));
     presence.hears_nothing().await;
     assert_eq!(server.set(&key("online")).await, ["42"]);
 }
@@ -121,11 +122,11 @@ async fn who_is_back_before_the_offline_is_said_never_left() {
     let mut presence = presence(&server).await;
     release(&server, ADA, "a.1", 1, 0).await;
     assert_eq!(register(&server, ADA, "a.1", 2).await, json!(["ok", 1, 1]));
-    assert_eq!(expire(&server, 10, 0).await, (0, -1));
+    assert_eq!(expire(&server, 10, 0).await, (0, None));
     presence.hears_nothing().await;
 
     release(&server, ADA, "a.1", 2, 0).await;
-    assert_eq!(expire(&server, 10, 0).await, (1, -1));
+    assert_eq!(expire(&server, 10, 0).await, (1, None));
     assert_eq!(register(&server, ADA, "a.1", 3).await, json!(["ok", 1, 3]));
     assert_eq!(
         next_transition(&server, &mut presence).await,

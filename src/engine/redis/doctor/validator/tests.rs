@@ -15,8 +15,6 @@ fn accepts(known: &KeyKind, entry: &str, value: &str) -> bool {
 fn entries_of_nodes_are_accepted() {
     let user = UserId::try_from(42).expect("a valid id");
     let (now, soon) = ("1700000000000", "1700000060000");
-    let game =
-        r#"{"users":["42","7"],"tickets":["1 1500 1 1","-2 1500 1 2"],"took":{},"told":false}"#;
     for (known, entry, value) in [
         (KeyKind::Online(0), "42", ""),
         (KeyKind::Leaving(1), "7", soon),
@@ -41,15 +39,23 @@ fn entries_of_nodes_are_accepted() {
         (KeyKind::Revoked(user), now, ""),
         (KeyKind::Queue, "42", "-1"),
         (KeyKind::Ratings, "4503599627370497:42", "1500"),
-        (KeyKind::Tickets, "42", "-1 1500 1700000000000 3"),
+        (KeyKind::Ticket(user), "place", "-1"),
+        (KeyKind::Ticket(user), "rating", "-1500"),
+        (KeyKind::Ticket(user), "joined", now),
+        (KeyKind::Ticket(user), "version", "3"),
+        (KeyKind::Ticket(user), "newer", "x"),
         (KeyKind::Playing, "42", "6561f3c1a0b2-1f"),
-        (KeyKind::Matches, "6561f3c1a0b2-1f", game),
+        (KeyKind::Match, "state", "notified"),
+        (KeyKind::Match, "player2", "7"),
+        (KeyKind::Match, "rating1", "-1500"),
+        (KeyKind::Match, "joined1", now),
+        (KeyKind::Match, "node:42@eu.k3v9", "waiting"),
         (KeyKind::Pending, "6561f3c1a0b2-1f", "0"),
         (KeyKind::Timeouts, "42", soon),
         (KeyKind::Count, "12", ""),
-        (KeyKind::Looked, "again", "-inf"),
-        (KeyKind::Looked, "next", soon),
-        (KeyKind::Made, "59", "1700000000 12"),
+        (KeyKind::Scan, "again", "-inf"),
+        (KeyKind::Scan, "next", soon),
+        (KeyKind::Made, "1700000000", "12"),
     ] {
         assert!(accepts(&known, entry, value), "{known:?} {entry} {value}");
     }
@@ -96,17 +102,22 @@ fn other_entries_are_rejected() {
         (KeyKind::Queue, "x", "1"),
         (KeyKind::Ratings, "x", "1500"),
         (KeyKind::Ratings, "1:x", "1500"),
-        (KeyKind::Tickets, "42", "x"),
-        (KeyKind::Tickets, "42", "1 1500 9000000000000 3"),
+        (KeyKind::Ticket(user), "place", "x"),
+        (KeyKind::Ticket(user), "rating", "inf"),
+        (KeyKind::Ticket(user), "joined", far),
+        (KeyKind::Ticket(user), "version", "x"),
         (KeyKind::Playing, "42", "x"),
-        (KeyKind::Matches, "6561f3c1a0b2-1f", "{}"),
+        (KeyKind::Match, "state", "x"),
+        (KeyKind::Match, "player1", "x"),
+        (KeyKind::Match, "rating2", "x"),
+        (KeyKind::Match, "joined2", far),
         (KeyKind::Pending, "6561f3c1a0b2-1f", far),
         (KeyKind::Timeouts, "42", far),
         (KeyKind::Count, "x", ""),
-        (KeyKind::Looked, "next", "x"),
-        (KeyKind::Looked, "next", far),
-        (KeyKind::Made, "60", "1700000000 12"),
-        (KeyKind::Made, "1", "x"),
+        (KeyKind::Scan, "next", "x"),
+        (KeyKind::Scan, "next", far),
+        (KeyKind::Made, "1700090000", "12"),
+        (KeyKind::Made, "1700000000", "x"),
     ] {
         assert!(!accepts(&known, entry, value), "{known:?} {entry} {value}");
     }

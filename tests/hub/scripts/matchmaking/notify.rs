@@ -1,10 +1,17 @@
-//! `lua/matchmaking/tell.lua`: a match is being told.
+//! `lua/matchmaking/notify.lua`: players are being notified.
 
 use serde_json::json;
 
-use super::{assert_sound, cancel, confirm, enqueue, match_of, matches, playing, tell};
+use super::{
+    Match, acked, assert_sound, cancel, confirm, enqueue, match_of, matches, nodes, notify,
+    players, playing,
+};
 use crate::harness::{ADA, BOB};
 use crate::scripts::{Server, key as presence_key};
+
+fn waiting(found: &Match) -> Vec<&str> {
+    nodes(found, "waiting")
+}
 
 /// Goal: the players with connections are to be told, each once, and it is recorded on which nodes.
 /// Method: one player on two nodes; the record whole, also after a repeat.
@@ -12,18 +19,15 @@ use crate::scripts::{Server, key as presence_key};
 async fn a_match_is_told_on_every_node() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    let nodes = ["42@a.1", "42@b.1", "7@b.1"];
+    let asked = ["42@a.1", "42@b.1", "7@b.1"];
     for _ in 0..2 {
-        let answer = tell(&server, &id, &nodes).await;
-        assert_eq!(answer, json!(["told", "42", "7"]));
+        let answer = notify(&server, &id, &asked).await;
+        assert_eq!(answer, json!(["notify", "42", "7"]));
         let found = &matches(&server).await[&id];
-        assert_eq!(found["waiting"], json!(nodes));
-        assert_eq!(found["users"], json!(["42", "7"]));
-        assert_eq!(
-            (&found["told"], &found["left"]),
-            (&json!(true), &json!(false))
-        );
-        assert_eq!((&found["took"], &found["taken"]), (&json!({}), &json!({})));
+        assert_eq!(waiting(found), asked);
+        assert_eq!(players(found), [ADA, BOB]);
+        assert_eq!(found["state"], "notified");
+        assert!(acked(found).is_empty());
     }
     assert_eq!(playing(&server).await.len(), 2);
     assert_sound(&server, "told").await;
@@ -37,21 +41,21 @@ async fn a_match_is_told_on_every_node() {
 async fn who_took_it_is_not_told_again() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    let nodes = ["42@a.1", "42@b.1", "7@b.1"];
-    tell(&server, &id, &nodes).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
-    let answer = tell(&server, &id, &nodes).await;
-    assert_eq!(answer, json!(["told", "42", "7"]));
+    let asked = ["42@a.1", "42@b.1", "7@b.1"];
+    notify(&server, &id, &asked).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
+    let answer = notify(&server, &id, &asked).await;
+    assert_eq!(answer, json!(["notify", "42", "7"]));
     let found = &matches(&server).await[&id];
-    assert_eq!(found["waiting"], json!(["42@b.1", "7@b.1"]));
+    assert_eq!(waiting(found), ["42@b.1", "7@b.1"]);
 
-    assert_eq!(confirm(&server, &id, ADA, "b.1").await, 0);
-    assert_eq!(tell(&server, &id, &nodes).await, json!(["told", "7"]));
+    assert_eq!(confirm(&server, &id, ADA, "b.1").await, "pending");
+    assert_eq!(notify(&server, &id, &asked).await, json!(["notify", "7"]));
     let found = &matches(&server).await[&id];
-    assert_eq!(found["waiting"], json!(["7@b.1"]));
+    assert_eq!(waiting(found), ["7@b.1"]);
     // A connection on another node has not seen it.
-    let answer = tell(&server, &id, &["42@c.1", "42@a.1", "7@b.1"]).await;
-    assert_eq!(answer, json!(["told", "42", "7"]));
+    let answer = notify(&server, &id, &["42@c.1", "42@a.1", "7@b.1"]).await;
+    assert_eq!(answer, json!(["notify", "42", "7"]));
 }
 
 /// Goal: also who has taken the match on a node that was not asked, because the connection came while others were told,
@@ -61,14 +65,14 @@ async fn who_took_it_is_not_told_again() {
 async fn a_node_that_was_not_asked_is_not_asked_later() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+    notify(&server, &id, &["42@a.1", "7@b.1"]).await;
     for node in ["c.1", "a.1", "c.1"] {
-        assert_eq!(confirm(&server, &id, ADA, node).await, 0);
+        assert_eq!(confirm(&server, &id, ADA, node).await, "pending");
     }
     let found = &matches(&server).await[&id];
-    assert_eq!(found["took"], json!(["42@c.1", "42@a.1"]));
-    let nodes = ["42@a.1", "42@c.1", "7@b.1"];
-    assert_eq!(tell(&server, &id, &nodes).await, json!(["told", "7"]));
+    assert_eq!(nodes(found, "acked"), ["42@a.1", "42@c.1"]);
+    let asked = ["42@a.1", "42@c.1", "7@b.1"];
+    assert_eq!(notify(&server, &id, &asked).await, json!(["notify", "7"]));
 }
 
 /// Goal: a match that a player has left is told to nobody. Method: nothing changes, however often it is asked.
@@ -76,11 +80,11 @@ async fn a_node_that_was_not_asked_is_not_asked_later() {
 async fn a_match_that_was_left_is_not_told() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    cancel(&server, BOB, 0).await;
+    cancel(&server, BOB).await;
     let before = server.contents().await;
     for _ in 0..2 {
-        let answer = tell(&server, &id, &["42@a.1", "7@b.1"]).await;
-        assert_eq!(answer, json!(["left"]));
+        let answer = notify(&server, &id, &["42@a.1", "7@b.1"]).await;
+        assert_eq!(answer, json!(["cancelled"]));
     }
     assert_eq!(server.contents().await, before);
 }
@@ -91,7 +95,7 @@ async fn an_unknown_match_is_over() {
     let server = Server::start().await;
     match_of(&server, 1000, [ADA, BOB]).await;
     let before = server.contents().await;
-    assert_eq!(tell(&server, "x", &["42@a.1"]).await, json!(["over"]));
+    assert_eq!(notify(&server, "x", &["42@a.1"]).await, json!(["over"]));
     assert_eq!(server.contents().await, before);
 }
 
@@ -102,16 +106,16 @@ async fn an_unknown_match_is_over() {
 async fn a_match_ends_when_the_last_node_is_gone() {
     let server = Server::start().await;
     let id = match_of(&server, 1000, [ADA, BOB]).await;
-    tell(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, ADA, "a.1").await, 0);
+    notify(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, ADA, "a.1").await, "pending");
     // Nobody is left to ask, but one of them has not taken it.
-    assert_eq!(tell(&server, &id, &["42@a.1"]).await, json!(["told"]));
+    assert_eq!(notify(&server, &id, &["42@a.1"]).await, json!(["notify"]));
     assert_eq!(matches(&server).await.len(), 1);
-    tell(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
-    assert_eq!(confirm(&server, &id, BOB, "b.1").await, 0);
+    notify(&server, &id, &["42@a.1", "42@b.1", "7@b.1"]).await;
+    assert_eq!(confirm(&server, &id, BOB, "b.1").await, "pending");
     assert_eq!(enqueue(&server, BOB, 1000).await[0], "queued");
 
-    let answer = tell(&server, &id, &["42@a.1", "7@b.1"]).await;
+    let answer = notify(&server, &id, &["42@a.1", "7@b.1"]).await;
     assert_eq!(answer, json!(["over"]));
     assert!(matches(&server).await.is_empty());
     assert!(playing(&server).await.is_empty());

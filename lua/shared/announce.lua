@@ -1,0 +1,11 @@
+-- Numbers a transition and publishes it.
+--
+-- USES   clock, epoch
+-- GIVES  announce(epoch_key, rev_key, channel, online, offline)  the number; users are ids with commas in between
+
+local function announce(epoch_key, rev_key, channel, online, offline)
+  local rev = redis.call('INCR', rev_key)
+  redis.call('SPUBLISH', channel, string.format(
+    '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[%s]}', epoch_at(epoch_key), rev, online, offline))
+  return rev
+end
