@@ -83,8 +83,8 @@ pub enum OpenError {
     /// The data under this prefix has another layout.
     #[error(
         "the data under the prefix {prefix:?} has layout {found_layout} and {found_partitions} partitions, this node \
-         is configured for layout {layout} and {partitions}; set redis.partitions (VIGIE_REDIS__PARTITIONS) to \
-         {found_partitions}, or choose another redis.prefix"
+         is configured for layout {layout} and {partitions}; {}",
+        agreement(*layout, *found_layout, *found_partitions)
     )]
     Disagreement {
         /// The prefix of all keys.
@@ -98,6 +98,18 @@ pub enum OpenError {
         /// The partition count recorded.
         found_partitions: u64,
     },
+}
+
+/// How a node comes to agree with the data that it found.
+fn agreement(layout: u64, found_layout: u64, found_partitions: u64) -> String {
+    if layout == found_layout {
+        format!(
+            "set redis.partitions (VIGIE_REDIS__PARTITIONS) to {found_partitions}, or choose another redis.prefix"
+        )
+    } else {
+        "stop the nodes of the other version and empty the prefix, or choose another redis.prefix"
+            .to_owned()
+    }
 }
 
 /// Missing permissions of the user in the URL.
@@ -117,5 +129,28 @@ impl fmt::Display for Denied {
             "NOPERM, its user may not use {missing}; grant it: {}",
             self.grant
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disagreement_names_what_can_be_changed() {
+        let error = |layout, partitions| {
+            let (prefix, found_layout, found_partitions) = ("vigie".to_owned(), 2, 4);
+            let error = OpenError::Disagreement {
+                prefix,
+                layout,
+                partitions,
+                found_layout,
+                found_partitions,
+            };
+            error.to_string()
+        };
+        assert!(error(2, 1).contains("VIGIE_REDIS__PARTITIONS"));
+        // No number of partitions makes another layout readable.
+        assert!(!error(3, 4).contains("VIGIE_REDIS__PARTITIONS"));
     }
 }
