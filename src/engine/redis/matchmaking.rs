@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Redis;
 use super::scripts::{Reply, Script};
+use super::servers::slot_of;
 use crate::engine::EngineError;
 use crate::engine::matchmaking::{
     Due, Enqueued, NotifyOutcome, Paired, PairingRules, PendingMatch, QueueStats, Ticket, Unmatched,
@@ -151,7 +152,14 @@ impl Redis {
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<R, EngineError> {
-        let answer = script.call_once(&self.servers, keys, args, false).await;
+        let slot = slot_of(&self.keys.queue());
+        let call = || script.call_once(&self.servers, keys.clone(), args.clone(), false);
+        let mut answer = call().await;
+        if let Err(error) = &answer
+            && self.servers.record_move(slot, error)
+        {
+            answer = call().await;
+        }
         script.decode(answer.map_err(|error| self.servers.failure(error))?)
     }
 

@@ -212,6 +212,17 @@ impl Servers {
         sent
     }
 
+    /// Records where the slot has moved to, if that is what the error says.
+    pub(super) fn record_move(&self, slot: u16, error: &Error) -> bool {
+        match Redirect::parse(error.details(), &self.pool.host_of(slot)) {
+            Some(Redirect::Moved(_, address)) => {
+                self.pool.record_move(slot, address);
+                true
+            }
+            Some(Redirect::Ask(_) | Redirect::TryAgain) | None => false,
+        }
+    }
+
     /// Whether the Cluster redirected the command, so that it was not executed.
     pub(super) fn is_redirected(error: &Error) -> bool {
         Redirect::parse(error.details(), "").is_some()
