@@ -167,8 +167,8 @@ impl App {
         let on_aborted = sockets.on_aborted();
         let serve = server::serve(public, routes, on_aborted, stop_accepting.clone());
         servers.spawn("public listener", serve);
-        let playground = Playground::new(&playground_options(&settings, public_address));
-        playground.set_enabled(settings.serves_playground());
+        let playground = Playground::default();
+        playground.set(playground_options(&settings, public_address).as_ref());
         let routes = http::internal(Internal {
             playground: playground.clone(),
             live: Live::new(hub.clone(), metrics.clone()),
@@ -185,6 +185,8 @@ impl App {
             keys,
             limits,
             playground,
+            public_address,
+            exposed: settings.exposed().is_some(),
             development: settings.development(),
         };
 
@@ -340,8 +342,9 @@ pub fn token_options(auth: &AuthSettings) -> TokenOptions {
     }
 }
 
-fn playground_options(settings: &Settings, public: SocketAddr) -> PlaygroundOptions {
-    PlaygroundOptions {
+/// `None` where the playground is not served.
+fn playground_options(settings: &Settings, public: SocketAddr) -> Option<PlaygroundOptions> {
+    settings.serves_playground().then(|| PlaygroundOptions {
         public,
         api_key: DEVELOPMENT_API_KEY,
         token_secret: DEVELOPMENT_SECRET,
@@ -349,7 +352,7 @@ fn playground_options(settings: &Settings, public: SocketAddr) -> PlaygroundOpti
         issuer: settings.auth.issuer.clone(),
         audience: settings.auth.audience.clone(),
         allowed_origins: settings.http.allowed_origins.clone(),
-    }
+    })
 }
 
 fn redis_options(settings: &Settings) -> RedisOptions {

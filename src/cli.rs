@@ -49,8 +49,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Says how to get vigie-bench, which puts load on running nodes
-    Bench(BenchArgs),
     /// Runs a node until SIGTERM or SIGINT, as vigie alone does
     Serve,
     /// Checks whether a node would start, and shows the settings in effect, secrets hidden
@@ -72,6 +70,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Prints the client contract as TypeScript
     Types,
+    /// Says how to get vigie-bench, which puts load on running nodes
+    Bench(BenchArgs),
 }
 
 /// Arguments for vigie-bench, accepted so that the answer to any of them is where it went.

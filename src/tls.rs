@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -64,7 +64,7 @@ pub(crate) fn is_untrusted(refused: &CertificateError) -> bool {
     )
 }
 
-/// The reason for which a certificate was refused last. Clones share it.
+/// The reason for which one client refused a certificate last. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastRefusal(Arc<Mutex<Option<CertificateError>>>);
 
@@ -74,15 +74,12 @@ impl LastRefusal {
     }
 }
 
-/// Verifies as rustls does by default, and notes in `refusal` why a certificate was refused, for clients that report
-/// errors as text.
-pub(crate) fn recording_verifier(
-    roots: RootCertStore,
+/// Verifies as `verifier` does, and notes in `refusal` why a certificate was refused, for clients that report errors as text.
+pub(crate) fn recording(
+    verifier: Arc<WebPkiServerVerifier>,
     refusal: LastRefusal,
-) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
-    Ok(Arc::new(RecordingVerifier { verifier, refusal }))
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(RecordingVerifier { verifier, refusal })
 }
 
 #[derive(Debug)]

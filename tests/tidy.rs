@@ -15,8 +15,6 @@ mod layers;
 mod links;
 #[path = "tidy/lua.rs"]
 mod lua;
-#[path = "tidy/markdown.rs"]
-mod markdown;
 #[path = "tidy/metrics.rs"]
 mod metrics;
 #[path = "tidy/monitoring.rs"]

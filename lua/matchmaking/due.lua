@@ -18,9 +18,14 @@ local keep_ms            = tonumber(ARGV[2])
 
 local again_ms = whole(now_ms + keep_ms)
 
+-- All matches are read first: a migrating slot then stops the script before it has changed anything.
+local due, players = redis.call('ZRANGEBYSCORE', pending, '-inf', whole(now_ms), 'LIMIT', 0, batch_max), {}
+for at, id in ipairs(due) do
+  players[at] = redis.call('HMGET', matches .. id, 'player1', 'player2')
+end
 local found = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', whole(now_ms), 'LIMIT', 0, batch_max)) do
-  local player1, player2 = unpack(redis.call('HMGET', matches .. id, 'player1', 'player2'))
+for at, id in ipairs(due) do
+  local player1, player2 = unpack(players[at])
   if player1 and player2 then
     redis.call('ZADD', pending, again_ms, id)
     found[#found + 1] = id

@@ -17,6 +17,8 @@ local id, nodes             = ARGV[1], ARGV[2]
 
 local match = read_match(key, id)
 if not match then
+  -- Gone, or a stale or hand-edited entry.
+  redis.call('DEL', key)
   redis.call('ZREM', pending, id)
   return { 'over' }
 end

@@ -25,6 +25,9 @@ local tickets              = ARGV[3]
 
 local match = read_match(key, id)
 if not match then
+  -- Gone, or a stale or hand-edited entry.
+  redis.call('DEL', key)
+  redis.call('ZREM', pending, id)
   return 0
 end
 

@@ -51,11 +51,11 @@ redis.call('SADD', owed, user .. '/' .. connection)
 redis.call('SADD', nodes, incarnation)
 redis.call('ZREM', leaving, user)
 local refcount = redis.call('HLEN', connections)
-local since    = tonumber(redis.call('HGET', connections, field))
+local since    = tonumber(redis.call('HGET', connections, field)) or 0
 local rev
 if redis.call('SADD', online, user) == 1 then
   rev = announce(epoch_key, rev_key, channel, user, '')
 else
-  rev = tonumber(redis.call('GET', rev_key) or 0)
+  rev = tonumber(redis.call('GET', rev_key) or 0) or 0
 end
 return { 'ok', refcount, rev, since }

@@ -11,6 +11,10 @@ local function join(at, key, user, rating, joined)
     redis.call('HSET', key, 'version', version)
     return { 'already_queued', tonumber(ticket.joined) }
   end
+  if ticket then
+    -- A stale or hand-edited entry.
+    redis.call('ZREM', at.ratings, rated(user, ticket.place))
+  end
   add_ticket(at, { key = key, user = user, place = version, rating = rating, joined = joined, version = version })
   redis.call('ZREM', at.timeouts, user)
   return { 'queued', tonumber(joined) }

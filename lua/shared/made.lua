@@ -11,7 +11,8 @@ local function count_made(made, matches)
   -- The first of this second removes the seconds that no longer count.
   local entries = redis.call('HGETALL', made)
   for at = 1, #entries, 2 do
-    if math.abs(time[1] - entries[at]) >= 60 then
+    local second = tonumber(entries[at])
+    if not second or math.abs(time[1] - second) >= 60 then
       redis.call('HDEL', made, entries[at])
     end
   end
@@ -20,8 +21,9 @@ end
 local function made_in_a_minute(made)
   local sum, entries = 0, redis.call('HGETALL', made)
   for at = 1, #entries, 2 do
-    if math.abs(time[1] - entries[at]) < 60 then
-      sum = sum + entries[at + 1]
+    local second = tonumber(entries[at])
+    if second and math.abs(time[1] - second) < 60 then
+      sum = sum + (tonumber(entries[at + 1]) or 0)
     end
   end
   return sum

@@ -1,8 +1,9 @@
 //! Applies changed keys and limits while a node runs. All other settings need a restart.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{StartError, allowances, api_keys, limits, token_options};
+use super::{StartError, allowances, api_keys, limits, playground_options, token_options};
 use crate::domain::Hub;
 use crate::domain::token::TokenVerifier;
 use crate::settings::Settings;
@@ -17,6 +18,9 @@ pub struct Reload {
     pub(super) keys: ApiKeyCheck,
     pub(super) limits: CurrentLimits,
     pub(super) playground: Playground,
+    pub(super) public_address: SocketAddr,
+    /// Whether other machines may reach the node, which keeps its listeners and its engine.
+    pub(super) exposed: bool,
     /// Whether the node started with development keys.
     pub(super) development: bool,
 }
@@ -34,7 +38,9 @@ impl Reload {
         let keys = api_keys(settings)?;
         self.tokens.reload(&token_options(&settings.auth))?;
         self.keys.replace(keys);
-        self.playground.set_enabled(settings.serves_playground());
+        let playground = playground_options(settings, self.public_address);
+        self.playground
+            .set(playground.filter(|_| !self.exposed).as_ref());
         self.limits.set(limits(settings));
         self.hub.allow(allowances(settings));
         Ok(())

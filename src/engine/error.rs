@@ -107,7 +107,7 @@ fn agreement(layout: u64, found_layout: u64, found_partitions: u64) -> String {
             "set redis.partitions (VIGIE_REDIS__PARTITIONS) to {found_partitions}, or choose another redis.prefix"
         )
     } else {
-        "stop the nodes of the other version and empty the prefix, or choose another redis.prefix"
+        "stop the nodes of the other version and see \"Upgrade\" in config/README.md, or choose another redis.prefix"
             .to_owned()
     }
 }

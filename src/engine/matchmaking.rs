@@ -16,7 +16,7 @@ pub struct PairingRules {
     pub rating_window: u32,
     /// How much each second of waiting widens the window.
     pub widen_per_second: u32,
-    /// How long a ticket is valid.
+    /// Age from which a ticket that finds no opponent expires.
     pub max_wait: Duration,
 }
 

@@ -30,13 +30,17 @@ impl Settings {
         keys.any(|(_, key)| key.expose() == DEVELOPMENT_API_KEY)
     }
 
-    /// Whether both development keys are in use, which is all that `/playground` has.
+    /// Whether to serve `/playground`, which has both development keys: while they are in use, on a hub that only this
+    /// machine can reach.
     pub fn serves_playground(&self) -> bool {
-        self.uses_development_secret() && self.uses_development_api_key()
+        let secret = self.auth.secret.as_ref().map(Secret::expose);
+        secret.is_some_and(|secret| secret == DEVELOPMENT_SECRET)
+            && self.uses_development_api_key()
+            && self.exposed().is_none()
     }
 
     /// The reason why development keys would be insecure, if they would.
-    pub(super) fn exposed(&self) -> Option<String> {
+    pub(crate) fn exposed(&self) -> Option<String> {
         for (key, listen) in [
             ("http.listen", self.http.listen),
             ("internal.listen", self.internal.listen),

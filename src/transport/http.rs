@@ -95,8 +95,8 @@ impl FromRef<Internal> for BodyMax {
 #[openapi(
     info(
         title = "Vigie, internal API",
-        description = "For back ends and operators. Every route but /healthz and /readyz takes a key as \
-                       `Authorization: Bearer` or `X-API-Key`. \
+        description = "For back ends and operators. Every route takes a key as `Authorization: Bearer` or `X-API-Key`, except \
+                       probes and pages; `/metrics` and `/api/v1/admin/…` need none from this machine. \
                        JSON may nest arrays and objects at most 64 levels deep."
     ),
     components(schemas(Problem, accounts::Disconnection)),

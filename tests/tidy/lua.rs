@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{files, markdown, read, report};
+use crate::tables::Row;
+use crate::{files, keys, read, report};
 
 /// More arguments than this mean that a script does two things.
 const ARGV_MAX: usize = 6;
@@ -193,11 +194,9 @@ fn fragments_say_what_they_give() {
     report("Fragments say what they give.", &findings);
 }
 
-/// Goal: every script is compiled in, tested and described. Method: each is named where it must be.
+/// Goal: every script is compiled in and tested. Method: each is named where it must be.
 #[test]
 fn no_script_is_forgotten() {
-    let description = "lua/README.md";
-    let described = markdown::names(description, &read(description), "scripts");
     let mut findings = Vec::new();
     let (scripts, declared) = (scripts(), declared());
     for file in &scripts {
@@ -208,26 +207,44 @@ fn no_script_is_forgotten() {
         if !tested.contains(&format!("\"{name}\"")) {
             findings.push(format!("{tests} does not run {name}"));
         }
-        if !described.contains(&format!("{name}.lua")) {
-            findings.push(format!(
-                "{description}: the table of scripts does not have `{name}.lua`"
-            ));
-        }
     }
     for name in declared.keys() {
         if !scripts.contains(&format!("lua/{name}.lua")) {
             findings.push(format!("{SCRIPTS}: there is no {name}"));
         }
     }
-    for name in &described {
-        if !scripts.contains(&format!("lua/{name}")) {
-            findings.push(format!("{description}: there is no `{name}` any more"));
-        }
-    }
-    report(
-        "Every script is compiled in, tested and described.",
-        &findings,
-    );
+    report("Every script is compiled in and tested.", &findings);
+}
+
+/// The table of scripts: the purpose of each, what it returns and publishes, as its header says.
+pub(crate) fn rows() -> Vec<Row> {
+    let row = |file: &String| {
+        let (header, _) = owned_parts(file);
+        let name = format!("`{}.lua`", script_name(file));
+        [
+            vec![name],
+            ["", "RETURNS ", "PUBLISHES "]
+                .map(|mark| paragraph(&header, mark))
+                .to_vec(),
+        ]
+        .concat()
+    };
+    scripts().iter().map(row).collect()
+}
+
+/// The text of a header from a mark at the beginning of a line to the next mark or empty line.
+fn paragraph(header: &str, mark: &str) -> String {
+    let lines = header.lines().map(|line| line.trim_start_matches('-'));
+    let mut lines = lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .skip_while(|line| !line.starts_with(mark));
+    let first = lines.next().unwrap_or_default();
+    let is_mark =
+        |line: &str| line.starts_with(|c: char| c.is_ascii_uppercase()) && !mark.is_empty();
+    let more = lines.take_while(|line| !line.is_empty() && !is_mark(line));
+    let words = [first.trim_start_matches(mark)].into_iter().chain(more);
+    let text = words.map(str::trim).collect::<Vec<_>>().join(" ");
+    text.replace('<', "&lt;")
 }
 
 /// The scripts that `scripts!` declares, each with its fragments: `field = "folder/name" (fragments);`.
@@ -368,26 +385,20 @@ fn client_calls(source: &str) -> impl Iterator<Item = String> {
     names.into_iter()
 }
 
-/// Goal: the tables of keys and channels in `lua/README.md` name the scripts that do write them.
-/// Method: every script named in a row exists.
+/// Goal: the tables of keys and channels name the scripts that do write them. Method: every script named exists.
 #[test]
 fn the_writers_of_keys_exist() {
-    let description = "lua/README.md";
-    let text = read(description);
     let scripts = files("lua", "lua");
+    let cells = keys::keys().into_iter().chain(keys::channels()).flatten();
     let mut findings = Vec::new();
-    for table in ["keys", "channels"] {
-        for row in markdown::rows(description, &text, table) {
-            for name in row.split('`').filter(|name| name.ends_with(".lua")) {
-                if !scripts.contains(&format!("lua/{name}")) {
-                    findings.push(format!(
-                        "{description}: there is no `{name}`, named in {row}"
-                    ));
-                }
+    for cell in cells {
+        for name in cell.split('`').filter(|name| name.ends_with(".lua")) {
+            if !scripts.contains(&format!("lua/{name}")) {
+                findings.push(format!("there is no `{name}`, named in {cell}"));
             }
         }
     }
-    report("Whoever is said to write a key exists.", &findings);
+    report("The writers of keys exist.", &findings);
 }
 
 fn owned_parts(file: &str) -> (String, String) {

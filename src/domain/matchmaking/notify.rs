@@ -61,7 +61,14 @@ impl Matchmaking {
     async fn match_all(&self) -> Result<bool, EngineError> {
         let mut notified = false;
         loop {
-            let paired = self.pair().await?;
+            // Matches that were made are announced nevertheless.
+            let paired = match self.pair().await {
+                Ok(paired) => paired,
+                Err(error) => {
+                    self.notify_due().await?;
+                    return Err(error);
+                }
+            };
             let max_wait = self.rules.max_wait;
             let (expired, waiting): (Vec<Unmatched>, Vec<Unmatched>) = paired
                 .waiting
@@ -70,14 +77,15 @@ impl Matchmaking {
             let expired = expired
                 .iter()
                 .map(|ticket| self.engine.expire_ticket(ticket.user, ticket.version));
-            try_join_all(expired).await?;
+            if let Err(error) = try_join_all(expired).await {
+                tracing::debug!(%error, "could not expire tickets; trying again");
+            }
             // Ask the engine only about users who look offline to this node: that is almost free.
             let unseen = waiting
                 .iter()
                 .filter(|ticket| !self.presence.may_be_online(ticket.user))
                 .map(|ticket| (ticket.user, ticket.version));
             if let Err(error) = self.drop_if_offline(unseen).await {
-                // Other players are notified nevertheless.
                 tracing::debug!(%error, "could not see who is offline; trying again");
             }
             notified |= self.notify_due().await?;

@@ -9,7 +9,8 @@ use fred::types::config::UnresponsiveConfig;
 use socket2::TcpKeepalive;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::{RedisOptions, tls};
+use super::RedisOptions;
+use super::tls::{self, Trust};
 use crate::engine::OpenError;
 use crate::tls::LastRefusal;
 
@@ -62,19 +63,23 @@ impl Drop for AbortOnDrop {
 }
 
 impl RunningClient {
-    /// Connects to the server in `config`, whose TLS notes certificates that it refuses in `refusal`.
+    /// Connects to the server in `config`; with TLS if there is any `trust`.
     pub(super) async fn open(
-        config: Config,
+        mut config: Config,
         options: &RedisOptions,
         purpose: Purpose,
-        refusal: &LastRefusal,
+        trust: Option<&Trust>,
     ) -> Result<Self, OpenError> {
         let encrypted = config.uses_tls();
+        let refusal = LastRefusal::default();
+        if let Some(trust) = trust {
+            config.tls = Some(trust.connector(&refusal)?);
+        }
         let client = build(config, options, purpose)?;
         let task = client
             .init()
             .await
-            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted, refusal))?;
+            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted, &refusal))?;
         Ok(Self::supervise(client, Some(task)))
     }
 

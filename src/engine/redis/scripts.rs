@@ -200,7 +200,6 @@ impl Reply {
     }
 
     /// Decodes all that is left of the answer.
-    /// Decodes all that is left of the answer.
     pub(crate) fn rest<R: FromValue>(self) -> Result<R, Error> {
         Value::Array(self.rest.collect()).convert()
     }
@@ -219,9 +218,9 @@ fn is_forgotten(answer: &Result<Value, Error>) -> bool {
     matches!(answer, Err(error) if error.details().starts_with("NOSCRIPT"))
 }
 
-/// Temporary error replies: a Cluster slot is migrating or its master is unavailable; a server is loading data or busy
-/// with a script.
-const NOT_NOW: [&str; 7] = [
+/// Temporary error replies: a Cluster slot is migrating (the last one: a script derives a key that has moved already) or its
+/// master is unavailable; a server is loading data or busy with a script.
+const NOT_NOW: [&str; 8] = [
     "MOVED ",
     "ASK ",
     "TRYAGAIN ",
@@ -229,6 +228,7 @@ const NOT_NOW: [&str; 7] = [
     "LOADING ",
     "MASTERDOWN ",
     "BUSY ",
+    "ERR Script attempted to access a non local key",
 ];
 
 /// Converts an error of fred's.

@@ -46,8 +46,8 @@ impl Servers {
         options: &RedisOptions,
         subscriber: Option<Subscriber>,
     ) -> Result<Self, OpenError> {
-        let (config, tls_refusal) = tls::config(options)?;
-        let pool = ServerPool::new(options, config, tls_refusal, subscriber);
+        let (config, trust) = tls::config(options)?;
+        let pool = ServerPool::new(options, config, trust, subscriber);
         let pool = Arc::new(pool);
         let refresher = if pool.is_cluster {
             pool.open_cluster().await?;

@@ -1,10 +1,12 @@
 //! Interprets the URL of Redis: the servers, and TLS.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fred::error::{Error, ErrorKind};
 use fred::prelude::Config;
 use fred::types::config::{TlsConfig, TlsConnector};
+use rustls::client::WebPkiServerVerifier;
 use rustls::{CertificateError, ClientConfig};
 
 use super::RedisOptions;
@@ -21,21 +23,21 @@ const PLAIN_TO_ENCRYPTED: &str = "; if it takes encrypted connections only, writ
 
 const ENCRYPTED_TO_PLAIN: &str = "; if it takes no encrypted connections, write redis://";
 
-/// The configuration for fred, and where a certificate that was refused is noted. Every server, Sentinel or Cluster node
-/// must present a certificate for its host.
-pub(super) fn config(options: &RedisOptions) -> Result<(Config, LastRefusal), OpenError> {
-    let refusal = LastRefusal::default();
+/// The configuration for fred, and the trust of its TLS, if it has any. Every server, Sentinel or Cluster node must present
+/// a certificate for its host.
+pub(super) fn config(options: &RedisOptions) -> Result<(Config, Option<Trust>), OpenError> {
     // fred would load the system's certificates for such a URL, and fail if one of them is invalid.
-    let (url, encrypted) = match without_tls(&options.url) {
-        Some(url) => (url, true),
-        None => (options.url.clone(), false),
+    let Some(url) = without_tls(&options.url) else {
+        return Ok((config_of(&options.url)?, None));
     };
-    let mut config =
-        Config::from_url(&url).map_err(|error| OpenError::Url(error.details().to_owned()))?;
-    if encrypted {
-        config.tls = Some(tls_config(options.ca_file.as_deref(), &refusal)?);
-    }
-    Ok((config, refusal))
+    let trust = Trust::new(options.ca_file.as_deref())?;
+    let mut config = config_of(&url)?;
+    config.tls = Some(trust.connector(&LastRefusal::default())?);
+    Ok((config, Some(trust)))
+}
+
+fn config_of(url: &str) -> Result<Config, OpenError> {
+    Config::from_url(url).map_err(|error| OpenError::Url(error.details().to_owned()))
 }
 
 /// The URL without TLS; `None` if it has none.
@@ -47,17 +49,30 @@ fn without_tls(url: &str) -> Option<String> {
     })
 }
 
-fn tls_config(ca_file: Option<&Path>, refusal: &LastRefusal) -> Result<TlsConfig, OpenError> {
-    let invalid = |error: &dyn std::error::Error| OpenError::Url(error.to_string());
-    let verifier = tls::recording_verifier(tls::roots(ca_file)?, refusal.clone())
-        .map_err(|error| invalid(&error))?;
-    let config = ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| invalid(&error))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(TlsConfig::from(TlsConnector::from(config)))
+/// The authorities whose certificates count.
+pub(super) struct Trust(Arc<WebPkiServerVerifier>);
+
+impl Trust {
+    fn new(ca_file: Option<&Path>) -> Result<Self, OpenError> {
+        let roots = Arc::new(tls::roots(ca_file)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, tls::provider());
+        let verifier = verifier
+            .build()
+            .map_err(|error| OpenError::Url(error.to_string()))?;
+        Ok(Self(verifier))
+    }
+
+    /// TLS for one client, which notes in `refusal` why it refuses a certificate.
+    pub(super) fn connector(&self, refusal: &LastRefusal) -> Result<TlsConfig, OpenError> {
+        let verifier = tls::recording(self.0.clone(), refusal.clone());
+        let config = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| OpenError::Url(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(TlsConfig::from(TlsConnector::from(config)))
+    }
 }
 
 /// The fault of a certificate, with advice.

@@ -16,7 +16,7 @@ pub(super) const CROSS_ORIGIN: (HeaderName, HeaderValue) = (
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// Responses are not pages (the operators' page has a policy of its own), so they may load nothing and appear in no frame.
+/// Responses are not pages (pages have policies of their own), so they may load nothing and appear in no frame.
 /// They are not cached, because most depend on the caller and the time.
 const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (

@@ -39,7 +39,8 @@ pub(super) struct Recorded {
     match_id: u64,
 }
 
-/// Records a result, and publishes the new statistics and match histories of both players. Needs Postgres.
+/// Records a result, and publishes the new statistics and match histories of both players. `players` are two user ids,
+/// `winner` is one of them, `score` has their points in the same order. Needs Postgres.
 #[utoipa::path(
     post,
     path = "/api/v1/matches",

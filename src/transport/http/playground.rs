@@ -4,14 +4,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::State;
+use arc_swap::ArcSwapOption;
+use axum::extract::{ConnectInfo, OriginalUri, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::document::Document;
+use super::local_caller;
 use super::problem::Problem;
+use crate::transport::listener::Peer;
 
 const MARKUP: &str = include_str!("playground/page.html");
 const STYLE: &str = include_str!("playground/page.css");
@@ -46,54 +49,61 @@ pub(crate) struct PlaygroundOptions {
     pub allowed_origins: Vec<String>,
 }
 
-/// The page, and whether it is served. Clones share both.
-#[derive(Clone)]
-pub struct Playground {
-    page: Document,
-    enabled: Arc<AtomicBool>,
-}
+/// The page, while it is served. Clones share it.
+#[derive(Clone, Default)]
+pub struct Playground(Arc<ArcSwapOption<Document>>);
 
 impl Playground {
-    /// Not served before [`Self::set_enabled`].
-    pub(crate) fn new(options: &PlaygroundOptions) -> Self {
-        let socket = socket_url(options.public);
-        let mut json = serde_json::to_value(options).unwrap_or_default();
-        json["socketUrl"] = socket.as_str().into();
-        let markup = MARKUP.replace(
-            OPTIONS_PLACE,
-            &format!("data-options=\"{}\"", attribute(&json.to_string())),
-        );
-        Self {
-            page: Document::new(&markup, STYLE, SCRIPT, &[&socket]),
-            enabled: Arc::default(),
-        }
-    }
-
-    /// Whether to serve the page, which works with the development keys only.
-    pub(crate) fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Ordering::Relaxed);
+    /// Serves the page with these options from now on; without options it is not served.
+    pub(crate) fn set(&self, options: Option<&PlaygroundOptions>) {
+        self.0.store(options.map(document).map(Arc::new));
     }
 }
 
-/// Shows the playground, a page with guests and users to try the hub on; only while the hub uses its development keys.
+fn document(options: &PlaygroundOptions) -> Document {
+    let socket = socket_url(options.public);
+    let mut json = serde_json::to_value(options).unwrap_or_default();
+    json["socketUrl"] = socket.as_str().into();
+    let markup = MARKUP.replace(
+        OPTIONS_PLACE,
+        &format!("data-options=\"{}\"", attribute(&json.to_string())),
+    );
+    Document::new(&markup, STYLE, SCRIPT, &[&socket])
+}
+
+/// Shows the playground, a page with guests and users to try the hub on; only in development mode, and only to browsers on
+/// this machine.
 #[utoipa::path(
     get,
     path = "/playground",
     security(()),
     responses(
         (status = 200, description = "the page", body = String, content_type = "text/html"),
-        (status = 404, description = "the hub has keys of its own", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "the hub has keys of its own, or the browser is elsewhere", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn show(State(playground): State<Playground>) -> Response {
-    if playground.enabled.load(Ordering::Relaxed) {
-        return playground.page.response();
+pub(super) async fn show(
+    State(playground): State<Playground>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let page = playground.0.load();
+    match &*page {
+        Some(page) if local_caller::serves_own_page(peer.address, &uri, &headers) => {
+            page.response()
+        }
+        Some(_) => Problem::not_found(
+            "the playground holds the development keys, so it is only for browsers on the hub's machine: open it there, by \
+             the name localhost or a loopback address and without a proxy",
+        )
+        .into_response(),
+        None => Problem::not_found(
+            "the playground signs tokens with the development secret and calls this API with the development key: it is \
+             there while a hub on loopback uses both, so where neither auth nor internal.api_key is set",
+        )
+        .into_response(),
     }
-    Problem::not_found(
-        "the playground signs tokens with the development secret and calls this API with the development key: it is \
-         there while the hub uses both, which is so where neither auth nor internal.api_key is set",
-    )
-    .into_response()
 }
 
 /// URL of the public listener, which is on loopback while the development keys are in use.
@@ -130,10 +140,9 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_holds_its_options() {
-        let playground = Playground::new(&options("https:\"//<&"));
-        let plain = Playground::new(&options("accounts"));
-        plain.page.assert_whole();
-        let text = playground.page.text();
+        document(&options("accounts")).assert_whole();
+        let page = document(&options("https:\"//<&"));
+        let text = page.text();
         for wanted in [
             r#"&quot;issuer&quot;:&quot;https:\&quot;//&lt;&amp;&quot;"#,
             r#"&quot;socketUrl&quot;:&quot;ws://127.0.0.1:8181&quot;"#,

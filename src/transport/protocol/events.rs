@@ -103,7 +103,7 @@ events! {
         JOIN_MATCHMAKING = "join-matchmaking" -> Queued | Refusal;
         /// Leave the matchmaking queue.
         LEAVE_MATCHMAKING = "leave-matchmaking" -> Done | Refusal;
-        /// Replace the token of the connection by a newer one of the same user.
+        /// Replace the token of the connection with a newer one of the same user.
         REFRESH_TOKEN = "refresh-token" (TokenRequest) -> TokenRefreshed | Refusal;
     }
 
@@ -132,7 +132,8 @@ events! {
         MATCH_TIMEOUT = "match-timeout";
         /// The token of the connection expires in 30 s; send `refresh-token`.
         TOKEN_EXPIRING = "token-expiring" (TokenExpiring);
-        /// The hub is about to close the connection.
+        /// The hub is about to close the connection. With `reconnect: false` a disconnect packet follows, and the client has to
+        /// sign in again; with `true` the transport closes, and the client comes back by itself.
         KICKED = "kicked" (Kicked);
         /// An event without acknowledgement was refused; `event` is cut off after 128 bytes.
         EXCEPTION = "exception" (Exception);

@@ -22,7 +22,7 @@ impl ServerPool {
         let open = async |purpose| {
             let config = self.config.clone();
             let client =
-                RunningClient::open(config, &self.options, purpose, &self.tls_refusal).await?;
+                RunningClient::open(config, &self.options, purpose, self.trust.as_ref()).await?;
             self.rejection.watch(client.client());
             Ok::<_, OpenError>(client)
         };
@@ -82,7 +82,8 @@ impl ServerPool {
     async fn ask_member(&self, address: &Address) -> Result<ClusterView, OpenError> {
         let config = self.config_for(address);
         let purpose = Purpose::Commands;
-        let client = RunningClient::open(config, &self.options, purpose, &self.tls_refusal).await?;
+        let client =
+            RunningClient::open(config, &self.options, purpose, self.trust.as_ref()).await?;
         let args = vec!["NODES".to_owned()];
         let text: Result<String, Error> = client.client().custom(named("CLUSTER"), args).await;
         let text = text.map_err(|error| open_error(address.to_string(), self.failure(error)))?;

@@ -22,7 +22,7 @@ use crate::engine::redis::bus::{Affected, Subscriber};
 use crate::engine::redis::cluster::{Address, ClusterView, SLOTS, merge};
 use crate::engine::redis::rejection::LastRejection;
 use crate::engine::redis::scripts::unavailable;
-use crate::tls::LastRefusal;
+use crate::engine::redis::tls::Trust;
 
 /// Interval between periodic reads of the map.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -34,8 +34,7 @@ pub(super) struct ServerPool {
     pub(super) options: RedisOptions,
     /// The configuration of every client, apart from the server.
     pub(super) config: Config,
-    /// The last certificate that a client refused.
-    pub(super) tls_refusal: LastRefusal,
+    pub(super) trust: Option<Trust>,
     pub(super) rejection: LastRejection,
     pub(super) is_cluster: bool,
     pub(super) map: ArcSwap<SlotMap>,
@@ -81,14 +80,14 @@ impl ServerPool {
     pub(super) fn new(
         options: &RedisOptions,
         config: Config,
-        tls_refusal: LastRefusal,
+        trust: Option<Trust>,
         subscriber: Option<Subscriber>,
     ) -> Self {
         Self {
             options: options.clone(),
             is_cluster: matches!(config.server, ServerConfig::Clustered { .. }),
             config,
-            tls_refusal,
+            trust,
             rejection: LastRejection::default(),
             map: ArcSwap::from_pointee(SlotMap {
                 masters: Vec::new(),

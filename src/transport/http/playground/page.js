@@ -168,7 +168,9 @@ function quoted(text) {
 
 function curlLine({ url, headers, body }) {
   const flags = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
-  return [`curl ${url}`, ...flags, `-d ${quoted(body)}`].join(" \\\n  ");
+  // Some shells take the brackets of an IPv6 address for a pattern.
+  const target = url.includes("[") ? quoted(url) : url;
+  return [`curl ${target}`, ...flags, `-d ${quoted(body)}`].join(" \\\n  ");
 }
 
 const renderLine = () => write("curl", curlLine(request()));

@@ -12,7 +12,7 @@ const WATCHED_MAX = 8;
 const NAMED_MAX = 4;
 
 const REFUSED = {
-  invalid_token: "The hub refused the token. Does it still use the development secret? Start it without VIGIE_AUTH__SECRET and reload this page.",
+  invalid_token: "The hub refused the token. Does it still use the development secret? Reload this page; if that does not help, start the hub without VIGIE_AUTH__SECRET.",
   token_expired: "The token has expired by the hub's clock. Correct the clock of this machine and press Connect.",
   account_deleted: "This account was deleted. Sign in as another user.",
 };
