@@ -50,6 +50,7 @@ fn without_tls(url: &str) -> Option<String> {
 }
 
 /// The authorities whose certificates count.
+#[derive(Debug)]
 pub(super) struct Trust(Arc<WebPkiServerVerifier>);
 
 impl Trust {
