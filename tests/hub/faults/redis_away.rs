@@ -375,7 +375,7 @@ impl Scene {
         }
         eventually("the layout is recorded again", async || {
             let meta = cluster.redis().lines(&["HGETALL", "vigie:meta"]).await;
-            (meta == ["1", "2", "layout", "partitions"]).then_some(())
+            (meta == ["2", "2", "layout", "partitions"]).then_some(())
         })
         .await;
         let said = times_offline(cluster, &self.observers, [ADA, BOB, EVE]).await;
