@@ -23,8 +23,8 @@ const UNIT: &str = "config/vigie.service";
 /// Where these files have secrets, each of which would be a file there.
 const SECRETS: [&str; 3] = ["/run/secrets/vigie/", "/run/secrets/", "%d/"];
 
-/// What a stopping node may take after `node.drain`: for connections that do not close, to give back what it owes, and
-/// for its threads to end.
+/// The longest time that a stopping node may take after `node.drain`: for connections that do not close, to give back what it
+/// owes, and for its threads to end.
 const GOODBYE: Duration = Duration::from_secs(11);
 
 /// Open files of a node besides its connections.
@@ -129,7 +129,7 @@ fn balancers_fit_nodes() {
     for line in lines(&nginx, " server 127.0.0.1:") {
         assert!(line.ends_with(" max_fails=0;"), "{NGINX}: {line}");
     }
-    // What compose.yml makes of nginx.conf.
+    // compose.yml changes nginx.conf to this.
     let compose = read(COMPOSE);
     for address in ["127.0.0.1:8181", "127.0.0.1:8281"] {
         let pattern = address.replace('.', "\\.");
@@ -261,7 +261,7 @@ fn lines(text: &str, with: &str) -> Vec<String> {
     lines
 }
 
-/// What follows `mark`, to the next quotation mark or blank.
+/// The text after `mark`, to the next quotation mark or blank.
 fn after(text: &str, mark: &str) -> String {
     let (_, rest) = text
         .split_once(mark)

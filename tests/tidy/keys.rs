@@ -62,7 +62,7 @@ fn rows(marks: &[&str]) -> Vec<Row> {
                 columns.unwrap_or_else(|| panic!("{place}: document {}", marks.join(", ")));
             rows.push([vec![format!("`{}`", shown(&format))], columns].concat());
         }
-        // What ends with a colon is the beginning of keys that are spelled elsewhere.
+        // A name that ends with a colon is the beginning of keys that are spelled elsewhere.
         let is_documented = docs.contains_key("KEY") || docs.contains_key("CHANNEL");
         assert!(
             is_documented || format.ends_with(':'),

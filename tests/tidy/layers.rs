@@ -3,7 +3,7 @@
 use crate::tokens::{Path, paths, tokens_of};
 use crate::{files, report};
 
-/// What each part of the library may import of the others. `app` puts them together.
+/// The parts of the library that each part may import. `app` puts them together.
 const LAYERS: [(&str, &[&str]); 11] = [
     ("clock", &[]),
     ("ids", &[]),
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// What the rule says about every path under `src`, with the file and the path.
+/// The findings of the rule about every path under `src`, with the file and the path.
 fn findings(rule: impl Fn(&Source, &Path) -> Option<String>) -> Vec<String> {
     let mut findings: Vec<String> = Source::all()
         .flat_map(|source| {

@@ -17,7 +17,7 @@ const SHARED: &str = "lua/shared/";
 /// Where scripts are compiled in.
 const SCRIPTS: &str = "src/engine/redis/scripts.rs";
 
-/// What a slot may hold.
+/// The types of a slot.
 const TYPES: [&str; 6] = ["int", "string", "hash", "set", "zset", "list"];
 
 /// Goal: the header of a script lists exactly the slots that its body reads.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vigie::internals::Metrics;
 
-/// What `/metrics` shows once each family has something to show.
+/// The page `/metrics` once each family has something to show.
 pub(crate) fn page() -> String {
     let metrics = Metrics::new();
     metrics.script_times("lease/renew").observe(0.001);

@@ -12,7 +12,7 @@ const DASHBOARD: &str = "config/grafana-dashboard.json";
 const ALERTS: &str = "config/alerts.yml";
 const RULE: &str = "What watches the hub asks for metrics and labels that exist.";
 
-/// What is asked for that is not a metric of the hub's, with its labels.
+/// Metrics that are not the hub's own, with their labels.
 const OF_PROMETHEUS: (&str, &[&str]) = ("up", &["job"]);
 
 /// Labels that Prometheus adds to everything it scrapes.
@@ -56,7 +56,7 @@ fn end_of_braces(text: &str) -> usize {
     end.map_or(text.len(), |(at, _)| at)
 }
 
-/// What an expression asks for that does not exist.
+/// Metrics and labels in an expression that do not exist.
 fn findings_in(
     place: &str,
     expression: &str,

@@ -86,7 +86,7 @@ pub(crate) fn settings() -> Vec<Row> {
     rows
 }
 
-/// What `/metrics` says, with something in every family.
+/// The page `/metrics`, with something in every family.
 pub(crate) fn metrics() -> Vec<Row> {
     let page = page();
     let about = |head: &'static str| {
