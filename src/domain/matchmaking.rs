@@ -177,7 +177,7 @@ impl Matchmaking {
         };
         let rating = self.rating_of(user).await?;
         let enqueued = self.enqueue(user, rating).await?;
-        joined.already = !matches!(enqueued, Enqueued::Queued { .. });
+        joined.already = !enqueued.is_new();
         let since_ms = match enqueued {
             Enqueued::Queued { since_ms } | Enqueued::AlreadyQueued { since_ms } => since_ms,
             Enqueued::Matched => return Ok(joined),
@@ -190,7 +190,7 @@ impl Matchmaking {
 
     async fn enqueue(&self, user: UserId, rating: i64) -> Result<Enqueued, EngineError> {
         let enqueued = self.engine.enqueue(user, rating).await?;
-        if matches!(enqueued, Enqueued::Queued { .. }) {
+        if enqueued.is_new() {
             self.metrics.matchmaking_joins.inc();
         }
         self.wanted.notify_one();
@@ -207,7 +207,7 @@ impl Matchmaking {
             None => self.rating_of(user).await?,
         };
         let enqueued = self.enqueue(user, rating).await?;
-        Ok(!matches!(enqueued, Enqueued::Queued { .. }))
+        Ok(!enqueued.is_new())
     }
 
     pub(crate) async fn leave(&self, user: UserId) -> Result<bool, EngineError> {

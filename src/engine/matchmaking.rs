@@ -37,6 +37,13 @@ pub enum Enqueued {
     Matched,
 }
 
+impl Enqueued {
+    /// Whether the call has issued the ticket.
+    pub(crate) fn is_new(self) -> bool {
+        matches!(self, Self::Queued { .. })
+    }
+}
+
 /// The result of scanning a batch of tickets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paired {

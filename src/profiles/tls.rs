@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,25 +52,17 @@ pub(super) fn take_from(url: &str) -> Result<(String, Tls), ProfilesError> {
 }
 
 fn client_config(verified: bool, root_file: Option<&str>) -> Result<ClientConfig, ProfilesError> {
-    let provider = tls::provider();
     let verifier: Arc<dyn ServerCertVerifier> = if verified {
-        let roots = Arc::new(roots(root_file)?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
-        verifier.build().map_err(|error| {
+        tls::verifier(roots(root_file)?).map_err(|error| {
             setup(format!(
                 "asks for verified TLS, but there is no certificate to trust ({error})"
             ))
         })?
     } else {
-        Arc::new(AcceptAnyCertificate(provider.clone()))
+        Arc::new(AcceptAnyCertificate(tls::provider()))
     };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| setup(format!("cannot be used with TLS ({error})")))?;
-    Ok(config
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+    tls::client_config(verifier)
+        .map_err(|error| setup(format!("cannot be used with TLS ({error})")))
 }
 
 /// The trusted authorities: those of the file, or the system's.

@@ -70,16 +70,14 @@ impl RunningClient {
         purpose: Purpose,
         trust: Option<&Trust>,
     ) -> Result<Self, OpenError> {
-        let encrypted = config.uses_tls();
         let refusal = LastRefusal::default();
         if let Some(trust) = trust {
             config.tls = Some(trust.connector(&refusal)?);
         }
         let client = build(config, options, purpose)?;
-        let task = client
-            .init()
-            .await
-            .map_err(|error| tls::open_error(server_of(&client), &error, encrypted, &refusal))?;
+        let task = client.init().await.map_err(|error| {
+            tls::open_error(server_of(&client), &error, trust.is_some(), &refusal)
+        })?;
         Ok(Self::supervise(client, Some(task)))
     }
 

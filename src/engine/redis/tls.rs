@@ -6,8 +6,8 @@ use std::sync::Arc;
 use fred::error::{Error, ErrorKind};
 use fred::prelude::Config;
 use fred::types::config::{TlsConfig, TlsConnector};
+use rustls::CertificateError;
 use rustls::client::WebPkiServerVerifier;
-use rustls::{CertificateError, ClientConfig};
 
 use super::RedisOptions;
 use crate::engine::{ErrorReply, OpenError};
@@ -55,23 +55,17 @@ pub(super) struct Trust(Arc<WebPkiServerVerifier>);
 
 impl Trust {
     fn new(ca_file: Option<&Path>) -> Result<Self, OpenError> {
-        let roots = Arc::new(tls::roots(ca_file)?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, tls::provider());
-        let verifier = verifier
-            .build()
-            .map_err(|error| OpenError::Url(error.to_string()))?;
-        Ok(Self(verifier))
+        let verifier = tls::verifier(tls::roots(ca_file)?);
+        verifier
+            .map(Self)
+            .map_err(|error| OpenError::Url(error.to_string()))
     }
 
     /// TLS for one client, which notes in `refusal` why it refuses a certificate.
     pub(super) fn connector(&self, refusal: &LastRefusal) -> Result<TlsConfig, OpenError> {
         let verifier = tls::recording(self.0.clone(), refusal.clone());
-        let config = ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| OpenError::Url(error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+        let config =
+            tls::client_config(verifier).map_err(|error| OpenError::Url(error.to_string()))?;
         Ok(TlsConfig::from(TlsConnector::from(config)))
     }
 }

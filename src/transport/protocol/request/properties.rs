@@ -1,4 +1,4 @@
-//! Properties of every event, whoever sends it: events are drawn at random and compared with a model that reads no text.
+//! Property tests of requests: random events are compared with a model that reads no text.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
