@@ -16,6 +16,7 @@ mod local_node;
 pub(crate) mod matchmaking;
 pub(crate) mod node;
 mod node_requests;
+mod ownership;
 pub(crate) mod presence;
 pub(crate) mod profile;
 mod pulse;
@@ -51,6 +52,7 @@ use self::lease::{Lease, LeaseOptions};
 use self::local_node::LocalNode;
 use self::matchmaking::{JoinError, Matchmaking, OfflineUsers};
 use self::node_requests::NodeRequests;
+use self::ownership::Ownership;
 use self::presence::{Presence, PresenceOptions};
 use self::profile::Notification;
 pub(crate) use self::profile::{Notified, NotifyError};
@@ -148,6 +150,7 @@ impl Hub {
         let (offline_users, went_offline) = OfflineUsers::new();
         let events = Arc::new(ClusterEvents::default());
         let lease = Arc::new(Lease::new(options.lease));
+        let ownership = Arc::new(Ownership::new(engine.partitions()));
         let visibility = Visibility::new(&options.public_fields);
         let changes = profiles.as_ref().map(Profiles::changes);
         let accounts = Arc::new(Accounts::new(engine.clone(), visibility.clone(), profiles));
@@ -170,6 +173,7 @@ impl Hub {
             engine.clone(),
             topics.clone(),
             presence.clone(),
+            ownership.clone(),
             metrics.clone(),
             options.matchmaking,
             accounts.exist(),
@@ -183,13 +187,14 @@ impl Hub {
             metrics: metrics.clone(),
             allowances: ArcSwap::from_pointee(options.allowances),
         });
-        let reaper = Arc::new(Reaper {
-            engine: engine.clone(),
-            presence: presence.clone(),
-            lease: lease.clone(),
-            metrics: metrics.clone(),
-            events: events.clone(),
-        });
+        let reaper = Arc::new(Reaper::new(
+            engine.clone(),
+            presence.clone(),
+            ownership.clone(),
+            lease.clone(),
+            metrics.clone(),
+            events.clone(),
+        ));
         let registrations = Arc::new(Registrations::new(
             engine.partitions(),
             topics.clone(),
@@ -209,6 +214,7 @@ impl Hub {
         let pulses = Arc::new(Pulses::new(
             engine.clone(),
             presence.clone(),
+            ownership.clone(),
             recovery.clone(),
             metrics.clone(),
             lease.heartbeat(),
@@ -224,7 +230,6 @@ impl Hub {
             lease: lease.clone(),
             node: node.clone(),
             presence: presence.clone(),
-            pulses: pulses.clone(),
             recovery: recovery.clone(),
             registrations: registrations.clone(),
             metrics: metrics.clone(),
@@ -266,7 +271,7 @@ impl Hub {
         tasks.spawn("friendship sync", topics.clone().run_friendship_sync());
         tasks.spawn("replica", presence.clone().run_replica());
         tasks.spawn("releases", presence.clone().run_releases());
-        tasks.spawn("sweep", presence.clone().run_sweep());
+        tasks.spawn("sweep", presence.clone().run_sweep(ownership));
         tasks.spawn("heartbeat", heartbeat.clone().run());
         tasks.spawn("registrations", registrations.run());
         tasks.spawn("pulses", pulses.clone().run());

@@ -50,7 +50,7 @@
 //! | `domain/account.rs`, `account/` | accounts in Postgres, and the feed of their changes |
 //! | `domain/matchmaking.rs`, `matchmaking/` | the queue, pairing, announcing matches |
 //! | `domain/token.rs`, `token/`, `token_status.rs` | verification of tokens and its keys; revoked tokens and deleted accounts |
-//! | `domain/lease.rs`, `heartbeat.rs`, `reaper.rs` | this node's lease; its renewal; release of the connections of dead nodes |
+//! | `domain/lease.rs`, `heartbeat.rs`, `ownership.rs`, `reaper.rs` | this node's lease; its renewal; which nodes look after a partition; release of the connections of dead ones |
 //! | `domain/pulse.rs`, `recovery.rs`, `registration.rs`, `audit.rs` | notices silent partitions; reads them and registers connections again; compares |
 //! | `domain/health.rs`, `health/`, `local_node.rs` | readiness and its causes; this node's report to the others |
 //! | `domain/node_requests.rs`, `watcher_count.rs`, `cluster_events.rs` | answers to other nodes; watchers of a user on all nodes; recent events of the cluster |
@@ -145,7 +145,7 @@ pub mod internals {
     pub use crate::app::token_options;
     pub use crate::cli::command;
     pub use crate::domain::token::{TokenOptions, TokenVerifier, issue as issue_token};
-    pub use crate::engine::redis::script_text;
+    pub use crate::engine::redis::{hash_tags, script_text};
     pub use crate::profiles::{
         Account, AccountChange, ChangeBatch, ChangeStream, Friendship, GameResult, Image, NewMatch,
         Part, PostgresOptions, Profiles, ProfilesError,

@@ -1,6 +1,6 @@
 -- Takes offline the users whose grace is over, at most a batch of them, and announces them.
 --
--- USES     clock, whole, epoch, announce
+-- USES     clock, whole, epoch, announce, server
 -- KEYS[1]  zset    users about to go offline, scored by when (ms)
 -- KEYS[2]  set     online users of the partition
 -- KEYS[3]  string  number of the last transition
@@ -11,7 +11,7 @@
 -- ARGV[3]  int     ms by which to look ahead: 0, or the grace when no node is left to do it later
 -- ARGV[4]  int     ms for which nobody is taken offline after a restart or a failover
 --
--- RETURNS   { { users taken offline }, ms until the next one is due or nil where that is unknown }
+-- RETURNS   { { users taken offline }, 1 where more may be due or nil }
 -- PUBLISHES { epoch, rev, online = [], offline = [users] } when there are any
 -- REPEAT    safe: a user who was taken offline has left the zset
 
@@ -23,34 +23,23 @@ local channel            = ARGV[2]
 local ahead_ms           = tonumber(ARGV[3])
 local patience_ms        = tonumber(ARGV[4])
 
--- Another server, or this one before its restart, may have known more: users who came back since, and are missing in
--- this data, get the time to be registered again.
-local server      = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-local known, from = string.match(redis.call('GET', server_key) or '', '^(%x+) (%d+)$')
-if known ~= server then
-  from = whole(known and now_ms + patience_ms or 0)
-  redis.call('SET', server_key, server .. ' ' .. from)
+-- Whoever is back has been taken out of the zset, so nobody found here has a connection.
+local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', whole(now_ms + ahead_ms), 'LIMIT', 0, batch_max)
+if #due == 0 then
+  return { {}, false }
 end
-if now_ms < tonumber(from) and ahead_ms == 0 then
+if now_ms < offline_from(server_key, patience_ms) and ahead_ms == 0 then
   return { {}, false }
 end
 
--- register.lua takes a user who is back out of the zset, so nobody found here has a connection.
-local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', whole(now_ms + ahead_ms), 'LIMIT', 0, batch_max)
+redis.call('ZREM', leaving, unpack(due))
 local offline = {}
 for _, user in ipairs(due) do
-  redis.call('ZREM', leaving, user)
   if redis.call('SREM', online, user) == 1 then
     offline[#offline + 1] = user
   end
 end
-
 if #offline > 0 then
   announce(epoch_key, rev_key, channel, '', table.concat(offline, ','))
 end
-
-local next_one = redis.call('ZRANGE', leaving, 0, 0, 'WITHSCORES')
-if #next_one == 0 then
-  return { offline, false }
-end
-return { offline, math.max(0, tonumber(next_one[2]) - now_ms) }
+return { offline, #due == batch_max and 1 }

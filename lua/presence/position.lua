@@ -10,4 +10,5 @@
 
 local rev_key, epoch_key = KEYS[1], KEYS[2]
 
-return { epoch_at(epoch_key), tonumber(redis.call('GET', rev_key) or 0) }
+local rev, epoch = unpack(redis.call('MGET', rev_key, epoch_key))
+return { epoch or begin_epoch(epoch_key), tonumber(rev or 0) }

@@ -15,7 +15,7 @@
 -- ARGV[3]  int     connection on that node
 -- ARGV[4]  int     most connections a user may have
 -- ARGV[5]  string  presence channel (same hash tag as the keys)
--- ARGV[6]  int     when its token was issued (ms); 0 for a token that does not say: any revocation refuses it
+-- ARGV[6]  int     when its token was issued (ms); empty for a token that does not say: any revocation refuses it
 --
 -- RETURNS   { 'ok', refcount, number of the last transition, connected at (ms) },
 --           { 'deleted' } for a deleted account, { 'revoked' } for a token from before a revocation,
@@ -36,26 +36,27 @@ local issued_at_ms             = tonumber(ARGV[6])
 if is_deleted(profile) then
   return { 'deleted' }
 end
-if issued_at_ms < tonumber(redis.call('GET', revoked) or 0) then
+local refused_before, rev = unpack(redis.call('MGET', revoked, rev_key))
+if refused_before and (issued_at_ms or 0) < tonumber(refused_before) then
   return { 'revoked' }
 end
 
-local field = incarnation .. '/' .. connection
-if redis.call('HLEN', connections) >= connections_max
-    and redis.call('HEXISTS', connections, field) == 0 then
+local field    = incarnation .. '/' .. connection
+local is_new   = redis.call('HSETNX', connections, field, whole(now_ms)) == 1
+local refcount = redis.call('HLEN', connections)
+if is_new and refcount > connections_max then
+  redis.call('HDEL', connections, field)
   return { 'full' }
 end
-
-redis.call('HSETNX', connections, field, whole(now_ms))
 redis.call('SADD', owed, user .. '/' .. connection)
 redis.call('SADD', nodes, incarnation)
-redis.call('ZREM', leaving, user)
-local refcount = redis.call('HLEN', connections)
-local since    = tonumber(redis.call('HGET', connections, field)) or 0
-local rev
-if redis.call('SADD', online, user) == 1 then
-  rev = announce(epoch_key, rev_key, channel, user, '')
-else
-  rev = tonumber(redis.call('GET', rev_key) or 0) or 0
+
+-- Who has another connection is online already, and not about to leave.
+if refcount == 1 then
+  redis.call('ZREM', leaving, user)
+  if redis.call('SADD', online, user) == 1 then
+    rev = announce(epoch_key, rev_key, channel, user, '')
+  end
 end
-return { 'ok', refcount, rev, since }
+local since = is_new and now_ms or tonumber(redis.call('HGET', connections, field)) or 0
+return { 'ok', refcount, tonumber(rev or 0) or 0, since }

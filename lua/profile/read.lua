@@ -10,4 +10,5 @@
 
 local profile, epoch_key = KEYS[1], KEYS[2]
 
-return { epoch_at(epoch_key), redis.call('HGETALL', profile) }
+local epoch = redis.call('GET', epoch_key) or begin_epoch(epoch_key)
+return { epoch, redis.call('HGETALL', profile) }

@@ -7,19 +7,17 @@ use super::cluster_events::{ClusterEvents, EventKind};
 use super::lease::Lease;
 use super::local_node::LocalNode;
 use super::presence::Presence;
-use super::pulse::Pulses;
 use super::recovery::Recovery;
 use super::registration::Registrations;
 use crate::engine::{Engine, EngineError};
 use crate::ids::Incarnation;
-use crate::telemetry::{Metrics, gauge, warn_seldom};
+use crate::telemetry::{Metrics, warn_seldom};
 
 pub(crate) struct NodeHeartbeat {
     pub(crate) engine: Engine,
     pub(crate) lease: Arc<Lease>,
     pub(crate) node: Arc<LocalNode>,
     pub(crate) presence: Arc<Presence>,
-    pub(crate) pulses: Arc<Pulses>,
     pub(crate) recovery: Arc<Recovery>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) metrics: Arc<Metrics>,
@@ -85,21 +83,6 @@ impl NodeHeartbeat {
             self.events.record(EventKind::LeaseLost);
             self.begin_incarnation().await?;
         }
-        if let Err(error) = self.observe_nodes().await {
-            // The lease is renewed nevertheless.
-            warn_seldom!(%error, "could not read which nodes are alive");
-        }
-        Ok(())
-    }
-
-    /// Records which nodes are alive, and assigns the pulses to them.
-    async fn observe_nodes(&self) -> Result<(), EngineError> {
-        let leases = self.engine.leases().await?;
-        self.metrics.nodes.set(gauge(leases.len()));
-        let incarnations = leases.iter().map(|(incarnation, _)| incarnation.as_str());
-        let own = self.engine.incarnation();
-        self.pulses.choose_owners(own.as_str(), incarnations);
-        self.events.observe_leases(leases, self.lease.length());
         Ok(())
     }
 

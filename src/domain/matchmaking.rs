@@ -1,4 +1,4 @@
-//! Matchmaking: one queue for all nodes, processed by whichever node comes next.
+//! Matchmaking: one queue for all nodes, processed by its owners and by the node on which somebody has just joined.
 //!
 //! Making a match and notifying its players are two steps, because the queue does not know who is online. A pending
 //! match is handed out for notification until every node of both players has shown it, or until a player turns out to
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use self::rating::{RATING_DEFAULT, rating};
+use super::ownership::Ownership;
 use super::presence::Presence;
 use super::topic::Topics;
 pub(crate) use crate::engine::matchmaking::QueueStats;
@@ -57,6 +58,7 @@ pub(crate) struct Matchmaking {
     engine: Engine,
     topics: Arc<Topics>,
     presence: Arc<Presence>,
+    ownership: Arc<Ownership>,
     metrics: Arc<Metrics>,
     rules: PairingRules,
     /// Whether statistics provide ratings.
@@ -136,6 +138,7 @@ impl Matchmaking {
         engine: Engine,
         topics: Arc<Topics>,
         presence: Arc<Presence>,
+        ownership: Arc<Ownership>,
         metrics: Arc<Metrics>,
         rules: PairingRules,
         rated: bool,
@@ -146,6 +149,7 @@ impl Matchmaking {
             engine,
             topics,
             presence,
+            ownership,
             metrics,
             rules,
             rated,

@@ -1,17 +1,18 @@
 //! Presence: registers connections with the engine, keeps the replica of who is online, announces status changes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::cluster_events::{ClusterEvents, EventKind};
 use super::delivery::{Deliveries, Delivery, ReplyTo, StatusChange};
 use super::matchmaking::OfflineUsers;
+use super::ownership::Ownership;
 use super::replica::{Applied, PresenceChange, Replica};
 use super::token::Identity;
 use super::topic::Topics;
@@ -23,17 +24,21 @@ use crate::telemetry::{Metrics, warn_seldom};
 /// Users taken offline per script call: few enough that Redis stays responsive.
 const EXPIRE_BATCH_MAX: u32 = 500;
 
-/// Connections registered again concurrently.
-const REGISTER_BATCH_MAX: usize = 256;
+/// Connections registered again per script call: a millisecond of Redis's time.
+const REGISTER_BATCH_MAX: usize = 100;
 
-/// Releases sent concurrently.
-const RELEASE_BATCH_MAX: usize = 64;
+/// Connections released per script call.
+const RELEASE_BATCH_MAX: usize = 100;
 
 /// Releases queued while the engine is unavailable. Beyond this no connection is admitted.
 const RELEASES_MAX: usize = 100_000;
 
-/// How often every node checks for users whose grace period is over, in case the node that saw them leave is dead.
+/// How often the owners of a partition look for users whose grace period is over: the node that saw them leave takes
+/// them offline, unless it is dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Users due within this long go offline together.
+const DEPARTURE_STEP: Duration = Duration::from_millis(100);
 
 /// Pause before a failed snapshot or release is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -83,6 +88,7 @@ pub(crate) struct Presence {
     /// Queued releases of all partitions.
     releases_len: AtomicUsize,
     released: Notify,
+    begun: Instant,
 }
 
 /// The work of one partition. Each partition has its own loops, so that an unreachable one delays no other.
@@ -91,7 +97,50 @@ struct PartitionWork {
     snapshot_needed: Notify,
     releases: Mutex<VecDeque<UserConnection>>,
     release_wanted: Notify,
-    user_left: Notify,
+    departures: Departures,
+    sweep_wanted: Notify,
+}
+
+/// When users whom this node saw leave are due, in steps of [`DEPARTURE_STEP`]; so no more of them than fit into a grace
+/// period.
+#[derive(Default)]
+struct Departures {
+    steps: Mutex<BTreeSet<Instant>>,
+    is_earlier: Notify,
+}
+
+impl Departures {
+    /// Records that a user is due in `due_in`. `begun` is the same for all calls.
+    fn expect(&self, begun: Instant, due_in: Duration) {
+        let due = (begun.elapsed() + due_in).as_millis();
+        let steps = due.div_ceil(DEPARTURE_STEP.as_millis());
+        let step = begun + DEPARTURE_STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        let mut known = self.steps.lock();
+        known.insert(step);
+        if known.first() == Some(&step) {
+            self.is_earlier.notify_one();
+        }
+    }
+
+    /// Resolves when somebody is due.
+    async fn due(&self) {
+        loop {
+            let next = self.steps.lock().first().copied();
+            let Some(next) = next else {
+                self.is_earlier.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(next.into()) => {
+                    let mut steps = self.steps.lock();
+                    let now = Instant::now();
+                    steps.retain(|step| *step > now);
+                    return;
+                }
+                () = self.is_earlier.notified() => {}
+            }
+        }
+    }
 }
 
 impl Presence {
@@ -121,6 +170,7 @@ impl Presence {
             partitions,
             releases_len: AtomicUsize::new(0),
             released: Notify::new(),
+            begun: Instant::now(),
         }
     }
 
@@ -160,16 +210,21 @@ impl Presence {
         }
     }
 
-    /// Registers this node's connections again: the engine may have lost them, or the node its lease.
+    /// Registers this node's connections in a partition again: the engine may have lost them, or the node its lease.
     pub(crate) async fn register_again(
         &self,
         connections: &[UserConnection],
     ) -> Result<(), EngineError> {
         for batch in connections.chunks(REGISTER_BATCH_MAX) {
-            let registered = batch
-                .iter()
-                .map(|(user, id)| self.register_as(*user, *id, Admission::ADMITTED));
-            try_join_all(registered).await?;
+            match self.register_batch(batch).await {
+                // One bad record must not keep the others out.
+                Err(EngineError::Refused(_)) => {
+                    for one in batch {
+                        self.register_batch(std::slice::from_ref(one)).await?;
+                    }
+                }
+                outcome => outcome?,
+            }
             // A connection that closed meanwhile was released before it was registered again.
             for (user, id) in batch
                 .iter()
@@ -179,6 +234,17 @@ impl Presence {
             }
         }
         Ok(())
+    }
+
+    /// Repeats the registration if the node's incarnation changed meanwhile.
+    async fn register_batch(&self, connections: &[UserConnection]) -> Result<(), EngineError> {
+        loop {
+            let incarnation = self.engine.incarnation();
+            self.engine.register_again(connections).await?;
+            if self.engine.incarnation() == incarnation {
+                return Ok(());
+            }
+        }
     }
 
     async fn wait_until_shown(&self, user: UserId, revision: u64) {
@@ -212,20 +278,20 @@ impl Presence {
     }
 
     pub(crate) async fn run_releases(self: Arc<Self>) {
-        join_all(self.partitions.iter().map(|of| self.run_releases_of(of))).await;
+        let partitions = (0..).zip(&self.partitions);
+        join_all(partitions.map(|(number, of)| self.run_releases_of(number, of))).await;
     }
 
-    async fn run_releases_of(&self, partition: &PartitionWork) {
+    async fn run_releases_of(&self, number: u32, partition: &PartitionWork) {
         loop {
             partition.release_wanted.notified().await;
-            while self.release_batch(partition).await {}
+            while self.release_batch(number, partition).await {}
             self.released.notify_waiters();
-            partition.user_left.notify_one();
         }
     }
 
     /// Returns whether more may be queued.
-    async fn release_batch(&self, partition: &PartitionWork) -> bool {
+    async fn release_batch(&self, number: u32, partition: &PartitionWork) -> bool {
         let batch: Vec<_> = partition
             .releases
             .lock()
@@ -233,17 +299,10 @@ impl Presence {
             .take(RELEASE_BATCH_MAX)
             .copied()
             .collect();
-        let grace = self.offline_grace();
-        let releases = batch
-            .iter()
-            .map(|(user, connection)| self.engine.release(*user, *connection, grace));
-        let outcomes = join_all(releases).await;
-        let failed: Vec<_> = outcomes
-            .iter()
-            .zip(&batch)
-            .filter(|(outcome, _)| outcome.is_err())
-            .map(|(_, release)| *release)
-            .collect();
+        if batch.is_empty() {
+            return false;
+        }
+        let (failed, error) = self.release_all(number, &batch).await;
         {
             // Only this loop takes from the queue. Failed releases go to its end.
             let mut releases = partition.releases.lock();
@@ -252,11 +311,46 @@ impl Presence {
         }
         let done = batch.len() - failed.len();
         self.releases_len.fetch_sub(done, Ordering::Relaxed);
-        if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
+        if let Some(error) = error {
             warn_seldom!(%error, count = failed.len(), "could not release connections; trying again");
             tokio::time::sleep(RETRY_DELAY).await;
         }
-        !batch.is_empty()
+        true
+    }
+
+    /// Returns those that could not be released, and why.
+    async fn release_all(
+        &self,
+        partition: u32,
+        connections: &[UserConnection],
+    ) -> (Vec<UserConnection>, Option<EngineError>) {
+        let grace = self.offline_grace();
+        let release = |connections| self.engine.release(connections, grace);
+        let mut leaving = 0;
+        let (mut failed, mut last_error) = (Vec::new(), None);
+        match release(connections).await {
+            Ok(users) => leaving += users,
+            // One bad record must not keep the others.
+            Err(EngineError::Refused(_)) if connections.len() > 1 => {
+                for one in connections {
+                    match release(std::slice::from_ref(one)).await {
+                        Ok(users) => leaving += users,
+                        Err(error) => {
+                            failed.push(*one);
+                            last_error = Some(error);
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                failed = connections.to_vec();
+                last_error = Some(error);
+            }
+        }
+        if leaving > 0 {
+            self.expect_departures(partition, grace);
+        }
+        (failed, last_error)
     }
 
     /// Returns once no release is queued.
@@ -290,6 +384,11 @@ impl Presence {
         } else {
             grace
         }
+    }
+
+    /// How long nodes may take to register their connections again after an outage of the engine.
+    pub(crate) fn resync_grace(&self) -> Duration {
+        self.options.resync_grace
     }
 
     /// Marks the node as stopping: it closes its connections itself.
@@ -471,30 +570,42 @@ impl Presence {
         slot.send(self.status_changes(change));
     }
 
-    /// Takes users offline when their grace period is over.
-    pub(crate) async fn run_sweep(self: Arc<Self>) {
-        join_all(
-            (0..)
-                .zip(&self.partitions)
-                .map(|(number, of)| self.run_sweep_of(number, of)),
-        )
-        .await;
+    /// Notes that users of the partition go offline when `grace` is over, unless they come back.
+    pub(crate) fn expect_departures(&self, partition: u32, grace: Duration) {
+        if let Some(partition) = self.partitions.get(partition as usize) {
+            partition.departures.expect(self.begun, grace);
+        }
+    }
+
+    /// Takes users offline when their grace period is over: those whom this node saw leave, and in the partitions that it
+    /// owns also those whom others left behind.
+    pub(crate) async fn run_sweep(self: Arc<Self>, ownership: Arc<Ownership>) {
+        let partitions = (0..).zip(&self.partitions);
+        let loops = partitions.map(|(number, of)| self.run_sweep_of(number, of));
+        tokio::join!(join_all(loops), self.run_sweep_clock(&ownership));
+    }
+
+    async fn run_sweep_clock(&self, ownership: &Ownership) {
+        let mut clock = tokio::time::interval(SWEEP_INTERVAL);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            for partition in ownership.owned() {
+                if let Some(partition) = self.partitions.get(partition as usize) {
+                    partition.sweep_wanted.notify_one();
+                }
+            }
+        }
     }
 
     async fn run_sweep_of(&self, number: u32, partition: &PartitionWork) {
         loop {
-            let next_due = match self.expire(number, Duration::ZERO).await {
-                Ok(next_due) => next_due,
-                Err(error) => {
-                    warn_seldom!(partition = number, %error, "could not take users offline; trying again");
-                    None
-                }
-            };
-            let pause = next_due.map_or(SWEEP_INTERVAL, |due| due.min(SWEEP_INTERVAL));
-            // A user who leaves now is due after all who are already waiting; waking up early costs little.
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = partition.user_left.notified() => {}
+                () = partition.departures.due() => {}
+                () = partition.sweep_wanted.notified() => {}
+            }
+            if let Err(error) = self.expire(number, Duration::ZERO).await {
+                warn_seldom!(partition = number, %error, "could not take users offline; trying again");
             }
         }
     }
@@ -509,11 +620,7 @@ impl Presence {
         }
     }
 
-    async fn expire(
-        &self,
-        partition: u32,
-        ahead: Duration,
-    ) -> Result<Option<Duration>, EngineError> {
+    async fn expire(&self, partition: u32, ahead: Duration) -> Result<(), EngineError> {
         loop {
             let expired = self
                 .engine
@@ -525,8 +632,8 @@ impl Presence {
                 )
                 .await?;
             self.offline.send(expired.offline);
-            if expired.next_due.is_none_or(|due| due > ahead) {
-                return Ok(expired.next_due);
+            if !expired.more {
+                return Ok(());
             }
         }
     }

@@ -279,7 +279,11 @@ mod tests {
         let (user, id) = (UserId::try_from(42).unwrap(), ConnectionId(1));
         let interest = topics.interest(user).await.unwrap();
         let (own, joined) = interest.join(id);
-        let registered = engine.register(user, id, Admission::ADMITTED).await;
+        let admission = Admission {
+            connections_max: 1,
+            issued_at_ms: None,
+        };
+        let registered = engine.register(user, id, admission).await;
         let Ok(Registration::Registered { since_ms, .. }) = registered else {
             panic!("{registered:?}");
         };

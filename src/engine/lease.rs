@@ -65,10 +65,10 @@ impl Engine {
         dispatch!(self.expire_leases(until_ms))
     }
 
-    /// Incarnations, with the partition, that have connections registered but hold no lease. Empty while this node has
-    /// no lease itself.
-    pub async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
-        dispatch!(self.dead_nodes())
+    /// Incarnations that have connections registered in any of these partitions, each with the partition. A partition
+    /// that cannot be reached is left out.
+    pub async fn registered_nodes(&self, partitions: &[u32]) -> Vec<(u32, String)> {
+        dispatch!(self.registered_nodes(partitions))
     }
 
     /// Releases at most `batch_max` connections of a dead incarnation.

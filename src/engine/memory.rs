@@ -195,24 +195,35 @@ impl Memory {
         })
     }
 
+    /// The engine loses nothing, so all that are open are registered.
+    pub(super) fn register_again(
+        &self,
+        _connections: &[UserConnection],
+    ) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     pub(super) fn release(
         &self,
-        user: UserId,
-        connection: ConnectionId,
+        connections: &[UserConnection],
         grace: Duration,
     ) -> Result<u64, EngineError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(known) = state.users.get_mut(&user) else {
-            return Ok(0);
-        };
-        known.connections.remove(&connection);
-        if known.connections.is_empty() && known.offline_at_ms.is_none() {
-            let offline_at_ms = now_ms() + grace.as_millis() as u64;
-            known.offline_at_ms = Some(offline_at_ms);
-            state.leaving.insert((offline_at_ms, user));
+        let mut users = 0;
+        for (user, connection) in connections {
+            let Some(known) = state.users.get_mut(user) else {
+                continue;
+            };
+            known.connections.remove(connection);
+            if known.connections.is_empty() && known.offline_at_ms.is_none() {
+                let offline_at_ms = now_ms() + grace.as_millis() as u64;
+                known.offline_at_ms = Some(offline_at_ms);
+                state.leaving.insert((offline_at_ms, *user));
+            }
+            users += u64::from(known.offline_at_ms.is_some());
         }
-        Ok(known.connections.len() as u64)
+        Ok(users)
     }
 
     pub(super) fn expire(
@@ -238,13 +249,10 @@ impl Memory {
         if !offline.is_empty() {
             self.publish_transition(state, Vec::new(), offline.clone());
         }
-        let next_due = state
-            .leaving
-            .first()
-            .map(|(offline_at_ms, _)| offline_at_ms.saturating_sub(now_ms));
+        let next = state.leaving.first();
         Ok(Expired {
             offline,
-            next_due: next_due.map(Duration::from_millis),
+            more: next.is_some_and(|(offline_at_ms, _)| *offline_at_ms <= horizon_ms),
         })
     }
 
@@ -458,7 +466,11 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn pulse(&self, partition: u32) -> Result<(), EngineError> {
+    pub(super) fn pulse(
+        &self,
+        partition: u32,
+        _restart_grace: Duration,
+    ) -> Result<(), EngineError> {
         let Position { epoch, revision } = self.position(partition)?;
         let pulse = Pulse { epoch, revision };
         self.send(EngineMessage::Pulse { partition, pulse });
@@ -504,8 +516,8 @@ impl Memory {
         Ok(Vec::new())
     }
 
-    pub(super) fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
-        Ok(Vec::new())
+    pub(super) fn registered_nodes(&self, _partitions: &[u32]) -> Vec<(u32, String)> {
+        Vec::new()
     }
 
     pub(super) fn reap(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, EngineError};
-use crate::ids::{ConnectionId, SAFE_INTEGER_MAX, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 
 /// The limits that a new connection must pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +14,6 @@ pub struct Admission {
     pub connections_max: u64,
     /// When the token was issued, in ms since 1970; `None` if it has no `iat`.
     pub issued_at_ms: Option<u64>,
-}
-
-impl Admission {
-    /// For connections admitted before: limits and revocations apply to new ones only.
-    pub const ADMITTED: Self = Self {
-        connections_max: SAFE_INTEGER_MAX,
-        issued_at_ms: Some(SAFE_INTEGER_MAX),
-    };
 }
 
 /// The result of registering a connection.
@@ -49,8 +41,8 @@ pub enum Registration {
 pub struct Expired {
     /// Users taken offline by this call.
     pub offline: Vec<UserId>,
-    /// Time until the next user is due.
-    pub next_due: Option<Duration>,
+    /// Whether more users may be due.
+    pub more: bool,
 }
 
 /// The position of a partition's transitions.
@@ -108,15 +100,20 @@ impl Engine {
         dispatch!(self.register(user, connection, admission))
     }
 
-    /// Releases a connection of `user`; idempotent. After the last one the user goes offline once `grace` is over.
-    /// Returns the number of connections left.
+    /// Registers connections again that were admitted before, all of users of one partition; idempotent. Those of
+    /// deleted accounts are left out.
+    pub async fn register_again(&self, connections: &[UserConnection]) -> Result<(), EngineError> {
+        dispatch!(self.register_again(connections))
+    }
+
+    /// Releases connections, all of users of one partition; idempotent. After the last one a user goes offline once
+    /// `grace` is over. Returns how many users are about to go offline for that.
     pub async fn release(
         &self,
-        user: UserId,
-        connection: ConnectionId,
+        connections: &[UserConnection],
         grace: Duration,
     ) -> Result<u64, EngineError> {
-        dispatch!(self.release(user, connection, grace))
+        dispatch!(self.release(connections, grace))
     }
 
     /// Takes at most `batch_max` users of the partition offline whose grace period is over, or will be within `ahead`;
@@ -154,9 +151,10 @@ impl Engine {
         dispatch!(self.subscribe_presence(partition))
     }
 
-    /// Publishes a pulse of the partition; see [`EngineMessage::Pulse`](super::EngineMessage::Pulse).
-    pub async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
-        dispatch!(self.pulse(partition))
+    /// Publishes a pulse of the partition; see [`EngineMessage::Pulse`](super::EngineMessage::Pulse). If the engine was
+    /// restarted since the last one, nobody is taken offline within `restart_grace`.
+    pub async fn pulse(&self, partition: u32, restart_grace: Duration) -> Result<(), EngineError> {
+        dispatch!(self.pulse(partition, restart_grace))
     }
 
     /// Recovers a partition whose pulse has not arrived for `silence`: finds its server again and interrupts the

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod connection_report;
 pub(crate) mod doctor;
+mod hash_tag;
 pub(crate) mod inspect;
 mod keys;
 mod layout;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use self::bus::Subscriber;
+pub use self::hash_tag::hash_tags;
 use self::keys::Keyspace;
 use self::layout::check_layout;
 use self::scripts::Scripts;
@@ -65,7 +67,6 @@ pub struct RedisOptions {
 /// The Redis engine of one node.
 pub struct Redis {
     incarnation: RwLock<Incarnation>,
-    partitions: u64,
     keys: Keyspace,
     scripts: Scripts,
     servers: Servers,
@@ -86,10 +87,10 @@ impl Redis {
         options: &RedisOptions,
         metrics: &Metrics,
     ) -> Result<(Arc<Self>, Messages), OpenError> {
-        let (subscriber, messages) =
-            Subscriber::new(Keyspace::new(&options.prefix, options.partitions));
+        let keys = Keyspace::new(&options.prefix, options.partitions);
+        let (subscriber, messages) = Subscriber::new(keys.clone());
         let servers = Servers::open(options, Some(subscriber)).await?;
-        let redis = Self::on(servers, incarnation, options, metrics);
+        let redis = Self::on(servers, keys, incarnation, options, metrics);
         redis.check_servers().await?;
         redis.claim_layout(options).await?;
         Ok((Arc::new(redis), messages))
@@ -97,14 +98,14 @@ impl Redis {
 
     fn on(
         servers: Servers,
+        keys: Keyspace,
         incarnation: Incarnation,
         options: &RedisOptions,
         metrics: &Metrics,
     ) -> Self {
         Self {
             incarnation: RwLock::new(incarnation),
-            partitions: u64::from(options.partitions),
-            keys: Keyspace::new(&options.prefix, options.partitions),
+            keys,
             scripts: Scripts::new(metrics),
             servers,
             own_channel: Mutex::default(),
@@ -120,7 +121,8 @@ impl Redis {
     pub async fn connect_readonly(options: &RedisOptions) -> Result<Self, OpenError> {
         let servers = Servers::open(options, None).await?;
         let nobody = Incarnation::new(&random_name());
-        let redis = Self::on(servers, nobody, options, &Metrics::new());
+        let keys = Keyspace::new(&options.prefix, options.partitions);
+        let redis = Self::on(servers, keys, nobody, options, &Metrics::new());
         let recorded = redis
             .recorded_layout()
             .await
@@ -166,7 +168,7 @@ impl Redis {
     }
 
     fn partition_of(&self, user: UserId) -> u32 {
-        (user.get() % self.partitions) as u32
+        self.keys.partition_of(user)
     }
 
     pub(super) async fn recover(&self, partition: u32, silence: Duration) {

@@ -255,23 +255,24 @@ async fn drift() {
     );
     let mut observer = cluster.connect_guest(0).await;
     observer.settle().await;
-    let epoch = cluster.cli(&["GET", "vigie:{0}:epoch"]).await;
-    let revision = cluster.cli(&["INCR", "vigie:{0}:rev"]).await;
+    let key = |partition, name: &str| format!("vigie:{}:{name}", cluster.tag(partition));
+    let epoch = cluster.cli(&["GET", &key(0, "epoch")]).await;
+    let revision = cluster.cli(&["INCR", &key(0, "rev")]).await;
     let offline = format!(r#"{{"epoch":"{epoch}","rev":{revision},"online":[],"offline":[42]}}"#);
     let eve = only_connection(&cluster, EVE).await;
     let (_, number) = eve.split_once('/').expect("a field");
+    let (online, presence) = (key(0, "online"), key(0, "presence"));
+    let (leaving_one, leaving_two) = (key(1, "leaving"), key(2, "leaving"));
+    let (owed, nodes) = (key(0, &format!("node:{second}")), key(0, "nodes"));
+    let entry = format!("1815/{number}");
     let plant = [
-        &["SREM", "vigie:{0}:online", "42"][..],
-        &["SPUBLISH", "vigie:{0}:presence", &offline],
-        &["SADD", "vigie:{0}:online", "999"],
-        &["ZADD", "vigie:{1}:leaving", "9999999999999", "7"],
-        &["ZADD", "vigie:{2}:leaving", "9999999999999", "5"],
-        &[
-            "SREM",
-            &format!("vigie:{{0}}:node:{second}"),
-            &format!("1815/{number}"),
-        ],
-        &["SREM", "vigie:{0}:nodes", &first],
+        &["SREM", &online, "42"][..],
+        &["SPUBLISH", &presence, &offline],
+        &["SADD", &online, "999"],
+        &["ZADD", &leaving_one, "9999999999999", "7"],
+        &["ZADD", &leaving_two, "9999999999999", "5"],
+        &["SREM", &owed, &entry],
+        &["SREM", &nodes, &first],
     ];
     for words in plant {
         cluster.cli(words).await;

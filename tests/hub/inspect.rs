@@ -160,11 +160,10 @@ async fn everybody_is_on_one_page() {
     let key = |user: u64| cluster.key(user, "conns");
     let all: Vec<u64> = (1..=700).filter(|id| id % 3 != 1 || *id < 30).collect();
     for user in &all {
-        let partition = user % 3;
         cluster
             .cli(&[
                 "SADD",
-                &format!("vigie:{{{partition}}}:online"),
+                &format!("vigie:{}:online", cluster.tag(user % 3)),
                 &user.to_string(),
             ])
             .await;

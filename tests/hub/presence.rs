@@ -417,7 +417,7 @@ async fn users_are_spread_over_partitions() {
     }
     assert_eq!(observer.online().await, [1, 2, 3, 4, 5, 6, 7, 8]);
     for partition in 0..4 {
-        let key = format!("vigie:{{{partition}}}:online");
+        let key = format!("vigie:{}:online", cluster.tag(partition));
         let mut expected: Vec<String> = (1..=8)
             .filter(|user| user % 4 == partition)
             .map(|user: u64| user.to_string())

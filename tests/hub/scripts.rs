@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use vigie::internals::script_text;
 
-use crate::harness::{ADA, BOB, Cluster, DEADLINE, MARKER, Offline, Online, Redis, eventually_eq};
+use crate::harness::{
+    ADA, BOB, Cluster, DEADLINE, MARKER, Offline, Online, Redis, eventually, eventually_eq,
+};
 
 /// The largest id and the largest revision.
 const LARGEST: u64 = 9_007_199_254_740_991;
@@ -47,9 +49,9 @@ impl Server {
     }
 
     /// Calls a script, such as `presence/register`, as a node does: by its hash, and by its text where Redis does not know it.
-    async fn run<const K: usize>(&self, script: &str, keys: [String; K], args: &[String]) -> Value {
-        let text = text_of(script);
-        let (hash, count) = (sha1_hash(text), K.to_string());
+    async fn run(&self, script: &str, keys: impl AsRef<[String]>, args: &[String]) -> Value {
+        let (text, keys) = (text_of(script), keys.as_ref());
+        let (hash, count) = (sha1_hash(text), keys.len().to_string());
         let call = |command: &'static str, first: String| {
             let mut words = vec![command.to_owned(), first, count.clone()];
             words.extend(keys.iter().chain(args).cloned());
@@ -100,6 +102,21 @@ impl Server {
     async fn now_us(&self) -> u64 {
         let time = self.command(&["TIME"]).await;
         number(&time[0]) * 1_000_000 + number(&time[1])
+    }
+
+    /// Minutes since 1970 on Redis's clock.
+    async fn minute(&self) -> u64 {
+        self.now_us().await / 60_000_000
+    }
+
+    /// Milliseconds until the answer to a request is forgotten.
+    async fn answer_left_ms(&self, request: &str) -> u64 {
+        for answers in requests() {
+            if self.command(&["HEXISTS", &answers, request]).await == 1 {
+                return number(&self.command(&["PTTL", &answers]).await);
+            }
+        }
+        panic!("no answer to {request} is kept");
     }
 
     /// The fields of a hash.
@@ -220,12 +237,18 @@ fn key(name: impl std::fmt::Display) -> String {
     format!("vigie:{{0}}:{name}")
 }
 
+/// The hashes of the answers to requests: of even minutes, of odd ones.
+fn requests() -> [String; 2] {
+    ["requests:even", "requests:odd"].map(key)
+}
+
 /// Every script that nodes call when something happens, not by the clock.
-const CALLED: [&str; 18] = [
+const CALLED: [&str; 19] = [
     "meta/claim",
     "lease/begin",
     "presence/position",
     "presence/register",
+    "presence/register_many",
     "presence/release",
     "profile/read",
     "profile/update",
@@ -307,6 +330,17 @@ async fn a_flushed_script_cache_goes_unnoticed() {
 
     flush(&cluster, &mut seen).await;
     assert_eq!(observer.watch(BOB).await["profile"], Value::Null);
+
+    flush(&cluster, &mut seen).await;
+    let connections = cluster.key(BOB, "conns");
+    let former = cluster.redis().lines(&["HKEYS", &connections]).await;
+    assert_eq!(cluster.cli(&["DEL", "vigie:nodes"]).await, "1");
+    let what = "nodes without a lease register their connections again, as other incarnations";
+    eventually(what, async || {
+        let fields = cluster.redis().lines(&["HKEYS", &connections]).await;
+        (fields.len() == 1 && fields != former).then_some(())
+    })
+    .await;
 
     flush(&cluster, &mut seen).await;
     let missing: Vec<_> = CALLED.iter().filter(|name| !seen.contains(name)).collect();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tables::Row;
 use crate::{files, keys, read, report};
 
-/// More arguments than this mean that a script does two things.
-const ARGV_MAX: usize = 6;
+/// More arguments than this mean that a script does two things; the name of a request may be one.
+const ARGV_MAX: usize = 7;
 
 /// The same for keys.
 const KEYS_MAX: usize = 10;
@@ -21,7 +21,8 @@ const SCRIPTS: &str = "src/engine/redis/scripts.rs";
 const TYPES: [&str; 6] = ["int", "string", "hash", "set", "zset", "list"];
 
 /// Goal: the header of a script lists exactly the slots that its body reads.
-/// Method: both are collected as text; the header's are numbered from 1 in order, each with a type.
+/// Method: both are collected as text; the header's are numbered from 1 in order, each with a type. `[n…]` stands for a
+/// variable number of slots after the others: those that the body computes.
 #[test]
 fn headers_list_the_slots_that_bodies_read() {
     let mut findings = Vec::new();
@@ -29,8 +30,8 @@ fn headers_list_the_slots_that_bodies_read() {
         let text = read(&file);
         let (header, body) = parts(&text);
         for array in ["KEYS", "ARGV"] {
-            let listed = listed(header, array, &file, &mut findings);
-            let read = slots_read(&body, array);
+            let (listed, variable) = listed(header, array, &file, &mut findings);
+            let (read, computes) = slots_read(&body, array);
             for (at, slot) in listed.iter().enumerate() {
                 if *slot != at + 1 {
                     findings.push(format!(
@@ -39,8 +40,25 @@ fn headers_list_the_slots_that_bodies_read() {
                     ));
                 }
             }
+            match variable {
+                Some(first) if first != listed.len() + 1 => findings.push(format!(
+                    "{file}: {array}[{first}…] is listed where {array}[{}…] belongs",
+                    listed.len() + 1
+                )),
+                Some(first) if !computes => findings.push(format!(
+                    "{file}: the header lists {array}[{first}…], the body reads numbered slots only"
+                )),
+                None if computes => findings.push(format!(
+                    "{file}: the body computes slots of {array}, the header lists no {array}[n…]"
+                )),
+                _ => {}
+            }
             let listed: BTreeSet<usize> = listed.into_iter().collect();
-            if body.matches(array).count() > body.matches(&format!("{array}[")).count() {
+            let slots = body.matches(&format!("{array}[")).count();
+            let lengths = body.matches(&format!("#{array}")).count()
+                - body.matches(&format!("#{array}[")).count();
+            let allowed = slots + if computes { lengths } else { 0 };
+            if body.matches(array).count() > allowed {
                 findings.push(format!("{file}: the body uses {array} as a whole"));
             }
             for slot in read.difference(&listed) {
@@ -68,7 +86,8 @@ fn scripts() -> Vec<String> {
 }
 
 /// Goal: a header says what a script is for, answers, publishes and does when repeated, and the
-/// script stays small. Method: the lines are there, and no more than six arguments and ten keys.
+/// script stays small. Method: the lines are there, and no more than seven arguments and ten keys; a variable number of
+/// them counts as one.
 #[test]
 fn headers_are_complete() {
     let mut findings = Vec::new();
@@ -108,7 +127,8 @@ fn headers_are_complete() {
             ));
         }
         for (array, most) in [("ARGV", ARGV_MAX), ("KEYS", KEYS_MAX)] {
-            let slots = slots_read(&body, array).len();
+            let (slots, computes) = slots_read(&body, array);
+            let slots = slots.len() + usize::from(computes);
             if slots > most {
                 findings.push(format!(
                     "{file}: {slots} slots of {array}; more than {most} mean two scripts"
@@ -419,9 +439,14 @@ fn parts(text: &str) -> (&str, String) {
     (header, code.collect::<Vec<_>>().join("\n"))
 }
 
-/// The slots that a header lists, in its order.
-fn listed(header: &str, array: &str, file: &str, findings: &mut Vec<String>) -> Vec<usize> {
-    let mut slots = Vec::new();
+/// The slots that a header lists, in its order, and from which one on their number varies.
+fn listed(
+    header: &str,
+    array: &str,
+    file: &str,
+    findings: &mut Vec<String>,
+) -> (Vec<usize>, Option<usize>) {
+    let (mut slots, mut variable) = (Vec::new(), None);
     for line in header.lines() {
         let Some(rest) = line
             .strip_prefix("-- ")
@@ -429,25 +454,41 @@ fn listed(header: &str, array: &str, file: &str, findings: &mut Vec<String>) -> 
         else {
             continue;
         };
+        if variable.is_some() {
+            findings.push(format!(
+                "{file}: `{line}` comes after a variable number of slots"
+            ));
+        }
         let mut words = rest.split_whitespace();
         let slot = words
             .next()
-            .and_then(|slot| slot.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
-        let known = words.next().is_some_and(|word| TYPES.contains(&word));
-        match slot {
-            Some(slot) if known && words.next().is_some() => slots.push(slot),
+            .and_then(|slot| slot.strip_prefix('[')?.strip_suffix(']'))
+            .unwrap_or_default();
+        let first = slot.strip_suffix('…');
+        let words: Vec<&str> = words.collect();
+        let is_told = match words.as_slice() {
+            ["for", "each", _, ..] => first.is_some(),
+            [known, _, ..] => first.is_none() && TYPES.contains(known),
+            _ => false,
+        };
+        match first.unwrap_or(slot).parse::<usize>() {
+            Ok(number) if is_told && first.is_some() => variable = Some(number),
+            Ok(number) if is_told => slots.push(number),
             _ => findings.push(format!(
-                "{file}: `{line}` should read `-- {array}[n]  type  what it is`"
+                "{file}: `{line}` should read `-- {array}[n]  type  what it is` or `-- {array}[n…]  for each …`"
             )),
         }
     }
-    slots
+    (slots, variable)
 }
 
-/// The slots that a body reads. A slot that is computed counts as 0, which no header lists.
-fn slots_read(body: &str, array: &str) -> BTreeSet<usize> {
+/// The slots that a body reads by their numbers, and whether it computes others.
+fn slots_read(body: &str, array: &str) -> (BTreeSet<usize>, bool) {
     let opened = format!("{array}[");
     let reads = body.split(&opened).skip(1);
     let slots = reads.map(|after| after.split_once(']').map_or("", |(slot, _)| slot));
-    slots.map(|slot| slot.parse().unwrap_or(0)).collect()
+    let (numbers, computed): (Vec<_>, Vec<_>) =
+        slots.map(str::parse::<usize>).partition(Result::is_ok);
+    let numbers = numbers.into_iter().flatten().collect();
+    (numbers, !computed.is_empty())
 }

@@ -46,6 +46,7 @@ fn text(report: &UserReport) -> String {
                     nodes => format!("{nodes} nodes listen"),
                 }
             )),
+            Some(format!("keys have the hash tag {{{}}}", report.tag)),
         ]
         .into_iter()
         .flatten(),
@@ -132,6 +133,7 @@ fn json(report: &UserReport) -> Value {
         .map(|ticket| json!({ "rating": ticket.rating, "joinedAt": ticket.joined_at_ms }));
     json!({
         "userId": report.user,
+        "tag": report.tag,
         "status": if report.online { "online" } else { "offline" },
         "leavingAt": report.leaving_at_ms,
         "connectionCount": report.refcount,

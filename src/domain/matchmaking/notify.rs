@@ -1,4 +1,5 @@
-//! Makes matches and notifies their players. Any node does this for all players.
+//! Makes matches and notifies their players: the owners of the queue do so for all players, every second, and any other
+//! node after somebody joined there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const PAIR_BATCH_MAX: u32 = 100;
 /// Matches and expired tickets announced together.
 const NOTIFY_BATCH_MAX: u32 = 64;
 
-/// How often a node looks for matches to make and to announce.
+/// How often an owner of the queue looks for matches to make and to announce.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long unmatched tickets rest before the next scan.
@@ -43,16 +44,24 @@ impl Matchmaking {
     pub(crate) async fn run_matching(self: Arc<Self>) {
         loop {
             let pause = match self.match_all().await {
-                Ok(true) => RENOTIFY_AFTER,
-                Ok(false) => INTERVAL,
+                Ok(true) => Some(RENOTIFY_AFTER),
+                Ok(false) => self.ownership.owns_queue().then_some(INTERVAL),
                 Err(error) => {
                     warn_seldom!(%error, "could not look for matches; trying again");
-                    RETRY_DELAY
+                    Some(RETRY_DELAY)
+                }
+            };
+            let next_round = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    // The owners go on.
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = next_round => {}
                 () = self.wanted.notified() => {}
+                () = self.ownership.queue_changed() => {}
             }
         }
     }

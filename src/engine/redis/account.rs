@@ -7,7 +7,7 @@ use super::Redis;
 use super::scripts::Reply;
 use super::topic::Sent;
 use crate::engine::{AccountStatus, EngineError, Revoked};
-use crate::ids::UserId;
+use crate::ids::{UserId, random_name};
 
 impl Redis {
     pub(in crate::engine) async fn disconnect(
@@ -15,7 +15,11 @@ impl Redis {
         user: UserId,
     ) -> Result<Option<u64>, EngineError> {
         let keys = self.request_keys(user);
-        let args = vec![self.profile_ttl_ms.to_string(), self.keys.topic(user)];
+        let args = vec![
+            self.profile_ttl_ms.to_string(),
+            self.keys.topic(user),
+            random_name(),
+        ];
         let script = &self.scripts.disconnect;
         let Sent(nodes) = script.call(&self.servers, keys, args).await?;
         Ok(nodes)
@@ -31,6 +35,7 @@ impl Redis {
             self.profile_ttl_ms.to_string(),
             self.revocation_ttl_ms.to_string(),
             self.keys.topic(user),
+            random_name(),
         ];
         let Revocation(revoked) = self.scripts.revoke.call(&self.servers, keys, args).await?;
         Ok(revoked)

@@ -97,6 +97,8 @@ pub(crate) struct InvalidCursor;
 pub(crate) struct UserReport {
     /// The user's id.
     pub user: UserId,
+    /// The hash tag of the user's keys and channels, without braces.
+    pub tag: String,
     /// Whether the user is online.
     pub online: bool,
     /// When the user goes offline, in ms since 1970, if the last connection has closed.
@@ -257,6 +259,7 @@ impl Inspector {
         };
         Ok(UserReport {
             user,
+            tag: keys.tag(partition).to_owned(),
             online,
             leaving_at_ms: leaving_at_ms.map(|at_ms| at_ms as u64),
             connections: self.some_connections(user).await?,

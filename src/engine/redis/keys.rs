@@ -1,15 +1,26 @@
 //! The names of all keys and channels. The doc comments in capitals become the tables of keys and channels in
 //! `lua/README.md`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use fred::util::redis_keyslot;
 
+use super::hash_tag::hash_tags;
 use crate::ids::UserId;
 
-/// The keys and channels under one prefix.
+/// The keys and channels under one prefix. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Keyspace {
-    prefix: String,
-    partitions: u32,
+    prefix: Arc<str>,
+    tags: Arc<Tags>,
+}
+
+/// The hash tags of the partitions.
+#[derive(Debug)]
+struct Tags {
+    tags: Vec<String>,
+    partitions: HashMap<String, u32>,
 }
 
 /// A parsed key about connections.
@@ -33,14 +44,30 @@ pub(crate) enum Channel {
 
 impl Keyspace {
     pub(crate) fn new(prefix: &str, partitions: u32) -> Self {
+        let tags = hash_tags(partitions);
+        let partitions = tags.iter().cloned().zip(0..).collect();
         Self {
-            prefix: prefix.to_owned(),
-            partitions,
+            prefix: prefix.into(),
+            tags: Arc::new(Tags { tags, partitions }),
         }
     }
 
     pub(crate) fn partitions(&self) -> u32 {
-        self.partitions
+        u32::try_from(self.tags.tags.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn partition_of(&self, user: UserId) -> u32 {
+        (user.get() % u64::from(self.partitions())) as u32
+    }
+
+    /// The hash tag of a partition, without braces; empty for one that does not exist.
+    pub(crate) fn tag(&self, partition: u32) -> &str {
+        let tag = self.tags.tags.get(partition as usize);
+        tag.map_or("", String::as_str)
+    }
+
+    fn partition_with_tag(&self, tag: &str) -> Option<u32> {
+        self.tags.partitions.get(tag).copied()
     }
 
     /// KEY HASH: `layout` and `partitions`; a node that disagrees refuses to start
@@ -77,24 +104,24 @@ impl Keyspace {
     }
 
     fn of_partition(&self, partition: u32, name: &str) -> String {
-        format!("{}:{{{partition}}}:{name}", self.prefix)
+        format!("{}:{{{}}}:{name}", self.prefix, self.tag(partition))
     }
 
     fn of_user(&self, user: UserId, name: &str) -> String {
-        let partition = user.get() % u64::from(self.partitions);
-        format!("{}:{{{partition}}}:{name}:{user}", self.prefix)
+        let tag = self.tag(self.partition_of(user));
+        format!("{}:{{{tag}}}:{name}:{user}", self.prefix)
     }
 
     /// KEY SET: ids of online users
     /// LIVES while anybody is online
-    /// WRITTEN BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
+    /// WRITTEN BY `presence/register.lua`, `presence/register_many.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn online(&self, partition: u32) -> String {
         self.of_partition(partition, "online")
     }
 
     /// KEY ZSET: users without connections, scored by when they go offline, ms
     /// LIVES while a grace runs
-    /// WRITTEN BY `presence/release.lua`, `presence/reap.lua`, `presence/register.lua`, `presence/expire.lua`,
+    /// WRITTEN BY `presence/release.lua`, `presence/reap.lua`, `presence/register.lua`, `presence/register_many.lua`, `presence/expire.lua`,
     ///   `presence/repair.lua`
     pub(crate) fn leaving(&self, partition: u32) -> String {
         self.of_partition(partition, "leaving")
@@ -102,7 +129,8 @@ impl Keyspace {
 
     /// KEY SET: incarnations that have registered a connection here
     /// LIVES while they owe one
-    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
+    /// WRITTEN BY `presence/register.lua`, `presence/register_many.lua`, `presence/release.lua`, `presence/reap.lua`,
+    ///   `presence/repair.lua`
     pub(crate) fn registered_nodes(&self, partition: u32) -> String {
         self.of_partition(partition, "nodes")
     }
@@ -110,14 +138,14 @@ impl Keyspace {
     /// KEY STRING: `<run id> <ms>`: the server on which the data was last seen, and the time from which it takes users
     ///   offline; after a restart or a failover nobody goes offline for a while
     /// LIVES forever
-    /// WRITTEN BY `presence/expire.lua`
+    /// WRITTEN BY `presence/expire.lua`, `presence/pulse.lua`
     pub(crate) fn server(&self, partition: u32) -> String {
         self.of_partition(partition, "server")
     }
 
     /// KEY STRING: name of this life of the data: the microsecond of its beginning
     /// LIVES forever
-    /// WRITTEN BY whichever script finds none: `presence/register.lua`, `presence/expire.lua`, `presence/position.lua`,
+    /// WRITTEN BY whichever script finds none: `presence/register.lua`, `presence/register_many.lua`, `presence/expire.lua`, `presence/position.lua`,
     ///   `presence/pulse.lua`, `presence/repair.lua`, `profile/update.lua`, `profile/read.lua`
     pub(crate) fn epoch(&self, partition: u32) -> String {
         self.of_partition(partition, "epoch")
@@ -125,19 +153,19 @@ impl Keyspace {
 
     /// KEY STRING: number of the last transition
     /// LIVES forever
-    /// WRITTEN BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
+    /// WRITTEN BY `presence/register.lua`, `presence/register_many.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn revision(&self, partition: u32) -> String {
         self.of_partition(partition, "rev")
     }
 
     /// CHANNEL transitions, numbered without a gap: `{"epoch":"6561…","rev":7,"online":[42],"offline":[]}`
-    /// PUBLISHED BY `presence/register.lua`, `presence/expire.lua`, `presence/repair.lua`
+    /// PUBLISHED BY `presence/register.lua`, `presence/register_many.lua`, `presence/expire.lua`, `presence/repair.lua`
     pub(crate) fn presence_channel(&self, partition: u32) -> String {
         self.of_partition(partition, "presence")
     }
 
     /// CHANNEL number of the last transition, every heartbeat: `{"epoch":"6561…","rev":7}`
-    /// PUBLISHED BY `presence/pulse.lua`, called by the two nodes that own the partition
+    /// PUBLISHED BY `presence/pulse.lua`, called by an owner of the partition
     pub(crate) fn pulse_channel(&self, partition: u32) -> String {
         self.of_partition(partition, "pulse")
     }
@@ -149,7 +177,8 @@ impl Keyspace {
 
     /// KEY SET: `<user>/<connection>`: what that node owes
     /// LIVES while it owes anything
-    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
+    /// WRITTEN BY `presence/register.lua`, `presence/register_many.lua`, `presence/release.lua`, `presence/reap.lua`,
+    ///   `presence/repair.lua`
     pub(crate) fn registrations_of(&self, partition: u32, incarnation: &str) -> String {
         self.of_partition(partition, &format!("node:{incarnation}"))
     }
@@ -168,16 +197,23 @@ impl Keyspace {
         self.of_partition(partition, &format!("probe:{kind}"))
     }
 
-    /// KEY STRING: answer already given to a request, so that a repeated command publishes once
-    /// LIVES for a minute
+    /// KEY HASH: request → answer already given to it, so that a repeated command publishes once; `minute`: which one. The
+    ///   hashes of even and odd minutes take turns
+    /// LIVES for two minutes
     /// WRITTEN BY `profile/update.lua`, `topic/publish.lua`, `account/disconnect.lua`, `account/revoke.lua`
-    pub(crate) fn request(&self, partition: u32, request: &str) -> String {
-        self.of_partition(partition, &format!("request:{request}"))
+    pub(crate) fn requests_of(&self, partition: u32, parity: &str) -> String {
+        self.of_partition(partition, &format!("requests:{parity}"))
+    }
+
+    /// Both of [`Self::requests_of`].
+    pub(crate) fn requests(&self, partition: u32) -> [String; 2] {
+        ["even", "odd"].map(|parity| self.requests_of(partition, parity))
     }
 
     /// KEY HASH: `<incarnation>/<connection>` → connected at, ms; its length is the refcount
     /// LIVES while the user has a connection
-    /// WRITTEN BY `presence/register.lua`, `presence/release.lua`, `presence/reap.lua`, `presence/repair.lua`
+    /// WRITTEN BY `presence/register.lua`, `presence/register_many.lua`, `presence/release.lua`, `presence/reap.lua`,
+    ///   `presence/repair.lua`
     pub(crate) fn connections(&self, user: UserId) -> String {
         self.of_user(user, "conns")
     }
@@ -188,9 +224,10 @@ impl Keyspace {
     }
 
     /// KEY HASH: `<kind>.revision`, `<kind>.at` (ms), `<kind>.public`, `<kind>.full` of the last update of each kind;
+    ///   `expires`: until when the hash is kept, ms, or longer;
     ///   `disconnected`: connections from before that time, ms, are to be closed; or, of a deleted account, only
     ///   `deleted`, since when, ms
-    /// LIVES for `redis.profile_ttl` after the newest update or disconnection; `deleted` forever
+    /// LIVES for `redis.profile_ttl`, at least nine tenths of it, after the newest update or disconnection; `deleted` forever
     /// WRITTEN BY `profile/update.lua`, `account/disconnect.lua`, `account/revoke.lua`, `account/delete.lua`; `HDEL` of
     ///   a kind
     pub(crate) fn profile(&self, user: UserId) -> String {
@@ -312,19 +349,17 @@ impl Keyspace {
 
     /// The pattern of all keys, for `SCAN`. A prefix contains no special character.
     pub(crate) fn pattern(&self) -> String {
-        let mut pattern = self.prefix.clone();
-        pattern.push_str(":*");
-        pattern
+        format!("{}:*", self.prefix)
     }
 
     /// Parses a key about connections; `None` for all others, including a user's key in the wrong partition.
     pub(crate) fn parse(&self, key: &str) -> Option<ParsedKey> {
-        let name = key.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        let name = key.strip_prefix(&*self.prefix)?.strip_prefix(':')?;
         if let Some(incarnation) = name.strip_prefix("node:") {
             return Some(ParsedKey::Node(incarnation.to_owned()));
         }
-        let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
-        let partition: u32 = partition.parse().ok().filter(|p| *p < self.partitions)?;
+        let (tag, name) = name.strip_prefix('{')?.split_once("}:")?;
+        let partition = self.partition_with_tag(tag)?;
         match name.split_once(':')? {
             ("node", incarnation) => {
                 Some(ParsedKey::Registrations(partition, incarnation.to_owned()))
@@ -339,15 +374,16 @@ impl Keyspace {
 
     /// Parses a channel's name; `None` for a foreign channel.
     pub(crate) fn parse_channel(&self, channel: &str) -> Option<Channel> {
-        let name = channel.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        let name = channel.strip_prefix(&*self.prefix)?.strip_prefix(':')?;
         if name.starts_with("node:") {
             return Some(Channel::Node);
         }
-        let (partition, name) = name.strip_prefix('{')?.split_once("}:")?;
+        let (tag, name) = name.strip_prefix('{')?.split_once("}:")?;
+        let partition = || self.partition_with_tag(tag);
         match name.split_once(':') {
             Some(("user", user)) => user.parse().ok().map(Channel::Topic),
-            None if name == "presence" => partition.parse().ok().map(Channel::Presence),
-            None if name == "pulse" => partition.parse().ok().map(Channel::Pulse),
+            None if name == "presence" => partition().map(Channel::Presence),
+            None if name == "pulse" => partition().map(Channel::Pulse),
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ impl Redis {
 
     /// Records the layout, or compares it with the recorded one.
     pub(super) async fn claim_layout(&self, options: &RedisOptions) -> Result<(), OpenError> {
-        let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
+        let args = vec![LAYOUT.to_string(), self.partitions().to_string()];
         let found: Result<(u64, u64), _> = self
             .scripts
             .claim

@@ -1,6 +1,5 @@
 //! Leases in Redis: typed calls of `lua/lease/`, and reaping the connections of dead incarnations.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use fred::types::FromValue;
@@ -23,7 +22,7 @@ impl Redis {
         info: &NodeInfo,
         lease: Duration,
     ) -> Result<(), EngineError> {
-        let args = vec![LAYOUT.to_string(), self.partitions.to_string()];
+        let args = vec![LAYOUT.to_string(), self.partitions().to_string()];
         // Recorded again if Redis has lost its data; an existing record stays.
         let recorded: Result<(u64, u64), _> = self
             .scripts
@@ -31,7 +30,7 @@ impl Redis {
             .call(&self.servers, vec![self.keys.meta()], args)
             .await;
         match recorded {
-            Ok(recorded) if recorded == (LAYOUT, self.partitions) => {}
+            Ok(recorded) if recorded == (LAYOUT, u64::from(self.partitions())) => {}
             Ok((layout, partitions)) => {
                 return Err(EngineError::Answer(format!(
                     "the data has layout {layout} and {partitions} partitions; this node is configured otherwise"
@@ -109,32 +108,22 @@ impl Redis {
         script.call(&self.servers, keys, args).await
     }
 
-    pub(in crate::engine) async fn dead_nodes(&self) -> Result<Vec<(u32, String)>, EngineError> {
-        let registered = (0..self.partitions()).map(|partition| {
-            let key = self.keys.registered_nodes(partition);
+    pub(in crate::engine) async fn registered_nodes(
+        &self,
+        partitions: &[u32],
+    ) -> Vec<(u32, String)> {
+        let registered = partitions.iter().map(|partition| {
+            let key = self.keys.registered_nodes(*partition);
             let nodes = self.servers.call("SMEMBERS", key, Vec::new());
-            async move { (partition, nodes.await) }
+            async move { (*partition, nodes.await) }
         });
         let registered: Vec<(u32, Result<Vec<String>, _>)> = join_all(registered).await;
-        // Read afterwards, so that a node that has just begun is seen with its lease.
-        let leases: HashSet<String> = self
-            .leases()
-            .await?
-            .into_iter()
-            .map(|(incarnation, _)| incarnation)
-            .collect();
-        if !leases.contains(self.incarnation().as_str()) {
-            // The list may be lost, and all other leases with it.
-            return Ok(Vec::new());
-        }
-        let mut dead = Vec::new();
+        let mut found = Vec::new();
         for (partition, nodes) in registered {
-            // A partition whose server is unavailable is read again later.
             let nodes = nodes.unwrap_or_default().into_iter();
-            let without_lease = nodes.filter(|incarnation| !leases.contains(incarnation));
-            dead.extend(without_lease.map(|incarnation| (partition, incarnation)));
+            found.extend(nodes.map(|incarnation| (partition, incarnation)));
         }
-        Ok(dead)
+        found
     }
 
     pub(in crate::engine) async fn reap(

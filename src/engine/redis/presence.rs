@@ -11,7 +11,7 @@ use super::scripts::Reply;
 use crate::engine::{
     Admission, EngineError, Expired, Position, RegisteredConnection, Registration,
 };
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{ConnectionId, UserConnection, UserId};
 
 impl Redis {
     pub(in crate::engine) async fn register(
@@ -39,47 +39,74 @@ impl Redis {
             connection.to_string(),
             admission.connections_max.to_string(),
             self.keys.presence_channel(partition),
-            admission.issued_at_ms.unwrap_or(0).to_string(),
+            admission
+                .issued_at_ms
+                .map_or_else(String::new, |at_ms| at_ms.to_string()),
         ];
         self.scripts.register.call(&self.servers, keys, args).await
     }
 
-    pub(in crate::engine) async fn release(
+    pub(in crate::engine) async fn register_again(
         &self,
-        user: UserId,
-        connection: ConnectionId,
-        grace: Duration,
-    ) -> Result<u64, EngineError> {
-        let incarnation = self.incarnation();
-        self.release_of(incarnation.as_str(), user, connection, grace)
-            .await
-    }
-
-    /// Releases a connection of any incarnation.
-    pub(super) async fn release_of(
-        &self,
-        incarnation: &str,
-        user: UserId,
-        connection: ConnectionId,
-        grace: Duration,
-    ) -> Result<u64, EngineError> {
-        let partition = self.partition_of(user);
-        let keys = vec![
-            self.keys.connections(user),
-            self.keys.registrations_of(partition, incarnation),
+        connections: &[UserConnection],
+    ) -> Result<(), EngineError> {
+        let Some((first, _)) = connections.first() else {
+            return Ok(());
+        };
+        let (partition, incarnation) = (self.partition_of(*first), self.incarnation());
+        let mut keys = vec![
+            self.keys.registrations_of(partition, incarnation.as_str()),
             self.keys.registered_nodes(partition),
             self.keys.online(partition),
             self.keys.leaving(partition),
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
         ];
-        let args = vec![
-            user.to_string(),
-            incarnation.to_owned(),
-            connection.to_string(),
-            grace.as_millis().to_string(),
+        let mut args = vec![
+            incarnation.to_string(),
+            self.keys.presence_channel(partition),
         ];
-        let (refcount, _offline_at_ms): (u64, Option<u64>) =
-            self.scripts.release.call(&self.servers, keys, args).await?;
-        Ok(refcount)
+        for (user, connection) in connections {
+            keys.extend([self.keys.connections(*user), self.keys.profile(*user)]);
+            args.extend([user.to_string(), connection.to_string()]);
+        }
+        let script = &self.scripts.register_many;
+        let _registered: u64 = script.call(&self.servers, keys, args).await?;
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn release(
+        &self,
+        connections: &[UserConnection],
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let incarnation = self.incarnation();
+        self.release_of(incarnation.as_str(), connections, grace)
+            .await
+    }
+
+    /// Releases connections of any incarnation.
+    pub(super) async fn release_of(
+        &self,
+        incarnation: &str,
+        connections: &[UserConnection],
+        grace: Duration,
+    ) -> Result<u64, EngineError> {
+        let Some((first, _)) = connections.first() else {
+            return Ok(0);
+        };
+        let partition = self.partition_of(*first);
+        let mut keys = vec![
+            self.keys.registrations_of(partition, incarnation),
+            self.keys.registered_nodes(partition),
+            self.keys.leaving(partition),
+        ];
+        let mut args = vec![incarnation.to_owned(), grace.as_millis().to_string()];
+        for (user, connection) in connections {
+            keys.push(self.keys.connections(*user));
+            args.extend([user.to_string(), connection.to_string()]);
+        }
+        self.scripts.release.call(&self.servers, keys, args).await
     }
 
     pub(in crate::engine) async fn expire(
@@ -102,12 +129,12 @@ impl Redis {
             ahead.as_millis().to_string(),
             restart_grace.as_millis().to_string(),
         ];
-        let (offline, next_due_ms): (Vec<u64>, Option<u64>) =
+        let (offline, more): (Vec<u64>, Option<u64>) =
             self.scripts.expire.call(&self.servers, keys, args).await?;
         let offline = offline.into_iter();
         Ok(Expired {
             offline: offline.filter_map(|id| UserId::try_from(id).ok()).collect(),
-            next_due: next_due_ms.map(Duration::from_millis),
+            more: more.is_some(),
         })
     }
 
@@ -163,9 +190,20 @@ impl Redis {
         self.servers.subscribe(vec![presence, pulse]).await
     }
 
-    pub(in crate::engine) async fn pulse(&self, partition: u32) -> Result<(), EngineError> {
-        let keys = vec![self.keys.revision(partition), self.keys.epoch(partition)];
-        let args = vec![self.keys.pulse_channel(partition)];
+    pub(in crate::engine) async fn pulse(
+        &self,
+        partition: u32,
+        restart_grace: Duration,
+    ) -> Result<(), EngineError> {
+        let keys = vec![
+            self.keys.revision(partition),
+            self.keys.epoch(partition),
+            self.keys.server(partition),
+        ];
+        let args = vec![
+            self.keys.pulse_channel(partition),
+            restart_grace.as_millis().to_string(),
+        ];
         let _listeners: u64 = self.scripts.pulse.call(&self.servers, keys, args).await?;
         Ok(())
     }

@@ -85,14 +85,18 @@ impl Redis {
 
     fn update_call(&self, update: &Update) -> ScriptCall {
         let partition = self.partition_of(update.user);
+        let [even, odd] = self.keys.requests(partition);
         let keys = vec![
             self.keys.profile(update.user),
             self.keys.epoch(partition),
-            self.keys.request(partition, &random_name()),
+            even,
+            odd,
         ];
         let args = vec![
             update.kind.into_str().to_owned(),
-            update.revision.map_or(0, |revision| revision.0).to_string(),
+            update
+                .revision
+                .map_or_else(String::new, |revision| revision.0.to_string()),
             update
                 .public
                 .as_ref()
@@ -101,6 +105,7 @@ impl Redis {
             update.full.get().to_owned(),
             self.profile_ttl_ms.to_string(),
             self.keys.topic(update.user),
+            random_name(),
         ];
         (keys, args)
     }
@@ -143,7 +148,8 @@ impl Redis {
             let parts = ["revision", "at", "public", "full"];
             parts.map(|part| format!("{}.{part}", kind.into_str()))
         };
-        let fields: Vec<String> = Kind::iter().flat_map(of_kind).collect();
+        let mut fields: Vec<String> = Kind::iter().flat_map(of_kind).collect();
+        fields.push("expires".to_owned());
         let profile = self.keys.profile(user);
         let removed: u64 = self.servers.call("HDEL", profile, fields).await?;
         Ok(removed > 0)

@@ -56,16 +56,17 @@ scripts! {
     expire_leases = "lease/expire" (clock, whole);
 
     register = "presence/register" (clock, whole, epoch, announce, deleted);
+    register_many = "presence/register_many" (clock, whole, epoch, announce, deleted);
     release = "presence/release" (clock, whole);
-    expire = "presence/expire" (clock, whole, epoch, announce);
+    expire = "presence/expire" (clock, whole, epoch, announce, server);
     reap = "presence/reap" (clock, whole);
     repair = "presence/repair" (clock, whole, epoch, announce);
     position = "presence/position" (clock, epoch);
-    pulse = "presence/pulse" (clock, epoch);
+    pulse = "presence/pulse" (clock, whole, epoch, server);
 
     read = "profile/read" (clock, epoch);
-    update = "profile/update" (clock, whole, epoch, once, deleted);
-    publish = "topic/publish" (whole, once, deleted);
+    update = "profile/update" (clock, whole, epoch, once);
+    publish = "topic/publish" (clock, whole, once, deleted);
 
     delete_account = "account/delete" (clock, whole);
     disconnect = "account/disconnect" (clock, whole, once, deleted, disconnect);

@@ -44,18 +44,15 @@ impl Redis {
         message: String,
     ) -> Result<Option<u64>, EngineError> {
         let keys = self.request_keys(user);
-        let args = vec![message, self.keys.topic(user)];
+        let args = vec![message, self.keys.topic(user), random_name()];
         let Sent(nodes) = self.scripts.publish.call(&self.servers, keys, args).await?;
         Ok(nodes)
     }
 
-    /// The key for the answer to a new request, and the key that tells whether the account was deleted.
+    /// The keys for the answers to requests, and the key that tells whether the account was deleted.
     pub(super) fn request_keys(&self, user: UserId) -> Vec<String> {
-        let partition = self.partition_of(user);
-        vec![
-            self.keys.request(partition, &random_name()),
-            self.keys.profile(user),
-        ]
+        let [even, odd] = self.keys.requests(self.partition_of(user));
+        vec![even, odd, self.keys.profile(user)]
     }
 }
 

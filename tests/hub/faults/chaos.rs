@@ -554,7 +554,7 @@ impl Chaos {
         let is_master = servers.all()[place].role().await == "master";
         match draw {
             0..4 if is_master => {
-                let slot = servers.slot(&format!("{{{partition}}}")).await;
+                let slot = servers.slot(&self.cluster.tag(partition)).await;
                 self.note(format!("slot {slot} moves to server {place}"));
                 let servers = self.cluster.servers();
                 servers.move_slot(slot, place, async {}).await;

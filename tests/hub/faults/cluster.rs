@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::Mutex;
+use vigie::internals::hash_tags;
 
 use super::{fragile, revisions_of, times_offline, update_when_possible};
 use crate::harness::{Client, Cluster, Connecting, Servers};
@@ -32,7 +33,7 @@ const MANY_KEYS: u64 = 30_000;
 async fn slots_that_move_leave_nobody_deaf() {
     let scene = Scene::start(Servers::replicated_cluster(3, None).await).await;
     for partition in [0, 1, 2] {
-        let slot = scene.servers().slot(&format!("{{{partition}}}")).await;
+        let slot = scene.servers().slot(&scene.cluster.tag(partition)).await;
         let to = (scene.servers().owner(slot).await + 1) % 3;
         let moved = scene.servers().move_slot(slot, to, async {});
         scene.survives(moved).await;
@@ -44,7 +45,7 @@ async fn slots_that_move_leave_nobody_deaf() {
 #[tokio::test]
 async fn users_sign_in_while_their_slot_is_on_the_move() {
     let scene = Scene::start(Servers::replicated_cluster(3, None).await).await;
-    let slot = scene.servers().slot("{0}").await;
+    let slot = scene.servers().slot(&scene.cluster.tag(0)).await;
     let to = (scene.servers().owner(slot).await + 1) % 3;
     let signing_in = Mutex::new(Vec::new());
     let stop = async {
@@ -73,16 +74,22 @@ async fn users_sign_in_while_their_slot_is_on_the_move() {
 }
 
 /// Goal: `redis-cli --cluster reshard` of a slot with many keys: every partition is served again afterwards.
-/// Method: the slot of partition 0 is the first of its master, so it is the one that goes.
+/// Method: the slot of the last partition is the first of its master, so it is the one that goes.
 #[tokio::test]
 async fn a_slot_with_many_keys_is_resharded() {
-    let bounds = [5_461, slot_of_partition(0)];
+    let tag = hash_tags(PARTITIONS as u32).pop().expect("the last tag");
+    let bounds = [5_461, slot_of(&tag)];
     let scene = Scene::start(Servers::replicated_cluster(3, Some(&bounds)).await).await;
     let servers = scene.servers();
     let fill = format!("for i = 1, {MANY_KEYS} do redis.call('SET', KEYS[1] .. i, i) end");
     servers
         .primary()
-        .cli(&["EVAL", &fill, "1", "vigie:{0}:request:filler"])
+        .cli(&[
+            "EVAL",
+            &fill,
+            "1",
+            &format!("vigie:{{{tag}}}:request:filler"),
+        ])
         .await;
     let ids = [2, 0].map(|place| servers.all()[place].cli(&["CLUSTER", "MYID"]));
     let [from, to] = ids;
@@ -175,7 +182,7 @@ async fn a_master_that_is_away_concerns_its_partitions_alone() {
     for user in STAYING {
         let slot = scene
             .servers()
-            .slot(&format!("{{{}}}", user % PARTITIONS))
+            .slot(&scene.cluster.tag(user % PARTITIONS))
             .await;
         if scene.servers().owner(slot).await != away {
             served.push(user);
@@ -241,8 +248,8 @@ async fn broken_subscriptions_of_one_master_are_renewed() {
     scene.survives(paused).await;
 }
 
-/// The slot of a partition, which decides who serves it: CRC16 (XMODEM) of the hash tag.
-fn slot_of_partition(partition: u64) -> u32 {
+/// The slot of a hash tag, which decides who serves it: CRC16 (XMODEM) of the tag.
+fn slot_of(tag: &str) -> u32 {
     let step = |crc: u16, byte: u8| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
             if crc & 0x8000 == 0 {
@@ -252,7 +259,7 @@ fn slot_of_partition(partition: u64) -> u32 {
             }
         })
     };
-    let crc = partition.to_string().bytes().fold(0, step);
+    let crc = tag.bytes().fold(0, step);
     u32::from(crc) % 16_384
 }
 

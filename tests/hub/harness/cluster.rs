@@ -133,6 +133,7 @@ impl Builder {
         let partitions = env.get("VIGIE_REDIS__PARTITIONS").map_or(1, |text| {
             text.parse().expect("the number of partitions is a number")
         });
+        let tags = vigie::internals::hash_tags(partitions);
         let mut links = Vec::new();
         if let (true, Some(servers)) = (self.links, &servers) {
             for _ in 0..self.nodes {
@@ -151,7 +152,7 @@ impl Builder {
             env,
             file: self.file,
             open_files: self.open_files,
-            partitions,
+            tags,
             servers,
         };
         let names: Vec<String> = (0..self.nodes).map(|place| format!("n{place}")).collect();
@@ -181,7 +182,8 @@ pub struct Cluster {
     env: BTreeMap<String, String>,
     file: Option<PathBuf>,
     open_files: Option<u64>,
-    pub(super) partitions: u64,
+    /// The hash tag of each partition.
+    pub(super) tags: Vec<String>,
     pub(super) servers: Option<Servers>,
 }
 

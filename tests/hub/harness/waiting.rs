@@ -36,8 +36,8 @@ impl Cluster {
     /// The online users according to Redis.
     pub async fn online_in_redis(&self) -> BTreeSet<u64> {
         let mut online = BTreeSet::new();
-        for partition in 0..self.partitions {
-            let key = format!("vigie:{{{partition}}}:online");
+        for tag in &self.tags {
+            let key = format!("vigie:{{{tag}}}:online");
             let members = self.redis().lines(&["SMEMBERS", &key]).await;
             online.extend(members.iter().map(|id| id.parse::<u64>().expect("an id")));
         }
@@ -83,9 +83,15 @@ impl Cluster {
         .await;
     }
 
+    /// The hash tag of a partition, with braces.
+    pub fn tag(&self, partition: u64) -> String {
+        format!("{{{}}}", self.tags[partition as usize])
+    }
+
     /// A key or channel about a user.
     pub fn key(&self, user: u64, kind: &str) -> String {
-        format!("vigie:{{{}}}:{kind}:{user}", user % self.partitions)
+        let tag = self.tag(user % self.tags.len() as u64);
+        format!("vigie:{tag}:{kind}:{user}")
     }
 
     /// The connections of a user that one node has registered.

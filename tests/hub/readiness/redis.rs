@@ -557,7 +557,7 @@ async fn the_rights_in_readme_are_enough_in_a_cluster() {
         watcher.watch(user).await;
         cluster.notify_profile(0, user, profile(user, "x")).await;
     }
-    let slot = cluster.servers().slot("{0}").await;
+    let slot = cluster.servers().slot(&cluster.tag(0)).await;
     let to = (cluster.servers().owner(slot).await + 1) % 3;
     cluster.servers().move_slot(slot, to, async {}).await;
     // Of partition 0, like the slot.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::account::delete;
-use super::{LARGEST, Server, key, number};
+use super::{LARGEST, Server, key, number, requests};
 use crate::harness::{ADA, eventually_eq};
 
 const READ: &str = "profile/read";
@@ -21,7 +21,7 @@ struct Update {
     keep_ms: u64,
 }
 
-/// The update of most tests; with revision 0 the script assigns one.
+/// The update of most tests; with revision 0 none is chosen, and the script assigns one.
 fn update(request: &'static str, revision: u64) -> Update {
     Update {
         request,
@@ -35,18 +35,17 @@ fn update(request: &'static str, revision: u64) -> Update {
 
 impl Update {
     async fn send(self, server: &Server) -> Value {
-        let keys = [
-            key("profile:42"),
-            key("epoch"),
-            key(format_args!("request:{}", self.request)),
-        ];
+        let [even, odd] = requests();
+        let keys = [key("profile:42"), key("epoch"), even, odd];
+        let chosen = (self.revision > 0).then(|| self.revision.to_string());
         let args = [
             self.kind.to_owned(),
-            self.revision.to_string(),
+            chosen.unwrap_or_default(),
             self.public.to_owned(),
             self.full.to_owned(),
             self.keep_ms.to_string(),
             key("user:42"),
+            self.request.to_owned(),
         ];
         server.run(UPDATE, keys, &args).await
     }
@@ -82,6 +81,7 @@ async fn an_update_is_stored_and_published() {
     assert_eq!(
         names,
         [
+            "expires",
             "profile.at",
             "profile.full",
             "profile.public",
@@ -93,6 +93,7 @@ async fn an_update_is_stored_and_published() {
     assert_eq!(fields["profile.revision"], "5");
     let at = number(&json!(fields["profile.at"]));
     assert!((before..=after).contains(&at), "{before} {at} {after}");
+    assert_eq!(number(&json!(fields["expires"])), at + 60_000);
     let left_ms = number(&server.command(&["PTTL", &key("profile:42")]).await);
     assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
 
@@ -130,24 +131,23 @@ async fn a_request_counts_once() {
 }
 
 /// Goal: what a request was answered is kept longer than a node repeats it, and not for ever.
-/// Method: the key's time to live.
+/// Method: the time to live of the hash that holds it.
 #[tokio::test]
-async fn an_answer_lives_for_a_minute() {
+async fn an_answer_is_kept_for_two_minutes() {
     let server = Server::start().await;
     update("r1", 0).send(&server).await;
-    let left_ms = number(&server.command(&["PTTL", &key("request:r1")]).await);
-    assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
+    let left_ms = server.answer_left_ms("r1").await;
+    assert!((110_000..=120_000).contains(&left_ms), "{left_ms}");
 }
 
 /// Goal: an update that is not newer changes nothing, is not published, and the answer names the
-/// revision that is stored. Method: equal and older ones, to the contents and the time to live.
+/// revision that is stored. Method: equal and older ones, to the contents and the time to live, which a newer one
+/// renews.
 #[tokio::test]
 async fn an_update_that_is_not_newer_is_stale() {
     let server = Server::start().await;
     update("r1", 7).send(&server).await;
-    server
-        .command(&["PEXPIRE", &key("profile:42"), "30000"])
-        .await;
+    keep_for(&server, 30_000).await;
     let before = server.contents().await;
     let mut topic = server.listen(&key("user:42")).await;
     for (request, revision) in [("r2", 7), ("r3", 6), ("r4", 1), ("r4", 1)] {
@@ -162,6 +162,78 @@ async fn an_update_that_is_not_newer_is_stale() {
     assert_eq!(update("r5", 8).send(&server).await, json!(["ok", 8, 1]));
     assert_eq!(topic.next().await["revision"], 8);
     assert!(number(&server.command(&["PTTL", &key("profile:42")]).await) > 30_000);
+}
+
+/// Shortens how long the profile is kept: the time to live, and what the hash says about it.
+async fn keep_for(server: &Server, left_ms: u64) {
+    let profile = key("profile:42");
+    let until_ms = (server.now_ms().await + left_ms).to_string();
+    server.command(&["PEXPIREAT", &profile, &until_ms]).await;
+    server
+        .command(&["HSET", &profile, "expires", &until_ms])
+        .await;
+}
+
+/// Goal: how long updates are kept is renewed once a tenth of it is over, not with every update.
+/// Method: updates kept for ten minutes: two right after each other, then after half a minute and after a minute as the
+/// times set back by hand say, then where the hash says nothing that counts.
+#[tokio::test]
+async fn the_time_is_renewed_once_a_tenth_of_it_is_over() {
+    const KEEP_MS: u64 = 600_000;
+    let server = Server::start().await;
+    let profile = key("profile:42");
+    // Returns between when the profile expires if its time was renewed.
+    let update_once = async |request| {
+        let mut next = update(request, 0);
+        next.keep_ms = KEEP_MS;
+        let before = server.now_ms().await;
+        accepted(&next.send(&server).await);
+        let after = server.now_ms().await;
+        before + KEEP_MS..=after + KEEP_MS
+    };
+    let expires = async || {
+        let ends_ms = server.command(&["PEXPIRETIME", &profile]).await;
+        let told_ms = stored(&server, "expires").await;
+        [number(&ends_ms), number(&json!(told_ms))]
+    };
+
+    let renewed = update_once("r1").await;
+    let first = expires().await;
+    assert!(
+        first.iter().all(|at| renewed.contains(at)),
+        "{first:?} {renewed:?}"
+    );
+    update_once("r2").await;
+    assert_eq!(expires().await, first);
+
+    keep_for(&server, KEEP_MS - 30_000).await;
+    let set_back = expires().await;
+    update_once("r3").await;
+    assert_eq!(expires().await, set_back);
+
+    keep_for(&server, KEEP_MS - 60_001).await;
+    let renewed = update_once("r4").await;
+    let later = expires().await;
+    assert!(
+        later.iter().all(|at| renewed.contains(at)),
+        "{later:?} {renewed:?}"
+    );
+
+    let no_times: [&[&str]; 3] = [
+        &["HSET", &profile, "expires", "0"],
+        &["HSET", &profile, "expires", "x"],
+        &["HDEL", &profile, "expires"],
+    ];
+    for (change, request) in no_times.into_iter().zip(["r5", "r6", "r7"]) {
+        server.command(&["PEXPIRE", &profile, "30000"]).await;
+        server.command(change).await;
+        let renewed = update_once(request).await;
+        let ends = expires().await;
+        assert!(
+            ends.iter().all(|at| renewed.contains(at)),
+            "{change:?}: {ends:?} {renewed:?}"
+        );
+    }
 }
 
 /// Goal: revisions order updates of one kind; kinds do not touch each other.
@@ -189,7 +261,8 @@ async fn each_kind_has_an_order_of_its_own() {
             revision.to_string()
         );
     }
-    assert_eq!(server.hash(&key("profile:42")).await.len(), 16);
+    // Four fields each, and how long they are kept.
+    assert_eq!(server.hash(&key("profile:42")).await.len(), 17);
 }
 
 /// Goal: without a revision of the caller's the script assigns microseconds on Redis's clock, each
@@ -211,11 +284,10 @@ async fn revisions_that_are_assigned_are_microseconds_and_grow() {
                 revision.to_string()
             );
             assert_eq!(topic.next().await["revision"], json!(revision));
-            server
-                .command(&["DEL", &key(format_args!("request:{request}"))])
-                .await;
             last = revision;
         }
+        let [even, odd] = requests();
+        server.command(&["DEL", &even, &odd]).await;
     }
     assert!(last <= server.now_us().await, "{last} is in the future");
 }

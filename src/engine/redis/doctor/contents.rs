@@ -38,13 +38,13 @@ impl KeyKind {
             | Self::Playing
             | Self::Match
             | Self::Scan
-            | Self::Made => Reading::Pages("HSCAN", 2),
+            | Self::Made
+            | Self::Requests => Reading::Pages("HSCAN", 2),
             Self::Epoch(_)
             | Self::Revision(_)
             | Self::Server(_)
             | Self::Revoked(_)
-            | Self::Count
-            | Self::Request => Reading::Text,
+            | Self::Count => Reading::Text,
             Self::Reply => Reading::List,
             Self::Misplaced => Reading::No,
         }

@@ -20,7 +20,7 @@ pub(super) enum KeyKind {
     Revision(u32),
     Server(u32),
     Registrations(u32),
-    Request,
+    Requests,
     Connections(UserId),
     Profile(UserId),
     Revoked(UserId),
@@ -67,7 +67,7 @@ pub(super) struct KeyCatalog {
     partitions: HashMap<String, u32>,
     /// The prefixes of the rest of a name, in every partition.
     registrations: String,
-    request: String,
+    requests: String,
     connections: String,
     profile: String,
     revoked: String,
@@ -114,7 +114,7 @@ impl KeyCatalog {
                 .map(|partition| (begin(partition), partition))
                 .collect(),
             registrations: rest(keys.registrations_prefix(0)),
-            request: rest(keys.request(0, "")),
+            requests: rest(keys.requests_of(0, "")),
             connections: rest(keys.connections_prefix(0)),
             profile: of_user(&|user| keys.profile(user)),
             revoked: of_user(&|user| keys.revoked(user)),
@@ -154,8 +154,8 @@ impl KeyCatalog {
                 KeyKind::Registrations(*partition)
             }));
         }
-        if name.starts_with(&self.request) {
-            return partition.map(|_| KeyKind::Request);
+        if name.starts_with(&self.requests) {
+            return partition.map(|_| KeyKind::Requests);
         }
         if let Some(id) = name.strip_prefix(self.profile.as_str()) {
             let own = user(id).filter(|user| self.keys.profile(*user) == key);
@@ -200,7 +200,7 @@ mod tests {
             (keys.revision(0), KeyKind::Revision(0)),
             (keys.server(0), KeyKind::Server(0)),
             (keys.registrations_of(3, "n.1"), KeyKind::Registrations(3)),
-            (keys.request(3, "x"), KeyKind::Request),
+            (keys.requests_of(3, "odd"), KeyKind::Requests),
             (keys.connections(user), KeyKind::Connections(user)),
             (keys.profile(user), KeyKind::Profile(user)),
             (keys.revoked(user), KeyKind::Revoked(user)),

@@ -99,7 +99,8 @@ impl Doctor {
             | KeyKind::Profile(_)
             | KeyKind::Playing
             | KeyKind::Scan
-            | KeyKind::Made => commands.hdel(key, entry).await,
+            | KeyKind::Made
+            | KeyKind::Requests => commands.hdel(key, entry).await,
             // Scripts ignore an incomplete one.
             KeyKind::Ticket(_) | KeyKind::Match => commands.del(key).await,
             KeyKind::Epoch(_)
@@ -107,7 +108,6 @@ impl Doctor {
             | KeyKind::Server(_)
             | KeyKind::Revoked(_)
             | KeyKind::Count
-            | KeyKind::Request
             | KeyKind::Reply
             | KeyKind::Misplaced => return self.replace(key, known).await.map(|()| None),
         }

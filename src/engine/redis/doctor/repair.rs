@@ -114,11 +114,9 @@ impl Doctor {
             return Ok(());
         }
         let grace = self.rules.offline_grace;
-        let release = self
-            .redis
-            .release_of(incarnation, user, connection, grace)
-            .await;
-        release.map(|_refcount| ())
+        let connections = [(user, connection)];
+        let release = self.redis.release_of(incarnation, &connections, grace);
+        release.await.map(|_departing| ())
     }
 
     async fn repair_users(
@@ -207,7 +205,7 @@ impl Doctor {
         for partition in partitions {
             let now = std::time::Duration::ZERO;
             let expire = || self.redis.expire(partition, BATCH_MAX, ahead, now);
-            while expire().await?.next_due.is_some_and(|due| due <= ahead) {}
+            while expire().await?.more {}
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ impl Validator<'_> {
             | KeyKind::Meta
             | KeyKind::Node
             | KeyKind::Reply
-            | KeyKind::Request
+            | KeyKind::Requests
             | KeyKind::Misplaced => true,
         }
     }

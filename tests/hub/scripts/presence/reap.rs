@@ -35,7 +35,7 @@ async fn a_dead_incarnation_owes_nothing_after_reaping() {
     );
     presence.hears_nothing().await;
 
-    assert_eq!(expire(&server, 10, LONG_MS).await, (1, None));
+    assert_eq!(expire(&server, 10, LONG_MS).await, (1, false));
     assert_eq!(
         next_transition(&server, &mut presence).await,
         (4, vec![], vec![ADA])
@@ -64,7 +64,7 @@ async fn reaping_takes_batches() {
     assert_eq!(reap(&server, "a.1", 2, 0).await, (0, 0));
     assert_eq!(reap(&server, "z.9", 2, 0).await, (0, 0));
     assert_eq!(server.contents().await, before);
-    assert_eq!(expire(&server, 10, 0).await, (5, None));
+    assert_eq!(expire(&server, 10, 0).await, (5, false));
 }
 
 /// Goal: a grace that runs is not started over by reaping, and who is back never left.
@@ -101,7 +101,7 @@ async fn a_late_registration_is_reaped_too() {
     register(&server, ADA, "a.1", 2).await;
     assert_eq!(server.set(&key("nodes")).await, ["a.1"]);
     assert_eq!(reap(&server, "a.1", 10, 0).await, (1, 0));
-    assert_eq!(expire(&server, 10, 0).await, (1, None));
+    assert_eq!(expire(&server, 10, 0).await, (1, false));
 }
 
 /// Goal: the largest ids are reaped, too. Method: user and connection with every digit.
@@ -110,7 +110,7 @@ async fn large_ids_are_reaped() {
     let server = Server::start().await;
     register(&server, LARGEST, "a.1", LARGEST).await;
     assert_eq!(reap(&server, "a.1", 10, 0).await, (1, 0));
-    assert_eq!(expire(&server, 10, 0).await, (1, None));
+    assert_eq!(expire(&server, 10, 0).await, (1, false));
     assert!(server.set(&key("online")).await.is_empty());
     assert_eq!(
         server.redis.keys("vigie:{0}:conns:*").await,

@@ -64,7 +64,7 @@ async fn who_is_not_connected_goes_offline_after_the_grace() {
     assert_eq!(repair(&server, ADA, 0).await, 0);
     assert_eq!(server.scores(&key("leaving")).await, leaving);
     presence.hears_nothing().await;
-    assert_eq!(expire(&server, 10, LONG_MS).await, (1, None));
+    assert_eq!(expire(&server, 10, LONG_MS).await, (1, false));
     assert_eq!(
         next_transition(&server, &mut presence).await,
         (1, vec![], vec![ADA])
@@ -83,7 +83,7 @@ async fn who_does_not_leave_is_not_about_to() {
         .await;
     assert_eq!(repair(&server, ADA, 0).await, 1);
     assert_eq!(repair(&server, BOB, 0).await, 1);
-    assert_eq!(expire(&server, 10, LONG_MS).await, (0, None));
+    assert_eq!(expire(&server, 10, LONG_MS).await, (0, false));
     assert_eq!(server.set(&key("online")).await, ["42"]);
     presence.hears_nothing().await;
 }
