@@ -7,6 +7,6 @@ local function announce(epoch_key, rev_key, channel, online, offline)
   local rev   = redis.call('INCR', rev_key)
   local epoch = redis.call('GET', epoch_key) or begin_epoch(epoch_key)
   redis.call('SPUBLISH', channel, string.format(
-    '{"epoch":"%s","rev":%.0f,"online":[%s],"offline":[%s]}', epoch, rev, online, offline))
+    '{"epoch":"%s","rev":%d,"online":[%s],"offline":[%s]}', epoch, rev, online, offline))
   return rev
 end

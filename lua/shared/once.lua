@@ -2,20 +2,26 @@
 -- command whose answer was lost. Request -> answer; "minute" -> the minute that the answers are of.
 --
 -- USES   clock, whole
+-- GIVES  requests_of(even, odd)                the hash of this minute, that of the last one, and the minute
 -- GIVES  answered(even, odd, request)          the answer given before, or nil
 -- GIVES  remember(even, odd, request, answer)  the answer, a list of words and whole numbers
--- GIVES  requests_of(even, odd)                the hash of this minute, and that of the last one
+-- GIVES  is_begun                              whether `answered` found the hash of this minute begun
+
+local is_begun
 
 local function requests_of(even, odd)
-  if math.floor(time[1] / 60) % 2 == 0 then
-    return even, odd
+  local minute = math.floor(time[1] / 60)
+  if minute % 2 == 0 then
+    return even, odd, minute
   end
-  return odd, even
+  return odd, even, minute
 end
 
 local function answered(even, odd, request)
-  local this, last = requests_of(even, odd)
-  local text = redis.call('HGET', this, request) or redis.call('HGET', last, request)
+  local this, last, minute = requests_of(even, odd)
+  local text, begun = unpack(redis.call('HMGET', this, request, 'minute'))
+  is_begun = tonumber(begun) == minute
+  text = text or redis.call('HGET', last, request)
   if not text then
     return nil
   end
@@ -27,16 +33,19 @@ local function answered(even, odd, request)
 end
 
 local function remember(even, odd, request, answer)
+  local this, _, minute = requests_of(even, odd)
   local words = {}
   for at, word in ipairs(answer) do
     words[at] = type(word) == 'number' and whole(word) or word
   end
-  local this, minute = requests_of(even, odd), math.floor(time[1] / 60)
-  if tonumber(redis.call('HGET', this, 'minute')) ~= minute then
+  local text = table.concat(words, ' ')
+  if is_begun then
+    redis.call('HSET', this, request, text)
+  else
     redis.call('UNLINK', this)
-    redis.call('HSET', this, 'minute', whole(minute))
+    -- Longer than an entry of a listpack, which would be searched from end to end.
+    redis.call('HSET', this, 'minute', string.format('%65d', minute), request, text)
     redis.call('PEXPIRE', this, 120000)
   end
-  redis.call('HSET', this, request, table.concat(words, ' '))
   return answer
 end

@@ -15,7 +15,7 @@ local function read_ticket(key, user)
 end
 
 local function rated(user, place)
-  return string.format('%016.0f:%s', place + 2 ^ 52, user)
+  return string.format('%016d:%s', place + 2 ^ 52, user)
 end
 
 local function add_ticket(at, ticket)

@@ -3,5 +3,5 @@
 -- GIVES  whole(number)  the text
 
 local function whole(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
