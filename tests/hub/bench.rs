@@ -1,5 +1,7 @@
 //! `vigie-bench`: every scenario counts right on two nodes, leaves nobody behind, and says what is wrong where it cannot.
 
+mod scale;
+
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -52,11 +54,16 @@ async fn figures(cluster: &Cluster, words: &str) -> Value {
     )
     .await;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words}: {said}");
     assert!(
         said.contains(words.split(' ').next().expect("a scenario")),
         "it says what it does: {said}"
     );
+    figures_of(&output)
+}
+
+fn figures_of(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 

@@ -1,5 +1,8 @@
 //! Errors of a run, each with what to do about it.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::clients::ClientError;
 use super::usage::NoProcess;
 use crate::remote::RemoteError;
@@ -31,6 +34,21 @@ pub(super) enum BenchError {
         "gave up after {updates} updates: too many did not arrive; what do the nodes' logs say?"
     )]
     Lost { updates: usize },
+    #[error(
+        "this scenario starts nodes and a Redis of its own: leave out --node, --internal, --pid, --redis-pid and --config"
+    )]
+    OwnNodes,
+    #[error("there is no {} ({error}); --vigie and --before take the file of a build", file.display())]
+    NoBuild { file: PathBuf, error: io::Error },
+    /// A child process; `outcome` is how it ended, if it did.
+    #[error("{program} does not start ({outcome}):\n{log}")]
+    NotStarted {
+        program: String,
+        outcome: String,
+        log: String,
+    },
+    #[error("Redis: {0}")]
+    Redis(#[from] fred::error::Error),
     /// An error on this side.
     #[error("the load cannot go on: {0}")]
     Own(String),

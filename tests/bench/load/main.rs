@@ -13,6 +13,7 @@ mod publish;
 mod remote;
 mod report;
 mod run;
+mod scale;
 mod selective;
 mod signin;
 mod socket_io;
@@ -58,11 +59,20 @@ const SECONDS_MAX: i64 = 600;
 #[command(name = "vigie-bench", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    work: Work,
     #[command(flatten)]
     options: Options,
 }
 
+#[derive(Subcommand)]
+enum Work {
+    #[command(flatten)]
+    OnNodes(Scenario),
+    /// Starts nodes on a Redis of its own: what departures, sign-ins, updates and idling cost by nodes and partitions
+    Scale(scale::ScaleArgs),
+}
+
+/// The scenarios on nodes that run already.
 #[derive(Subcommand)]
 enum Scenario {
     /// Opens connections as fast as the nodes take them: what one costs, and how much memory
@@ -112,6 +122,17 @@ struct Options {
     json: bool,
 }
 
+impl Options {
+    /// Whether they say what to measure, or how it is configured.
+    fn names_nodes(&self) -> bool {
+        let lists = [&self.nodes, &self.internal];
+        lists.iter().any(|list| !list.is_empty())
+            || !self.pids.is_empty()
+            || self.redis_pid.is_some()
+            || self.config.is_some()
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(output) => print(&output),
@@ -121,14 +142,34 @@ fn main() -> ExitCode {
 
 /// Runs the command to its end; returns what to print.
 fn run(cli: Cli) -> Result<String, Box<dyn Error>> {
-    let settings = Settings::load(cli.options.config.as_deref(), environment())?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let setup = setup(settings, &cli.options)?;
-    let report = runtime.block_on(cli.scenario.run_and_tidy(&setup))?;
-    if cli.options.json {
-        Ok(format!("{}\n", report.json()))
+    let (json, table) = match cli.work {
+        Work::OnNodes(scenario) => {
+            let settings = Settings::load(cli.options.config.as_deref(), environment())?;
+            let setup = setup(settings, &cli.options)?;
+            let report = runtime.block_on(scenario.run_and_tidy(&setup))?;
+            (report.json(), report.table())
+        }
+        Work::Scale(args) => {
+            let run = unless_interrupted(scale::run(&args, &cli.options));
+            let scale = runtime.block_on(run)?;
+            (scale.json(), scale.table())
+        }
+    };
+    Ok(if cli.options.json {
+        format!("{json}\n")
     } else {
-        Ok(report.table())
+        table
+    })
+}
+
+/// Runs until the end or Ctrl-C.
+async fn unless_interrupted<T>(
+    run: impl Future<Output = Result<T, BenchError>>,
+) -> Result<T, BenchError> {
+    tokio::select! {
+        outcome = run => outcome,
+        _ = tokio::signal::ctrl_c() => Err(BenchError::Own("it was interrupted".to_owned())),
     }
 }
 
@@ -141,10 +182,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 impl Scenario {
     /// Runs until the end or Ctrl-C, then deletes what was posted.
     async fn run_and_tidy(&self, setup: &Setup) -> Result<Report, BenchError> {
-        let report = tokio::select! {
-            report = self.run(setup) => report,
-            _ = tokio::signal::ctrl_c() => Err(BenchError::Own("it was interrupted".to_owned())),
-        };
+        let report = unless_interrupted(self.run(setup)).await;
         if self.posts()
             && let Err(error) = setup.target.forget(setup.first_user).await
             && report.is_ok()

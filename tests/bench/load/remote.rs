@@ -79,7 +79,11 @@ impl Remote {
         Self::at(&nodes, &internal, api_key.unwrap_or_default())
     }
 
-    fn at(nodes: &[String], internal: &[String], api_key: String) -> Result<Self, RemoteError> {
+    pub(super) fn at(
+        nodes: &[String],
+        internal: &[String],
+        api_key: String,
+    ) -> Result<Self, RemoteError> {
         let mut public = Vec::new();
         for url in nodes {
             public.push(reachable(&parse(url)?, "--node")?);
@@ -121,6 +125,15 @@ impl Remote {
     pub(super) async fn get(&self, node: usize, path: &str) -> Result<String, RemoteError> {
         self.text(self.request(node, |http, url| http.get(url), path)?)
             .await
+    }
+
+    /// Whether the public listener of a node says that it can do its work.
+    pub(super) async fn is_ready(&self, node: usize) -> bool {
+        let Some(address) = self.nodes.get(node) else {
+            return false;
+        };
+        let request = self.http.get(format!("http://{address}/readyz"));
+        self.text(request).await.is_ok()
     }
 
     fn request(

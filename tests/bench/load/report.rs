@@ -18,46 +18,51 @@ pub(super) enum Unit {
     /// Of one core.
     Percent,
     Kibibytes,
+    Bytes,
+    Ratio,
 }
 
 impl Unit {
     fn digits(self) -> usize {
         match self {
-            Self::Count | Self::PerSecond => 0,
-            Self::Microseconds | Self::Milliseconds | Self::Percent => 2,
+            Self::Count | Self::PerSecond | Self::Bytes => 0,
+            Self::Microseconds | Self::Milliseconds | Self::Percent | Self::Ratio => 2,
             Self::Kibibytes => 1,
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Count => "",
+            Self::Count | Self::Ratio => "",
             Self::PerSecond => "/s",
             Self::Microseconds => "µs",
             Self::Milliseconds => "ms",
             Self::Percent => "%",
             Self::Kibibytes => "KiB",
+            Self::Bytes => "B",
         }
     }
 
     /// Suffix of the names in JSON.
     fn suffix(self) -> &'static str {
         match self {
-            Self::Count => "",
+            Self::Count | Self::Ratio => "",
             Self::PerSecond => "_per_second",
             Self::Microseconds => "_us",
             Self::Milliseconds => "_ms",
             Self::Percent => "_percent",
             Self::Kibibytes => "_kib",
+            Self::Bytes => "_bytes",
         }
     }
 }
 
-struct Figure {
-    name: String,
-    label: String,
-    unit: Unit,
-    value: f64,
+pub(super) struct Figure {
+    /// In JSON: it ends with the unit.
+    pub(super) name: String,
+    pub(super) label: String,
+    pub(super) unit: Unit,
+    pub(super) value: f64,
 }
 
 /// Figures in display order.
@@ -94,6 +99,18 @@ impl Report {
 
     pub(super) fn count(&mut self, name: &str, label: &str, count: u64) {
         self.add(name, label, Unit::Count, count as f64);
+    }
+
+    pub(super) fn figures(&self) -> impl Iterator<Item = &Figure> {
+        self.figures.iter()
+    }
+
+    /// The figure of this name in JSON.
+    pub(super) fn value(&self, name: &str) -> Option<f64> {
+        let mut figures = self.figures();
+        figures
+            .find(|figure| figure.name == name)
+            .map(|figure| figure.value)
     }
 
     /// Adds the processor time per `thing`: of the nodes, of Redis, and of the load itself.

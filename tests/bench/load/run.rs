@@ -36,6 +36,16 @@ pub(super) struct Setup {
     pub(super) first_user: u64,
 }
 
+impl Setup {
+    /// A token of the user at this place, counted from the first.
+    pub(super) fn token(&self, place: usize) -> Result<String, BenchError> {
+        let user = self.first_user + place as u64;
+        let user = UserId::try_from(user).map_err(|error| BenchError::Own(error.to_string()))?;
+        issue_token(&token_options(&self.auth), user, TOKEN_TTL)
+            .map_err(|error| BenchError::Token(error.to_string()))
+    }
+}
+
 /// The resources of a scenario.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Size {
@@ -66,7 +76,6 @@ pub(super) struct Run<'a> {
     pub(super) counters: Arc<Counters>,
     setup: &'a Setup,
     load: Load,
-    users: Users,
 }
 
 impl<'a> Run<'a> {
@@ -83,7 +92,6 @@ impl<'a> Run<'a> {
             counters,
             setup,
             load,
-            users,
         })
     }
 
@@ -103,7 +111,7 @@ impl<'a> Run<'a> {
                 let node = place % nodes;
                 let token = match role {
                     Role::Guest => None,
-                    Role::User => Some(self.token(place)?),
+                    Role::User => Some(self.setup.token(place)?),
                 };
                 Ok(Opening {
                     node,
@@ -119,13 +127,6 @@ impl<'a> Run<'a> {
         Ok(clients)
     }
 
-    fn token(&self, place: usize) -> Result<String, BenchError> {
-        let user = self.users.first + place as u64;
-        let user = UserId::try_from(user).map_err(|error| BenchError::Own(error.to_string()))?;
-        issue_token(&token_options(&self.setup.auth), user, TOKEN_TTL)
-            .map_err(|error| BenchError::Token(error.to_string()))
-    }
-
     /// Sends a query from each client and waits for all acknowledgements.
     pub(super) async fn query(
         &self,
@@ -134,6 +135,20 @@ impl<'a> Run<'a> {
     ) -> Result<(), BenchError> {
         let already = self.counters.count(Count::Acks);
         self.load.query(clients, query);
+        self.wait(Count::Acks, already, clients.len() as u64, "asking")
+            .await
+    }
+
+    /// The same with another query from each client.
+    pub(super) async fn query_each(
+        &self,
+        clients: &Range<usize>,
+        query: impl Fn(usize) -> Query,
+    ) -> Result<(), BenchError> {
+        let already = self.counters.count(Count::Acks);
+        for client in clients.clone() {
+            self.load.query(&(client..client + 1), query(client));
+        }
         self.wait(Count::Acks, already, clients.len() as u64, "asking")
             .await
     }

@@ -9,6 +9,11 @@ use crate::socket_io::packet::NUMBER_MARK;
 /// Messages on users' topics that a node has received.
 const TOPIC_MESSAGES: &str = "vigie_topic_messages_total";
 
+/// Messages on the channels of presence that a node has received.
+const PRESENCE_MESSAGES: &str = "vigie_presence_messages_total";
+
+const ONLINE_USERS: &str = "vigie_online_users";
+
 /// Updates that a node has skipped for newer ones.
 const CONFLATED: &str = "vigie_conflated_total";
 
@@ -27,6 +32,16 @@ impl Remote {
     /// `None` when the node has no such metric.
     pub(super) async fn topic_messages(&self, node: usize) -> Option<u64> {
         self.metric(node, TOPIC_MESSAGES).await
+    }
+
+    /// `None` when the node has no such metric.
+    pub(super) async fn presence_messages(&self, node: usize) -> Option<u64> {
+        self.metric(node, PRESENCE_MESSAGES).await
+    }
+
+    /// Users online on all nodes, as this one sees it. `None` when the node has no such metric.
+    pub(super) async fn online_users(&self, node: usize) -> Option<u64> {
+        self.metric(node, ONLINE_USERS).await
     }
 
     /// `None` when the node has no such metric.

@@ -27,7 +27,8 @@ pub(super) struct Sample {
     system: Duration,
     redis: Option<Duration>,
     load: Duration,
-    memory: Vec<u64>,
+    /// Resident memory of each node, in bytes.
+    pub(super) memory: Vec<u64>,
 }
 
 /// Usage between two samples.

@@ -103,7 +103,7 @@ impl Counters {
         self.changed.notify_one();
     }
 
-    fn check(&self) -> Result<(), ClientError> {
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
         self.error.lock().take().map_or(Ok(()), Err)
     }
 
