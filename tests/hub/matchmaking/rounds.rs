@@ -8,9 +8,11 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::{join, leave, matches_of};
-use crate::harness::{Client, Cluster, eventually};
+use crate::harness::{Client, Cluster, TRANSPORTS, eventually};
 
 const ROUNDS: usize = 1_000;
+/// The number where `transports.rs` runs the test again, within the time limit of all its tests.
+const ROUNDS_AGAIN: usize = 300;
 const USERS: u64 = 12;
 
 /// The action of a user in a round.
@@ -80,10 +82,9 @@ impl Player {
 }
 
 /// Goal: nobody is lost and nobody is doubled, whatever happens while pairs are made.
-/// Method: in each of a thousand rounds some join, from one tab or two, leave, reload or go away at once. When the
-/// queue is quiet: at most one of those who want to play waits; everybody else was told of one match on both tabs, the
-/// same as the opponent named in it, who is no third one's. Who joins twice may be told of two, if the first is found in
-/// between.
+/// Method: in each of many rounds some join, from one tab or two, leave, reload or go away at once. When the queue is
+/// quiet: at most one of those who want to play waits; everybody else was told of one match on both tabs, the same as
+/// the opponent named in it, who is no third one's. Who joins twice may be told of two, if the first is found in between.
 #[tokio::test]
 async fn nobody_is_lost_and_nobody_is_doubled() {
     let seed = std::env::var("ROUNDS_SEED")
@@ -110,7 +111,8 @@ async fn nobody_is_lost_and_nobody_is_doubled() {
             },
         );
     }
-    for round in 0..ROUNDS {
+    let rounds = std::env::var(TRANSPORTS).map_or(ROUNDS, |_| ROUNDS_AGAIN);
+    for round in 0..rounds {
         let acts = draw(&mut rng, &players);
         for player in players.values_mut() {
             player.told_before = [0, 1].map(|tab| matches_of(&player.tabs[tab]).len());
