@@ -215,12 +215,16 @@ impl Presence {
         &self,
         connections: &[UserConnection],
     ) -> Result<(), EngineError> {
+        let mut refused = Ok(());
         for batch in connections.chunks(REGISTER_BATCH_MAX) {
             match self.register_batch(batch).await {
                 // One bad record must not keep the others out.
-                Err(EngineError::Refused(_)) => {
+                Err(EngineError::Refused(_)) if batch.len() > 1 => {
                     for one in batch {
-                        self.register_batch(std::slice::from_ref(one)).await?;
+                        match self.register_batch(std::slice::from_ref(one)).await {
+                            Err(error @ EngineError::Refused(_)) => refused = Err(error),
+                            outcome => outcome?,
+                        }
                     }
                 }
                 outcome => outcome?,
@@ -233,7 +237,7 @@ impl Presence {
                 self.release(*user, *id);
             }
         }
-        Ok(())
+        refused
     }
 
     /// Repeats the registration if the node's incarnation changed meanwhile.
@@ -332,12 +336,17 @@ impl Presence {
             Ok(users) => leaving += users,
             // One bad record must not keep the others.
             Err(EngineError::Refused(_)) if connections.len() > 1 => {
-                for one in connections {
+                for (at, one) in connections.iter().enumerate() {
                     match release(std::slice::from_ref(one)).await {
                         Ok(users) => leaving += users,
-                        Err(error) => {
+                        Err(error @ EngineError::Refused(_)) => {
                             failed.push(*one);
                             last_error = Some(error);
+                        }
+                        Err(error) => {
+                            failed.extend(&connections[at..]);
+                            last_error = Some(error);
+                            break;
                         }
                     }
                 }

@@ -334,6 +334,40 @@ async fn a_graceful_stop_releases_presence() {
     assert_eq!(observer.next_status().await, (MARKER, Online));
 }
 
+/// Goal: a record that no script can use keeps no other connection from being registered again, or released.
+/// Method: one user's connections become a text; the leases are lost, so the node registers all users again, in one call;
+/// then it is stopped.
+#[tokio::test]
+async fn a_record_that_scripts_cannot_use_concerns_its_user_alone() {
+    let cluster = Cluster::start(1).await;
+    let _tabs = (
+        cluster.connect(0, ADA).await,
+        cluster.connect(0, BOB).await,
+        cluster.connect(0, EVE).await,
+    );
+    let (adas, bobs, eves) = (
+        cluster.key(ADA, "conns"),
+        cluster.key(BOB, "conns"),
+        cluster.key(EVE, "conns"),
+    );
+    let former = cluster.redis().lines(&["HKEYS", &adas]).await;
+    let (former, _) = former[0].split_once('/').expect("a field");
+    let of_successor = async |key: &str| {
+        let fields = cluster.redis().lines(&["HKEYS", key]).await;
+        let others = fields.iter().filter(|field| !field.starts_with(former));
+        others.count()
+    };
+    assert_eq!(cluster.cli(&["DEL", &bobs, "vigie:nodes"]).await, "2");
+    cluster.cli(&["SET", &bobs, "broken"]).await;
+    for key in [&adas, &eves] {
+        eventually_eq("registered again", 1, async || of_successor(key).await).await;
+    }
+    cluster.terminate(0);
+    for key in [&adas, &eves] {
+        eventually_eq("released", 0, async || of_successor(key).await).await;
+    }
+}
+
 /// Goal: the last node to leave leaves nothing behind.
 /// Method: a user on both of two nodes; both are stopped, one after the other.
 #[tokio::test]
