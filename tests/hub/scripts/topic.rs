@@ -92,7 +92,7 @@ async fn an_answer_of_the_last_minute_is_found() {
     let server = Server::start().await;
     let (minute, answers, kept) = within_a_minute(&server, async |minute| {
         let [this, last] = answers_of(minute);
-        let before = (minute - 1).to_string();
+        let before = format!("{:65}", minute - 1);
         server
             .command(&["HSET", &last, "minute", &before, "r0", "sent 7"])
             .await;
@@ -167,7 +167,8 @@ fn answers_of(minute: u64) -> [String; 2] {
 /// The hash of the answers of a minute.
 fn hash_of<const N: usize>(minute: u64, answers: [(&str, &str); N]) -> BTreeMap<String, String> {
     let answers = answers.map(|(request, answer)| (request.to_owned(), answer.to_owned()));
-    let minute = ("minute".to_owned(), minute.to_string());
+    // Longer than an entry of a listpack.
+    let minute = ("minute".to_owned(), format!("{minute:65}"));
     [minute].into_iter().chain(answers).collect()
 }
 
