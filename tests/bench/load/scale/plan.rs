@@ -79,7 +79,7 @@ pub(super) fn cells(args: &ScaleArgs) -> Vec<Cell> {
         cell(16, 16, Everyone, &[20], false),
         cell(1, 1, Everyone, &[], true),
         cell(4, 16, Everyone, &[200], false),
-        cell(4, 16, Watchers, &[20], true),
+        cell(4, 16, Watchers, &[200], true),
         cell(16, 1, Everyone, &[], true),
     ];
     // Every other one has every kind of figure.

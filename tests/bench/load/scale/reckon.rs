@@ -33,9 +33,9 @@ const REDIS_CLIENTS: f64 = 10_000.0;
 pub(super) struct Reckoning(Units);
 
 impl Reckoning {
-    /// `None` when a figure is missing.
-    pub(super) fn of(cells: &[Measured]) -> Option<Self> {
-        Units::of(cells).map(Self)
+    /// From the cells in which `rate` users came and went a second; `None` when a figure is missing.
+    pub(super) fn of(cells: &[Measured], rate: u32) -> Option<Self> {
+        Units::of(cells, rate).map(Self)
     }
 
     pub(super) fn markdown(&self) -> String {

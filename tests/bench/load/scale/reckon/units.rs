@@ -1,8 +1,9 @@
 //! The units of the reckoning, from the figures of the plan's cells.
 
-use super::super::plan::Audience;
+use super::super::plan::{Audience, Shape};
 use super::super::table::Measured;
 use super::fit::{Line, fit};
+use crate::report::Report;
 
 /// Times in µs, memory in bytes.
 #[derive(Debug)]
@@ -33,86 +34,83 @@ pub(super) struct Units {
     pub(super) watchers_elsewhere: f64,
 }
 
+/// The figures of a cell in which users come and go at the rate that is reckoned with.
+struct Churned {
+    nodes: f64,
+    /// Of Redis, per departure and beyond idle, in µs.
+    redis: f64,
+    /// The same of all nodes.
+    time: f64,
+    events: f64,
+}
+
+impl Churned {
+    fn of((shape, report): &Cell<'_>, rate: u32) -> Option<Self> {
+        let value = |name: &str| report.value(&format!("churn{rate}_{name}"));
+        Some(Self {
+            nodes: shape.nodes as f64,
+            redis: value("redis_beyond_idle_per_departure_us")?,
+            time: value("nodes_beyond_idle_per_departure_us")?,
+            events: value("events_per_departure")?,
+        })
+    }
+}
+
+type Cell<'a> = (Shape, &'a Report);
+
+/// The cell with the fewest nodes among those with every figure: there the least disturbs.
+fn smallest<'a>(cells: &[Cell<'a>]) -> Option<Cell<'a>> {
+    let complete = cells
+        .iter()
+        .filter(|(_, report)| report.value("signin_redis_us").is_some());
+    complete.min_by_key(|(shape, _)| shape.nodes).copied()
+}
+
 impl Units {
-    /// `None` when a figure is missing.
-    pub(super) fn of(cells: &[Measured]) -> Option<Self> {
-        let mut idle = Vec::new();
-        let (mut departures, mut updates) = (Vec::new(), Vec::new());
-        let mut node_times = Vec::new();
-        for cell in cells {
-            let (Some(shape), value) = (cell.shape, |name: &str| cell.now.value(name)) else {
-                continue;
-            };
-            if shape.audience == Audience::Watchers {
-                continue;
-            }
-            let nodes = shape.nodes as f64;
-            if let Some(percent) = value("idle_redis_percent") {
-                idle.push((nodes, nodes * f64::from(shape.partitions), percent * 1e4));
-            }
-            updates.extend(value("update_busy_redis_us").map(|us| (1.0, 1.0, us)));
-            updates.extend(value("update_everywhere_redis_us").map(|us| (1.0, nodes, us)));
-            for figure in cell.now.figures() {
-                let Some(churn) = figure
-                    .name
-                    .strip_suffix("_redis_beyond_idle_per_departure_us")
-                else {
-                    continue;
-                };
-                departures.push((1.0, nodes, figure.value));
-                let time = value(&format!("{churn}_nodes_beyond_idle_per_departure_us"))?;
-                let events = value(&format!("{churn}_events_per_departure"))?;
-                node_times.push((nodes, events, time));
-            }
-        }
-        let with_units = |audience: Audience| {
-            let measured = cells.iter().filter(move |cell| {
-                let units = cell.now.value("signin_redis_us").is_some();
-                units && cell.shape.is_some_and(|shape| shape.audience == audience)
-            });
-            // The smallest: there the least disturbs.
-            measured.min_by_key(|cell| cell.shape.map(|shape| shape.nodes))
-        };
-        let (small, watchers) = (
-            with_units(Audience::Everyone)?,
-            with_units(Audience::Watchers)?,
-        );
-        let value = |name: &str| small.now.value(name);
-        let churned = |end: &str| {
-            let mut figures = watchers.now.figures();
-            figures
-                .find(|figure| figure.name.ends_with(end))
-                .map(|figure| figure.value)
-        };
-        let watchers_node = churned("_nodes_beyond_idle_per_departure_us")?;
+    /// From the cells in which `rate` users came and went a second; `None` when a figure is missing.
+    pub(super) fn of(cells: &[Measured], rate: u32) -> Option<Self> {
+        let cells = cells
+            .iter()
+            .filter_map(|cell| Some((cell.shape?, &cell.now)));
+        let (watchers, everyone): (Vec<Cell<'_>>, Vec<Cell<'_>>) =
+            cells.partition(|(shape, _)| shape.audience == Audience::Watchers);
+        let (small, watchers) = (smallest(&everyone)?, smallest(&watchers)?);
+        let quiet = Churned::of(&watchers, rate)?;
+        let churned: Vec<_> = everyone
+            .iter()
+            .filter_map(|cell| Churned::of(cell, rate))
+            .collect();
+
         // With audience watchers nobody gets an event: on as many nodes, the events make the difference.
-        let same = watchers.shape?.nodes as f64;
-        let same = node_times.iter().filter(|(nodes, ..)| *nodes == same);
+        let same = churned.iter().filter(|cell| cell.nodes == quiet.nodes);
         let same: Vec<_> = same
-            .map(|(_, events, time)| (*events, 0.0, time - watchers_node))
+            .map(|cell| (cell.events, 0.0, cell.time - quiet.time))
             .collect();
         let node_per_event = fit(&same).base.max(0.0);
-        let rest =
-            |(nodes, events, time): &(f64, f64, f64)| (1.0, *nodes, time - events * node_per_event);
-        let rest: Vec<_> = node_times.iter().map(rest).collect();
+        let without_events = churned
+            .iter()
+            .map(|cell| (1.0, cell.nodes, cell.time - cell.events * node_per_event));
+        let departures = churned.iter().map(|cell| (1.0, cell.nodes, cell.redis));
+
+        let value = |name: &str| small.1.value(name);
         Some(Self {
-            idle: fit(&idle),
-            everyone_departure: fit(&departures),
-            watchers_departure: churned("_redis_beyond_idle_per_departure_us")?,
-            update: fit(&updates),
+            idle: idle(&everyone),
+            everyone_departure: fit(&departures.collect::<Vec<_>>()),
+            watchers_departure: quiet.redis,
+            update: updates(&everyone),
             topic: value("topic_redis_us")?,
             redis_per_user: value("redis_per_user_bytes")?,
             redis_per_update: value("redis_per_update_bytes")?,
             redis_per_topic: value("redis_per_topic_bytes")?,
             redis_clients: value("redis_clients_per_node")?,
             node_per_event,
-            everyone_node: fit(&rest),
-            watchers_node,
+            everyone_node: fit(&without_events.collect::<Vec<_>>()),
+            watchers_node: quiet.time,
             node_per_update: value("update_busy_nodes_us")?,
             node_per_user: value("nodes_per_user_bytes")?,
             node_per_topic: value("node_per_topic_bytes")?,
             everyone_elsewhere: value("node_per_user_elsewhere_bytes")?,
-            watchers_elsewhere: watchers.now.value("node_per_user_elsewhere_bytes")?,
+            watchers_elsewhere: watchers.1.value("node_per_user_elsewhere_bytes")?,
         })
     }
 
@@ -239,5 +237,113 @@ impl Units {
             ),
         ]
         .into_iter()
+    }
+}
+
+/// Of Redis, in µs a second: for each node, and for each node and partition.
+fn idle(cells: &[Cell<'_>]) -> Line {
+    let point = |(shape, report): &Cell<'_>| {
+        let nodes = shape.nodes as f64;
+        let us = 1e4 * report.value("idle_redis_percent")?;
+        Some((nodes, nodes * f64::from(shape.partitions), us))
+    };
+    fit(&cells.iter().filter_map(point).collect::<Vec<_>>())
+}
+
+/// Of Redis, in µs, by nodes listening.
+fn updates(cells: &[Cell<'_>]) -> Line {
+    let points = cells.iter().flat_map(|(shape, report)| {
+        let one = report
+            .value("update_busy_redis_us")
+            .map(|us| (1.0, 1.0, us));
+        let all = report
+            .value("update_everywhere_redis_us")
+            .map(|us| (1.0, shape.nodes as f64, us));
+        one.into_iter().chain(all)
+    });
+    fit(&points.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Unit;
+
+    fn measured(nodes: usize, audience: Audience, figures: &[(&str, Unit, f64)]) -> Measured {
+        let mut report = Report::new("scale");
+        for (name, unit, value) in figures {
+            report.add(name, "", *unit, *value);
+        }
+        Measured {
+            shape: Some(Shape {
+                nodes,
+                partitions: 16,
+                audience,
+                masters: 1,
+            }),
+            now: report,
+            before: None,
+        }
+    }
+
+    fn churned(redis: f64, nodes: f64, events: f64) -> [(&'static str, Unit, f64); 3] {
+        [
+            (
+                "churn200_redis_beyond_idle_per_departure",
+                Unit::Microseconds,
+                redis,
+            ),
+            (
+                "churn200_nodes_beyond_idle_per_departure",
+                Unit::Microseconds,
+                nodes,
+            ),
+            ("churn200_events_per_departure", Unit::Count, events),
+        ]
+    }
+
+    /// What one thing costs, everywhere the same.
+    const COSTS: [(&str, Unit, f64); 11] = [
+        ("idle_redis", Unit::Percent, 1.0),
+        ("signin_redis", Unit::Microseconds, 50.0),
+        ("topic_redis", Unit::Microseconds, 30.0),
+        ("redis_per_user", Unit::Bytes, 400.0),
+        ("redis_per_update", Unit::Bytes, 900.0),
+        ("redis_per_topic", Unit::Bytes, 200.0),
+        ("redis_clients_per_node", Unit::Ratio, 2.0),
+        ("update_busy_nodes", Unit::Microseconds, 100.0),
+        ("nodes_per_user", Unit::Bytes, 5_000.0),
+        ("node_per_topic", Unit::Bytes, 1_000.0),
+        ("node_per_user_elsewhere", Unit::Bytes, 40.0),
+    ];
+
+    #[test]
+    fn units_are_told_apart() {
+        use Audience::{Everyone, Watchers};
+        let cells = [
+            measured(4, Everyone, &churned(180.0, 1_300.0, 300.0)),
+            measured(16, Everyone, &churned(420.0, 2_500.0, 300.0)),
+            measured(1, Everyone, &COSTS),
+            measured(
+                4,
+                Watchers,
+                &[&COSTS[..], &churned(120.0, 700.0, 0.0)].concat(),
+            ),
+        ];
+        let units = Units::of(&cells, 200).expect("nothing is missing");
+        let line = |base, each| Line { base, each };
+        assert_eq!(units.everyone_departure, line(100.0, 20.0));
+        assert_eq!(units.watchers_departure, 120.0);
+        // 600 µs more for 300 events.
+        assert_eq!((units.node_per_event, units.watchers_node), (2.0, 700.0));
+        assert_eq!(units.everyone_node, line(300.0, 100.0));
+        assert!(
+            Units::of(&cells, 20).is_none(),
+            "nobody came and went at that rate"
+        );
+        assert!(
+            Units::of(&cells[..3], 200).is_none(),
+            "no cell has audience watchers"
+        );
     }
 }
