@@ -23,7 +23,7 @@ local channel            = ARGV[2]
 local ahead_ms           = tonumber(ARGV[3])
 local patience_ms        = tonumber(ARGV[4])
 
--- Whoever is back has been taken out of the zset, so nobody found here has a connection.
+-- Registering a connection takes its user out of the zset, so nobody found here has one.
 local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', whole(now_ms + ahead_ms), 'LIMIT', 0, batch_max)
 if #due == 0 then
   return { {}, false }

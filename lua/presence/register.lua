@@ -51,7 +51,7 @@ end
 redis.call('SADD', owed, user .. '/' .. connection)
 redis.call('SADD', nodes, incarnation)
 
--- Who has another connection is online already, and not about to leave.
+-- A user with another connection is online already, and not about to leave.
 if refcount == 1 then
   redis.call('ZREM', leaving, user)
   if redis.call('SADD', online, user) == 1 then

@@ -1,8 +1,8 @@
 //! Detects partitions from which nothing arrives, whatever the cause.
 //!
 //! The first owner of each partition publishes its pulse every heartbeat; the second one does when it hears none. Every
-//! node listens to the pulses of all partitions. After three missed pulses, or one that shows missed transitions, the node recovers that partition alone:
-//! it subscribes to its messages and reads its state again.
+//! node listens to the pulses of all partitions. After three missed pulses, or one that shows missed transitions, the
+//! node recovers that partition alone: it subscribes to its messages and reads its state again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

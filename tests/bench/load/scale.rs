@@ -109,7 +109,7 @@ impl Amounts {
     }
 }
 
-/// What all clusters of a run have in common.
+/// Amounts, keys and folders that all clusters of a run share.
 struct Bench {
     /// Holds a folder for each cluster.
     scratch: TempDir,

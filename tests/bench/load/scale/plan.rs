@@ -1,4 +1,4 @@
-//! What is measured on which cluster.
+//! The plan: the measurements of each cluster.
 
 use clap::ValueEnum;
 

@@ -21,7 +21,7 @@ const UPDATE_EVERY_S: f64 = 300.0;
 /// Users that a connection watches; so each is watched by as many, on other nodes.
 const WATCHED: f64 = 3.0;
 
-/// What a node and a master have.
+/// The resources of a node and of a master.
 const PARTITIONS: f64 = 64.0;
 const NODE_CORES: f64 = 4.0;
 const MEMORY: f64 = 16.0 * 1024.0 * 1024.0 * 1024.0;

@@ -23,7 +23,7 @@ const MAIN: [&str; 12] = [
     "_elsewhere_messages_per_second",
 ];
 
-/// What was measured on one cluster.
+/// The figures of one cluster.
 pub(super) struct Measured {
     /// `None` for plain commands, which need no node.
     pub(super) shape: Option<Shape>,
